@@ -1,0 +1,211 @@
+"""The settings: one frozen object, read once from the environment, and the one catalogue of them.
+
+Every setting is a `MAUTO_...` variable. `Settings.from_env()` is called by the faces and handed down; nothing here
+is read at import. `CATALOGUE` generates `.env.example` (`python -m mautolib.settings`). Secrets have no default and a
+weak one is refused with its name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import hmac
+import os
+import sys
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from mautolib.errors import Misconfigured
+
+MINIMUM_SECRET_BYTES = 32
+_WEAK = ("change", "secret", "default", "example", "password", "0123456789")
+
+
+def _s(group: str, help_text: str, default: Any = dataclasses.MISSING, *, secret: bool = False) -> Any:
+    metadata = {"group": group, "help": help_text, "secret": secret}
+    if default is dataclasses.MISSING:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of one process. Units are part of the name; money and rates are never floats."""
+
+    database_url: str = _s("database", "PostgreSQL (15 or newer) warehouse; owner role, or the only role", "")
+    api_database_url: str = _s("database", "the same database as role mauto_api; empty: the owner's", "")
+    worker_database_url: str = _s("database", "the same database as role mauto_worker; empty: the owner's", "")
+    tracker_database_url: str = _s("database", "the same database as role mauto_tracker; empty: the owner's", "")
+    analyst_database_url: str = _s("database", "the same database as role mauto_analyst; used by make psql", "")
+
+    secret_keys: tuple[str, ...] = _s(
+        "secrets", "key ring, newest first, comma-separated, each of 32 bytes or more", (), secret=True
+    )
+    suppression_pepper: str = _s(
+        "secrets", "keys the hashes of erased addresses and the ids in links; never rotate it", "", secret=True
+    )
+
+    environment: str = _s("general", "production, or development (accepts http links to this machine)", "production")
+    demo: bool = _s("general", "set by make demo: mail goes to the local sink and to reserved domains only", False)
+    home: Path = _s("general", "cluster, logs and secrets of the local stack", Path(".mauto"))
+    storage: str = _s("general", "uploads and journals: a folder or s3://bucket/prefix", "")
+    log_level: str = _s("general", "DEBUG, INFO, WARNING or ERROR", "INFO")
+
+    public_base_url: str = _s("api", "base of the links in mail", "http://127.0.0.1:8000")
+    api_host: str = _s("api", "address the API listens on", "127.0.0.1")
+    api_port: int = _s("api", "port the API listens on", 8000)
+    cors_origins: tuple[str, ...] = _s("api", "origins that may call the API from a browser, comma-separated", ())
+    admin_email: str = _s("api", "first administrator, made at the first start", "")
+    admin_password: str = _s("api", "its password (10 to 128 characters)", "", secret=True)
+    access_token_ttl_minutes: int = _s("api", "life of an access token", 1440)
+    refresh_token_ttl_days: int = _s("api", "life of a refresh token", 30)
+    ready_requires_airflow: bool = _s("api", "/ready answers 503 when Airflow gives no sign of life", False)
+    airflow_url: str = _s("api", "where the Airflow UI is; for /ready and links", "http://127.0.0.1:8080")
+
+    channel: str = _s("mail", "smtp or console", "smtp")
+    smtp_host: str = _s("mail", "mail server", "127.0.0.1")
+    smtp_port: int = _s("mail", "its port", 1025)
+    smtp_security: str = _s("mail", "none, starttls or tls", "none")
+    smtp_username: str = _s("mail", "empty: no login", "")
+    smtp_password: str = _s("mail", "password for it", "", secret=True)
+    smtp_connections: int = _s("mail", "connections a sender opens", 1)
+    default_from_name: str = _s("mail", "sender name where a campaign has none", "")
+    default_from_email: str = _s("mail", "sender address where a campaign has none", "")
+    postal_address: str = _s("mail", "your postal address; stands in every marketing mail", "")
+    require_consent: bool = _s("mail", "mail only contacts whose consent is granted", False)
+
+    reporting_currency: str = _s("data", "ISO 4217 code figures are converted to", "USD")
+    default_timezone: str = _s("data", "IANA zone for contacts without one", "UTC")
+    attribution_click_days: int = _s("data", "an order counts for a click this many days before it", 5)
+    attribution_open_days: int = _s("data", "and for an open this many days before it", 1)
+    max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
+    raw_hit_days: int = _s("data", "raw opens and clicks are kept this long", 400)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings from `environ` (default: the process environment).
+
+        Raises:
+            Misconfigured: a value cannot be read; names the variable and what it takes.
+        """
+        environ = os.environ if environ is None else environ
+        hints = get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for item in dataclasses.fields(cls):
+            name = variable(item.name)
+            raw = environ.get(name)
+            if raw is None or raw.strip() == "":
+                continue
+            values[item.name] = _convert(name, raw.strip(), hints[item.name])
+        return cls(**values)
+
+    @property
+    def storage_path(self) -> Path:
+        """The local folder for uploads and journals (`storage`, else `<home>/storage`)."""
+        return Path(self.storage) if self.storage else self.home / "storage"
+
+    def url_for(self, role: str) -> str:
+        """The database URL of a process role: owner, api, worker, tracker or analyst (else the owner's).
+
+        Raises:
+            Misconfigured: no database is configured.
+        """
+        own = self.database_url if role == "owner" else getattr(self, f"{role}_database_url")
+        url: str = own or self.database_url
+        if not url:
+            raise Misconfigured("MAUTO_DATABASE_URL is not set; start the local stack with `make up` or set it")
+        return url
+
+    def keys(self, purpose: str) -> tuple[bytes, ...]:
+        """The 32-byte keys of one purpose, newest first: the first one signs, all verify.
+
+        Each is HMAC-SHA256(ring key, "mauto/" + purpose), so a token of one purpose never passes for another.
+
+        Raises:
+            Misconfigured: the ring is empty or a key is weak.
+        """
+        if not self.secret_keys:
+            raise Misconfigured("MAUTO_SECRET_KEYS is not set; `make up` generates one")
+        for key in self.secret_keys:
+            refuse_weak("MAUTO_SECRET_KEYS", key)
+        label = f"mauto/{purpose}".encode()
+        return tuple(hmac.digest(key.encode(), label, "sha256") for key in self.secret_keys)
+
+    def pepper(self, purpose: str) -> bytes:
+        """A 32-byte key that outlives rotation, for hashes and public ids.
+
+        Raises:
+            Misconfigured: the pepper is missing or weak.
+        """
+        refuse_weak("MAUTO_SUPPRESSION_PEPPER", self.suppression_pepper)
+        return hmac.new(self.suppression_pepper.encode(), f"mauto/{purpose}".encode(), hashlib.sha256).digest()
+
+    def check_secrets(self) -> None:
+        """Refuse to start with a missing or weak secret.
+
+        Raises:
+            Misconfigured: names the variable.
+        """
+        self.keys("check")
+        self.pepper("check")
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting: `smtp_host` -> `MAUTO_SMTP_HOST`."""
+    return f"MAUTO_{name.upper()}"
+
+
+def refuse_weak(name: str, value: str) -> None:
+    """Raise `Misconfigured` unless `value` has 32 bytes, 10 different characters and no well-known word in it."""
+    if len(value.encode()) < MINIMUM_SECRET_BYTES:
+        raise Misconfigured(f"{name} is missing or shorter than {MINIMUM_SECRET_BYTES} bytes; "
+                            "generate one with: python3 -c 'import secrets; print(secrets.token_hex(32))'")
+    if len(set(value)) < 10 or any(word in value.lower() for word in _WEAK):
+        raise Misconfigured(f"{name} looks like a placeholder; "
+                            "generate one with: python3 -c 'import secrets; print(secrets.token_hex(32))'")
+
+
+def _convert(name: str, raw: str, hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    if hint is bool:
+        if raw.lower() in ("1", "true", "yes", "on"):
+            return True
+        if raw.lower() in ("0", "false", "no", "off"):
+            return False
+        raise Misconfigured(f"{name} is {raw!r}; it takes true or false")
+    if hint is int:
+        try:
+            return int(raw)
+        except ValueError:
+            raise Misconfigured(f"{name} is {raw!r}; it takes a whole number") from None
+    if hint is Path:
+        return Path(raw)
+    if get_origin(hint) is tuple:
+        return tuple(part.strip() for part in raw.split(",") if part.strip())
+    return raw
+
+
+def example_file() -> str:
+    """The text of `.env.example`: every setting, its help and its default, grouped."""
+    lines = ["# Settings of MarketingAutomation-Lite. Generated: python -m mautolib.settings > .env.example",
+             "# Copy to .env and uncomment what you change. Secrets have no default."]
+    group = ""
+    for item in dataclasses.fields(Settings):
+        if item.metadata["group"] != group:
+            group = item.metadata["group"]
+            lines += ["", f"# --- {group} ---"]
+        default = "" if item.default is dataclasses.MISSING else item.default
+        if isinstance(default, tuple):
+            default = ",".join(default)
+        if isinstance(default, bool):
+            default = str(default).lower()
+        lines += [f"# {item.metadata['help']}", f"#{variable(item.name)}={default}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(example_file())
