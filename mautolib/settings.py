@@ -1,7 +1,7 @@
 """The settings: one frozen object, read once from the environment, and the one catalogue of them.
 
 Every setting is a `MAUTO_...` variable. `Settings.from_env()` is called by the faces and handed down; nothing here
-is read at import. `CATALOGUE` generates `.env.example` (`python -m mautolib.settings`). Secrets have no default and a
+is read at import. `python -m mautolib.settings` prints `.env.example`. Secrets have no default and a
 weak one is refused with its name.
 """
 

@@ -1,0 +1,105 @@
+"""COPY in and out: the only way rows travel in bulk (250-500k rows/s, against 8k for `to_sql`)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Any, Protocol, cast
+
+from sqlalchemy import Connection
+
+_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+
+class _Copier(Protocol):
+    rowcount: int
+
+    def copy_expert(self, sql: str, file: IO[Any], size: int = 8192) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def encode_row(values: Sequence[object]) -> str:
+    """One line of COPY text format; `None` is NULL. NUL characters cannot be stored and raise ValueError."""
+    cells = []
+    for value in values:
+        if value is None:
+            cells.append("\\N")
+            continue
+        cell = value if isinstance(value, str) else str(value)
+        if "\0" in cell:
+            raise ValueError("PostgreSQL text cannot hold a NUL character")
+        cells.append(cell.translate(_ESCAPES))
+    return "\t".join(cells) + "\n"
+
+
+class _Stream(io.RawIOBase):
+    """A readable file over an iterator of byte chunks, so that nothing is held in memory."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while len(self._rest) < size or size < 0:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                break
+            self._rest += chunk
+        if size < 0:
+            size = len(self._rest)
+        block, self._rest = self._rest[:size], self._rest[size:]
+        return block
+
+
+def copy_rows(tx: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
+    """Stream `rows` into `table` inside the caller's transaction.
+
+    Args:
+        table: trusted name, schema-qualified where needed (never from a request).
+        columns: trusted column names, in the order of each row's values.
+    Returns: the number of rows written.
+    """
+
+    def chunks() -> Iterator[bytes]:
+        lines: list[str] = []
+        for row in rows:
+            lines.append(encode_row(row))
+            if len(lines) >= 2000:
+                yield "".join(lines).encode()
+                lines.clear()
+        yield "".join(lines).encode()
+
+    return copy_chunks(tx, f"copy {table} ({', '.join(columns)}) from stdin", chunks())
+
+
+def copy_chunks(tx: Connection, sql: str, chunks: Iterator[bytes]) -> int:
+    """Feed ready-made bytes to a `copy ... from stdin` statement; returns the number of rows written."""
+    cursor = _cursor(tx)
+    try:
+        cursor.copy_expert(sql, cast(IO[Any], _Stream(chunks)), 1 << 16)
+        return cursor.rowcount
+    finally:
+        cursor.close()
+
+
+def copy_out(tx: Connection, sql: str, write: Callable[[bytes], object]) -> None:
+    """Run `copy (...) to stdout` and hand each block of bytes to `write`."""
+
+    class _Sink(io.RawIOBase):
+        def write(self, data: Any) -> int:
+            write(bytes(data))
+            return len(data)
+
+    cursor = _cursor(tx)
+    try:
+        cursor.copy_expert(sql, cast(IO[Any], _Sink()), 1 << 16)
+    finally:
+        cursor.close()
+
+
+def _cursor(tx: Connection) -> _Copier:
+    return cast(_Copier, tx.connection.cursor())

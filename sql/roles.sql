@@ -1,0 +1,56 @@
+-- Who may do what. Applied after every schema change; roles are shared by all databases of a server.
+-- Without the right to create roles (some managed servers) everything runs as the owner and a notice says so.
+
+do $$
+declare
+    name text;
+begin
+    foreach name in array array['mauto_api', 'mauto_worker', 'mauto_tracker', 'mauto_analyst', 'mauto_eraser'] loop
+        if to_regrole(name) is null then
+            execute format('create role %I nologin', name);
+        end if;
+    end loop;
+exception
+    when insufficient_privilege then
+        raise notice 'single-role mode: this user may not create roles, so processes share its rights';
+    -- Two databases migrated at the same moment: the other one has just made it.
+    when duplicate_object or unique_violation then
+        null;
+end
+$$;
+
+do $$
+begin
+    if to_regrole('mauto_api') is null then
+        return;
+    end if;
+    revoke all on schema public from public;
+    grant usage on schema public to mauto_api, mauto_worker, mauto_tracker, mauto_eraser;
+
+    grant select, insert, update, delete on all tables in schema public to mauto_api, mauto_worker;
+    grant usage on all sequences in schema public to mauto_api, mauto_worker, mauto_tracker;
+    -- Facts are appended, never rewritten.
+    revoke update, delete, truncate on events, hits, hit_verdicts, consents, audit_log, message_attempts,
+        score_history, stage_transitions from mauto_api, mauto_worker;
+    revoke all on schema_migrations from mauto_api, mauto_worker, mauto_tracker;
+    grant select on schema_migrations to mauto_api, mauto_worker;
+
+    grant usage, create on schema staging to mauto_worker;
+    grant usage on schema staging to mauto_api;
+    grant all on all tables in schema staging to mauto_worker;
+
+    revoke all on all tables in schema public from mauto_tracker;
+    grant insert on hits, hit_verdicts, events, event_pending, event_keys to mauto_tracker;
+
+    grant usage on schema analytics to mauto_api, mauto_worker, mauto_analyst;
+    grant select on all tables in schema analytics to mauto_api, mauto_analyst;
+    grant select, insert, update, delete on all tables in schema analytics to mauto_worker;
+    alter role mauto_analyst set default_transaction_read_only = on;
+    alter role mauto_analyst set statement_timeout = '5min';
+
+    grant select, update, delete on all tables in schema public to mauto_eraser;
+exception
+    when insufficient_privilege then
+        raise notice 'single-role mode: grants were not changed';
+end
+$$;
