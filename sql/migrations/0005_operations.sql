@@ -143,7 +143,13 @@ create table outbox (
     occurred_at timestamptz not null,
     data jsonb not null,
     created_at timestamptz not null default now(),
-    expanded_at timestamptz
+    expanded_at timestamptz,
+    constraint webhook_event_is_known check (event_name in (
+        'contact.created', 'contact.updated', 'contact.deleted', 'contact.subscribed',
+        'contact.unsubscribed', 'campaign.created', 'campaign.sent', 'campaign.completed',
+        'email.sent', 'email.opened', 'email.clicked', 'email.bounced', 'email.unsubscribed',
+        'workflow.triggered', 'workflow.completed', 'workflow.failed',
+        'ab_test.started', 'ab_test.completed', 'ab_test.winner_selected'))
 );
 create index outbox_to_expand on outbox (outbox_id) where expanded_at is null;
 comment on table outbox is
