@@ -75,6 +75,7 @@ class Settings:
     default_from_name: str = _s("mail", "sender name where a campaign has none", "")
     default_from_email: str = _s("mail", "sender address where a campaign has none", "")
     postal_address: str = _s("mail", "your postal address; stands in every marketing mail", "")
+    alert_email: str = _s("mail", "gets a mail when a DAG fails or is late; empty: only the log", "")
     require_consent: bool = _s("mail", "mail only contacts whose consent is granted", False)
 
     reporting_currency: str = _s("data", "ISO 4217 code figures are converted to", "USD")
@@ -83,6 +84,13 @@ class Settings:
     attribution_open_days: int = _s("data", "and for an open this many days before it", 1)
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
     raw_hit_days: int = _s("data", "raw opens and clicks are kept this long", 400)
+
+    database_port: int = _s("local stack", "port of the embedded PostgreSQL", 54329)
+    airflow_port: int = _s("local stack", "port of the Airflow UI, on this machine only", 8080)
+    mail_page_port: int = _s("local stack", "page of the local mail sink; runs while MAUTO_SMTP_HOST is not set", 8025)
+    airflow_database_url: str = _s("local stack", "Airflow metadata; empty: database airflow on the same server", "")
+    airflow_parallelism: int = _s("local stack", "tasks that may run at once", 8)
+    airflow_keep_days: int = _s("local stack", "finished runs and their logs are kept this long", 30)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
