@@ -203,7 +203,7 @@ outbox = _table(
 )
 refresh_tokens = _table(
     "refresh_tokens",
-    token_hash=_BYTES, family=_UUID, user_id=_ID, issued_at=_TIME, expires_at=_TIME, used_at=_TIME,
+    token_hash=_BYTES, family=_UUID, user_id=_ID, access_jti=_UUID, issued_at=_TIME, expires_at=_TIME, used_at=_TIME,
     revoked_at=_TIME,
 )
 refunds = _table(

@@ -20,11 +20,15 @@ create table refresh_tokens (
     token_hash bytea primary key,
     family uuid not null,
     user_id bigint not null references users on delete cascade,
+    access_jti uuid not null,
     issued_at timestamptz not null default now(),
     expires_at timestamptz not null,
     used_at timestamptz,
     revoked_at timestamptz
 );
+comment on column refresh_tokens.access_jti is
+    'The access token handed out beside this one: ending a family ends its access tokens too.';
+create index refresh_tokens_by_access_token on refresh_tokens (access_jti);
 create index refresh_tokens_of_family on refresh_tokens (family);
 create index refresh_tokens_of_user on refresh_tokens (user_id);
 create table revoked_tokens (
