@@ -6,6 +6,7 @@
     │   ├── Conflict               the thing exists, but its state forbids this
     │   │   └── InvalidTransition  a state machine has no such arrow
     │   ├── InvalidInput           a value is not acceptable; says path, line or row
+    │   ├── NotAuthenticated       nobody says who is calling, or the proof is not good (any more)
     │   └── NotAllowed             the caller may not do this
     ├── TransientError             the world is busy; the same call may succeed later
     │   ├── RateLimited            told to slow down; carries retry_after_seconds where known
@@ -79,6 +80,12 @@ class InvalidInput(DomainError):
         self.path = path
         self.line = line
         self.problems = problems
+
+
+class NotAuthenticated(DomainError):
+    """Who is calling is not known."""
+
+    code = "not_authenticated"
 
 
 class NotAllowed(DomainError):
