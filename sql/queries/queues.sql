@@ -1,0 +1,40 @@
+-- When each queue next has work: null when there is none. Read by the watchers in Airflow's triggerer.
+
+-- name: imports_due
+-- The oldest import waiting, or whose worker's lease has run out.
+select min(due_at)
+from (
+    select created_at as due_at from imports where status = 'queued'
+    union all
+    select lease_until from imports where status in ('running', 'cancelling')
+) as waiting;
+
+-- name: messages_due
+-- The earliest campaign to plan or finish, message to hand over, or lease to expire.
+select min(due_at)
+from (
+    select scheduled_at as due_at from campaigns where status = 'scheduled'
+    union all
+    select requested_at from campaigns where status = 'sending' and planned_at is null
+    union all
+    (
+        select messages.next_try_at
+        from messages
+        left join campaigns on campaigns.campaign_id = messages.campaign_id
+        where messages.status = 'queued'
+            and (messages.kind <> 'campaign' or campaigns.status = 'sending')
+        order by messages.next_try_at
+        limit 1
+    )
+    union all
+    select min(lease_until) from messages where status = 'sending'
+) as waiting;
+
+-- name: events_due
+-- The oldest event without effect, or the next enrollment whose wait is over.
+select min(due_at)
+from (
+    select min(occurred_at) as due_at from event_pending
+    union all
+    select min(resume_at) from enrollments where status in ('running', 'waiting')
+) as waiting;

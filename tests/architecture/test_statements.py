@@ -1,0 +1,54 @@
+"""Every named statement is valid on the migrated database: a broken one fails here, not at night."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from mautolib.db import statements
+
+ALL = [(domain, name) for domain in statements.domains() for name in statements.load(domain)]
+_BIND = re.compile(r"(?<![:\w]):(\w+)")
+
+
+def prepare(tx: Connection, sql: str) -> None:
+    """PREPARE a statement, its binds numbered; raises what PostgreSQL says."""
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        if match.group(1) not in names:
+            names.append(match.group(1))
+        return f"${names.index(match.group(1)) + 1}"
+
+    numbered = _BIND.sub(number, sql)
+    with tx.begin_nested():
+        tx.exec_driver_sql("prepare probe as " + numbered.replace("%", "%%"))
+        tx.exec_driver_sql("deallocate probe")
+
+
+@pytest.mark.parametrize(("domain", "name"), ALL, ids=".".join)
+def test_a_statement_can_be_prepared(tx: Connection, domain: str, name: str) -> None:
+    prepare(tx, statements.load(domain)[name].sql)
+
+
+@pytest.mark.parametrize(("domain", "name"), ALL, ids=".".join)
+def test_a_statement_keeps_the_house_style(domain: str, name: str) -> None:
+    sql = statements.load(domain)[name].sql
+    lines = sql.splitlines()
+    assert len(lines) <= 80, f"{len(lines)} lines; a statement has at most 80"
+    assert max(map(len, lines)) <= 100
+    assert not re.search(r"\b(SELECT|INSERT|UPDATE|DELETE|FROM|WHERE|JOIN)\b", sql), "SQL is written in lower case"
+
+
+def test_a_broken_statement_is_seen(tx: Connection) -> None:
+    with pytest.raises(DBAPIError):
+        prepare(tx, "select no_such_column from contacts where contact_id = :id")
+
+
+def test_binds_and_comments_are_told_apart(tx: Connection) -> None:
+    assert statements.strip_comment("select 1 -- a :word") == "select 1 "
+    assert statements.strip_comment("select '--' -- a :word") == "select '--' "
+    assert tx.scalar(text("select cast(:x as int)"), {"x": 3}) == 3

@@ -1,0 +1,42 @@
+"""A word has one list: each StrEnum of the library holds exactly what its CHECK in the database allows."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import pytest
+from sqlalchemy import Connection, text
+
+from mautolib.settings import example_file
+from tests.architecture.source import ROOT
+
+#: (module, StrEnum, table, constraint)
+PAIRS = [
+    ("mautolib.contacts.model", "ConsentStatus", "contacts", "consent_status_is_known"),
+    ("mautolib.contacts.model", "SuppressionReason", "suppressions", "suppression_reason_is_known"),
+    ("mautolib.ledger.model", "Status", "messages", "message_status_is_known"),
+    ("mautolib.ledger.model", "Kind", "messages", "message_kind_is_known"),
+    ("mautolib.campaigns.model", "Status", "campaigns", "campaign_status_is_known"),
+]
+
+
+def allowed(tx: Connection, table: str, constraint: str) -> set[str]:
+    definition = tx.scalar(
+        text(
+            "select pg_get_constraintdef(oid) from pg_constraint "
+            "where conrelid = cast(:t as regclass) and conname = :c"
+        ),
+        {"t": table, "c": constraint},
+    )
+    return set(re.findall(r"'([^']+)'", definition or ""))
+
+
+@pytest.mark.parametrize(("module", "name", "table", "constraint"), PAIRS)
+def test_enum_and_check_agree(tx: Connection, module: str, name: str, table: str, constraint: str) -> None:
+    words = {str(member) for member in getattr(importlib.import_module(module), name)}
+    assert words == allowed(tx, table, constraint)
+
+
+def test_the_example_settings_are_up_to_date() -> None:
+    assert (ROOT / ".env.example").read_text(encoding="utf-8") == example_file()
