@@ -35,6 +35,9 @@ begin
     revoke all on schema_migrations from mauto_api, mauto_worker, mauto_tracker;
     grant select on schema_migrations to mauto_api, mauto_worker;
 
+    revoke execute on function drop_oldest_hits(timestamptz) from public;
+    grant execute on function drop_oldest_hits(timestamptz) to mauto_worker;
+
     grant usage, create on schema staging to mauto_worker;
     grant usage on schema staging to mauto_api;
     grant all on all tables in schema staging to mauto_worker;

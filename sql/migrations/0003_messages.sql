@@ -93,12 +93,16 @@ create table message_contents (
     track_opens boolean not null default true,
     track_clicks boolean not null default true,
     utm jsonb not null default '{}',
-    created_at timestamptz not null default now()
+    digest bytea,
+    created_at timestamptz not null default now(),
+    constraint one_content_per_digest unique (digest)
 );
 create unique index one_content_per_campaign_run on message_contents (
     campaign_id, occurrence, coalesce(variant_id, 0), locale) where campaign_id is not null;
 comment on table message_contents is
     'What is sent, frozen at launch: editing a template or campaign later does not touch it.';
+comment on column message_contents.digest is
+    'Hash of everything else; outside campaigns, freezing the same content again finds it by this.';
 create table message_links (
     link_id bigint generated always as identity primary key,
     content_id bigint not null references message_contents on delete cascade,
@@ -128,6 +132,7 @@ create table messages (
     content_id bigint not null references message_contents,
     dedupe_key text not null,
     to_email text,
+    to_key text,
     context jsonb,
     status text not null default 'queued',
     reason text,
@@ -160,13 +165,20 @@ create table messages (
     constraint a_sent_message_has_its_time
         check (status not in ('sent', 'delivered', 'complained') or sent_at is not null),
     constraint a_skipped_message_says_why check (status <> 'skipped' or reason is not null),
-    constraint somebody_is_addressed check (contact_id > 0 or to_email is not null)
+    constraint somebody_is_addressed
+        check (contact_id > 0 or (to_email is not null and to_key is not null))
 ) with (fillfactor = 85);
-create index messages_to_send on messages (next_try_at, message_id) where status = 'queued';
-create index messages_in_flight on messages (lease_until) where status = 'sending';
+-- Campaign first: a paused one with a million rows must not stand in the way of the others.
+create index messages_to_send on messages (coalesce(campaign_id, 0), next_try_at, message_id)
+    where status = 'queued';
+create index messages_in_flight on messages (attempt_id, lease_until) where status = 'sending';
+create index messages_in_doubt on messages (attempt_id) where status = 'unknown';
 create index messages_by_campaign on messages (campaign_id, status) where campaign_id is not null;
 create index messages_by_id on messages (message_id);
 comment on table messages is 'The send ledger: one row per person and intention, in exactly one state.';
+comment on column messages.to_key is 'Address key of to_email, for messages to nobody we know as a contact.';
+comment on column messages.rfc_message_id is
+    'Without <>: keyed hash of dedupe_key, set at the first claim, the same on every attempt.';
 
 create sequence attempt_ids as bigint;
 create table message_attempts (
@@ -180,9 +192,9 @@ create table message_attempts (
     stage text,
     code integer,
     reply text,
-    primary key (message_id, attempt_no)
+    primary key (contact_id, message_id, attempt_no, outcome)
 );
-comment on table message_attempts is 'Append-only: what became of each attempt to hand a message over.';
+comment on table message_attempts is 'Append-only: what became of each attempt to hand a message over; a doubt may be settled later.';
 
 -- Opens, clicks and unsubscribe requests exactly as they came in; never changed.
 create sequence hit_ids as bigint;
@@ -217,3 +229,44 @@ create table hit_verdicts (
     constraint verdict_is_known check (verdict in ('human', 'bot', 'prefetch', 'invalid'))
 );
 comment on table hit_verdicts is 'Append-only. A hit''s effects fire once, on the verdict given at hit time.';
+
+-- One month per call: the lock on hits, which makes the tracker wait, is held for the drop alone.
+create function drop_oldest_hits(older_than timestamptz, out dropped text, out hit_count bigint)
+language plpgsql security definer set search_path = public, pg_temp set lock_timeout = '2s' as $$
+declare
+    whole_months_until timestamptz := date_trunc('month', older_than, 'UTC');
+begin
+    if older_than >= clock_timestamp() then
+        raise exception 'hits are kept for a while: % is not in the past', older_than;
+    end if;
+    select months.name into dropped
+    from (
+        select
+            child.oid::regclass::text as name,
+            (regexp_match(pg_get_expr(child.relpartbound, child.oid), 'TO \(''([^'']+)''\)'))[1]::timestamptz
+                as ends_at
+        from pg_inherits
+        inner join pg_class as child on child.oid = pg_inherits.inhrelid
+        where pg_inherits.inhparent = 'hits'::regclass
+    ) as months
+    where months.ends_at <= older_than
+    order by months.ends_at
+    limit 1;
+    if dropped is not null then
+        execute format('delete from hit_verdicts where hit_id in (select hit_id from %s)', dropped);
+        execute format('select count(*) from %s', dropped) into hit_count;
+        execute format('drop table %s', dropped);
+        return;
+    end if;
+    -- What came without a partition of its own follows the same rule: only whole months go.
+    delete from hit_verdicts
+    where hit_id in (select hit_id from hits_default where occurred_at < whole_months_until);
+    delete from hits_default where occurred_at < whole_months_until;
+    get diagnostics hit_count = row_count;
+    if hit_count > 0 then
+        dropped := 'hits_default';
+    end if;
+end
+$$;
+comment on function drop_oldest_hits(timestamptz) is
+    'Drops the oldest month of hits that ended before a moment, with its verdicts; waits 2 s for locks at most.';

@@ -10,3 +10,60 @@ cross join (values (cast('events' as regclass)), (cast('hits' as regclass))) as 
 cross join lateral ensure_month_partition(parents.parent, cast(months.month_start as date))
     as made (partition_name)
 where made.partition_name is not null;
+
+-- name: drop_oldest_hits
+-- Drops the oldest month of hits that is over before a moment; a null name when there is none.
+select dropped, hit_count
+from drop_oldest_hits(cast(:older_than as timestamptz));
+
+-- name: forget_idempotency_keys
+-- Removes the answers kept for repeated calls, once nobody may repeat them.
+delete from idempotency_keys
+where claimed_at < cast(:older_than as timestamptz);
+
+-- name: forget_refresh_tokens
+-- Removes refresh tokens that have expired; a used one stays until then, so that its theft is noticed.
+delete from refresh_tokens
+where expires_at < cast(:now as timestamptz);
+
+-- name: forget_revoked_tokens
+-- Removes revocations of access tokens that have expired anyway.
+delete from revoked_tokens
+where expires_at < cast(:now as timestamptz);
+
+-- name: forget_sign_in_failures
+-- Removes failed sign-ins that no longer slow anybody down.
+delete from sign_in_failures
+where failed_at < cast(:older_than as timestamptz);
+
+-- name: close_import_stagings
+-- Drops the staging partitions of imports that are finished or gone; returns the import of each.
+with partitions as materialized (
+    select cast(substring(child.relname from '^import_rows_(\d+)$') as bigint) as import_id
+    from pg_inherits
+    inner join pg_class as child on child.oid = pg_inherits.inhrelid
+    where pg_inherits.inhparent = cast('staging.import_rows' as regclass)
+),
+
+left_over as materialized (
+    select partitions.import_id
+    from partitions
+    left join imports on imports.import_id = partitions.import_id
+    where partitions.import_id is not null
+        and (imports.import_id is null or imports.finished_at is not null)
+)
+
+select left_over.import_id, close_import_staging(left_over.import_id)
+from left_over;
+
+-- name: beat
+-- Says that a component is alive; an older sign of life never replaces a newer one.
+insert into heartbeats (component, beat_at, detail)
+values (cast(:component as text), cast(:now as timestamptz), cast(:detail as jsonb))
+on conflict (component) do update
+set beat_at = excluded.beat_at, detail = excluded.detail
+where heartbeats.beat_at <= excluded.beat_at;
+
+-- name: limit_lock_waits
+-- Within this transaction a lock that is not free in 2 s is given up: housekeeping can come back.
+select set_config('lock_timeout', '2s', true);

@@ -1,0 +1,123 @@
+"""Partitions ahead of time, and the end of what need not be kept.
+
+Each task is one or a few short transactions; a second run finds nothing left to do. Called hourly by the
+maintenance DAG. A lock that is not free within 2 s is left for the next run, so tracking never waits long.
+It deletes only what has a rule here: hits by age, answers and tokens past their use, staging of finished imports.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Engine, Row
+from sqlalchemy.exc import OperationalError
+
+from mautolib.db.statements import statement
+from mautolib.errors import InvalidInput, Misconfigured
+from mautolib.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_MONTHS_AHEAD = 2
+_IDEMPOTENCY = timedelta(hours=24)
+_SIGN_IN_FAILURES = timedelta(days=1)
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+class Task(StrEnum):
+    """What maintenance does, in its order."""
+
+    PARTITIONS = "partitions"
+    HITS = "hits"
+    IDEMPOTENCY = "idempotency"
+    TOKENS = "tokens"
+    SIGN_INS = "sign_ins"
+    STAGING = "staging"
+
+
+def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str | None = None) -> dict[str, int]:
+    """Do all housekeeping, or one task of it.
+
+    Args:
+        now: the moment ages are measured at.
+        task: only this one.
+    Returns: for each task how many partitions were made, or rows or partitions removed.
+    Raises:
+        InvalidInput: no such task.
+        Misconfigured: MAUTO_RAW_HIT_DAYS is below 1.
+    """
+    if task is not None and task not in list(Task):
+        raise InvalidInput(f"There is no task {task!r}; choose one of {', '.join(Task)}", path=("task",))
+    chosen = [Task(task)] if task is not None else list(Task)
+    counts = {str(name): _TASKS[name](engine, settings, now) for name in chosen}
+    _LOG.info("maintenance: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
+    return counts
+
+
+def _make_partitions(engine: Engine, settings: Settings, now: datetime) -> int:
+    last_month = now.year * 12 + now.month - 1 + _MONTHS_AHEAD
+    last_day = now.date().replace(year=last_month // 12, month=last_month % 12 + 1, day=1)
+    made = _rows_if_free(engine, "ensure_partitions", {"first_day": now.date(), "last_day": last_day})
+    return len(made)
+
+
+def _drop_hits(engine: Engine, settings: Settings, now: datetime) -> int:
+    if settings.raw_hit_days < 1:
+        raise Misconfigured(f"MAUTO_RAW_HIT_DAYS is {settings.raw_hit_days}; it takes 1 or more days")
+    older_than = now - timedelta(days=settings.raw_hit_days)
+    dropped = 0
+    while months := _rows_if_free(engine, "drop_oldest_hits", {"older_than": older_than}):
+        if months[0].dropped is None:
+            break
+        _LOG.info("dropped %s with %d hits, older than %s", months[0].dropped, months[0].hit_count, older_than.date())
+        dropped += 1
+    return dropped
+
+
+def _forget_answers(engine: Engine, settings: Settings, now: datetime) -> int:
+    with engine.begin() as tx:
+        statement_ = statement("maintenance.forget_idempotency_keys")
+        return tx.execute(statement_, {"older_than": now - _IDEMPOTENCY}).rowcount
+
+
+def _forget_tokens(engine: Engine, settings: Settings, now: datetime) -> int:
+    with engine.begin() as tx:
+        refresh = tx.execute(statement("maintenance.forget_refresh_tokens"), {"now": now}).rowcount
+        revoked = tx.execute(statement("maintenance.forget_revoked_tokens"), {"now": now}).rowcount
+    return refresh + revoked
+
+
+def _forget_sign_ins(engine: Engine, settings: Settings, now: datetime) -> int:
+    with engine.begin() as tx:
+        statement_ = statement("maintenance.forget_sign_in_failures")
+        return tx.execute(statement_, {"older_than": now - _SIGN_IN_FAILURES}).rowcount
+
+
+def _close_staging(engine: Engine, settings: Settings, now: datetime) -> int:
+    return len(_rows_if_free(engine, "close_import_stagings", {}))
+
+
+def _rows_if_free(engine: Engine, name: str, values: dict[str, object]) -> Sequence[Row[Any]]:
+    """Run a statement that locks a table in a transaction of its own; no rows when the table is busy."""
+    try:
+        with engine.begin() as tx:
+            tx.execute(statement("maintenance.limit_lock_waits"))
+            return tx.execute(statement(f"maintenance.{name}"), values).all()
+    except OperationalError as error:
+        if getattr(error.orig, "pgcode", None) != _LOCK_NOT_AVAILABLE:
+            raise
+        _LOG.info("%s: the table is in use; the next run tries again", name)
+        return []
+
+
+_TASKS: dict[Task, Callable[[Engine, Settings, datetime], int]] = {
+    Task.PARTITIONS: _make_partitions,
+    Task.HITS: _drop_hits,
+    Task.IDEMPOTENCY: _forget_answers,
+    Task.TOKENS: _forget_tokens,
+    Task.SIGN_INS: _forget_sign_ins,
+    Task.STAGING: _close_staging,
+}

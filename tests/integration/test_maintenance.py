@@ -1,0 +1,187 @@
+"""Housekeeping: partitions exist in time, and only what is past its use goes."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from mautolib import maintenance
+from mautolib.errors import InvalidInput, Misconfigured
+from mautolib.settings import Settings
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def partitions_of(engine: Engine, table: str) -> set[str]:
+    with engine.connect() as connection:
+        names = connection.scalars(
+            text(
+                "select cast(cast(inhrelid as regclass) as text) from pg_inherits"
+                " where inhparent = cast(:t as regclass)"
+            ),
+            {"t": table},
+        )
+        return set(names)
+
+
+def ensure_months(engine: Engine, *days: str) -> None:
+    with engine.begin() as tx:
+        for day in days:
+            tx.execute(text("select ensure_month_partition('hits', cast(:day as date))"), {"day": day})
+
+
+def add_hit(engine: Engine, occurred_at: datetime) -> int:
+    with engine.begin() as tx:
+        hit_id = tx.scalar(
+            text("insert into hits (occurred_at, kind) values (:at, 'open') returning hit_id"), {"at": occurred_at}
+        )
+        tx.execute(
+            text("insert into hit_verdicts (hit_id, rule_version, verdict) values (:id, 1, 'human')"), {"id": hit_id}
+        )
+    assert isinstance(hit_id, int)
+    return hit_id
+
+
+def column(engine: Engine, sql: str) -> list[object]:
+    with engine.connect() as connection:
+        return list(connection.scalars(text(sql)))
+
+
+def test_partitions_are_made_for_this_month_and_the_next_two(fresh_engine: Engine, settings: Settings) -> None:
+    at = datetime(2031, 11, 30, 23, tzinfo=UTC)
+    assert maintenance.run(fresh_engine, settings, now=at, task="partitions") == {"partitions": 6}
+    for table in ("events", "hits"):
+        names = partitions_of(fresh_engine, table)
+        assert {f"{table}_y2031m11", f"{table}_y2031m12", f"{table}_y2032m01"} <= names
+        assert f"{table}_y2032m02" not in names
+    assert maintenance.run(fresh_engine, settings, now=at, task="partitions") == {"partitions": 0}
+
+
+def test_only_whole_months_of_hits_are_dropped(fresh_engine: Engine, settings: Settings) -> None:
+    settings = dataclasses.replace(settings, raw_hit_days=100)  # 100 days before NOON is 2026-08-14 12:00
+    ensure_months(fresh_engine, "2026-06-01", "2026-07-01", "2026-08-01")
+    june = add_hit(fresh_engine, datetime(2026, 6, 5, tzinfo=UTC))
+    july = add_hit(fresh_engine, datetime(2026, 7, 31, tzinfo=UTC))
+    old_in_august = add_hit(fresh_engine, datetime(2026, 8, 1, tzinfo=UTC))
+    today = add_hit(fresh_engine, NOON)
+    assert maintenance.run(fresh_engine, settings, now=NOON, task=maintenance.Task.HITS) == {"hits": 2}
+    kept = column(fresh_engine, "select hit_id from hits order by hit_id")
+    assert kept == [old_in_august, today]
+    assert column(fresh_engine, "select hit_id from hit_verdicts order by hit_id") == [old_in_august, today]
+    assert june not in kept
+    assert july not in kept
+    names = partitions_of(fresh_engine, "hits")
+    assert not {"hits_y2026m06", "hits_y2026m07"} & names
+    assert {"hits_y2026m08", "hits_default"} <= names
+    assert maintenance.run(fresh_engine, settings, now=NOON, task="hits") == {"hits": 0}
+
+
+def test_a_month_ending_exactly_at_the_limit_is_over(fresh_engine: Engine, settings: Settings) -> None:
+    ensure_months(fresh_engine, "2026-07-01")
+    settings = dataclasses.replace(settings, raw_hit_days=1)
+    at = datetime(2026, 8, 2, tzinfo=UTC)
+    assert maintenance.run(fresh_engine, settings, now=at - timedelta(microseconds=1), task="hits") == {"hits": 0}
+    assert maintenance.run(fresh_engine, settings, now=at, task="hits") == {"hits": 1}
+
+
+def test_old_hits_without_a_partition_go_by_the_same_rule(fresh_engine: Engine, settings: Settings) -> None:
+    settings = dataclasses.replace(settings, raw_hit_days=100)
+    add_hit(fresh_engine, datetime(2019, 3, 1, tzinfo=UTC))
+    kept = add_hit(fresh_engine, datetime(2026, 8, 1, tzinfo=UTC))  # its month is not over at the limit
+    assert maintenance.run(fresh_engine, settings, now=NOON, task="hits") == {"hits": 1}
+    assert column(fresh_engine, "select hit_id from hits") == [kept]
+
+
+def test_hits_of_the_future_limit_are_refused(fresh_engine: Engine) -> None:
+    with fresh_engine.connect() as connection, pytest.raises(Exception, match="hits are kept for a while"):
+        connection.execute(text("select * from drop_oldest_hits(clock_timestamp() + interval '1 minute')"))
+
+
+def test_a_busy_table_is_left_for_the_next_run(fresh_engine: Engine, settings: Settings) -> None:
+    ensure_months(fresh_engine, "2026-06-01")
+    settings = dataclasses.replace(settings, raw_hit_days=100)
+    with fresh_engine.begin() as reader:
+        reader.execute(text("select count(*) from hits"))
+        assert maintenance.run(fresh_engine, settings, now=NOON, task="hits") == {"hits": 0}
+    assert maintenance.run(fresh_engine, settings, now=NOON, task="hits") == {"hits": 1}
+
+
+def test_less_than_a_day_of_hits_is_refused(fresh_engine: Engine, settings: Settings) -> None:
+    with pytest.raises(Misconfigured, match="MAUTO_RAW_HIT_DAYS"):
+        maintenance.run(fresh_engine, dataclasses.replace(settings, raw_hit_days=0), now=NOON, task="hits")
+
+
+def test_the_worker_may_drop_hits_and_the_tracker_may_not(fresh_engine: Engine) -> None:
+    with fresh_engine.connect() as connection:
+        may = {
+            role: connection.scalar(
+                text("select has_function_privilege(:role, 'drop_oldest_hits(timestamptz)', 'execute')"), {"role": role}
+            )
+            for role in ("mauto_worker", "mauto_tracker", "mauto_api")
+        }
+        assert may == {"mauto_worker": True, "mauto_tracker": False, "mauto_api": False}
+        ensure_worker_can_drop(connection)
+
+
+def ensure_worker_can_drop(connection: Connection) -> None:
+    connection.execute(text("select ensure_month_partition('hits', date '2020-01-01')"))
+    connection.execute(text("set role mauto_worker"))
+    dropped = connection.scalar(text("select dropped from drop_oldest_hits(timestamptz '2020-03-01 00:00:00+00')"))
+    assert dropped == "hits_y2020m01"
+    connection.execute(text("reset role"))
+    connection.rollback()
+
+
+def test_answers_tokens_and_sign_ins_end_with_their_use(fresh_engine: Engine, settings: Settings) -> None:
+    day_ago = NOON - timedelta(days=1)
+    moments = {"old": day_ago - timedelta(seconds=1), "young": day_ago + timedelta(seconds=1),
+               "dead": NOON - timedelta(seconds=1), "alive": NOON + timedelta(seconds=1)}
+    with fresh_engine.begin() as tx:
+        user = tx.scalar(text("insert into users (email, email_key, password_hash)"
+                              " values ('a@shop.example', 'a@shop.example', 'x') returning user_id"))
+        for key in ("old", "young"):
+            values = {"key": key, "at": moments[key]}
+            tx.execute(text("insert into idempotency_keys (caller, method, path, idempotency_key, request_hash,"
+                            " claimed_at) values ('user:1', 'POST', '/', :key, '', :at)"), values)
+            tx.execute(text("insert into sign_in_failures (account_hash, network, failed_at)"
+                            " values (cast(:key as bytea), :key, :at)"), values)
+        for key in ("dead", "alive"):
+            values = {"key": key, "at": moments[key], "user": user}
+            tx.execute(text("insert into refresh_tokens (token_hash, family, user_id, access_jti, expires_at)"
+                            " values (cast(:key as bytea), gen_random_uuid(), :user, gen_random_uuid(), :at)"), values)
+            tx.execute(text("insert into revoked_tokens (jti, expires_at) values (gen_random_uuid(), :at)"), values)
+    counts = maintenance.run(fresh_engine, settings, now=NOON)
+    assert {name: counts[name] for name in ("idempotency", "tokens", "sign_ins")} == {
+        "idempotency": 1, "tokens": 2, "sign_ins": 1}
+    assert column(fresh_engine, "select idempotency_key from idempotency_keys") == ["young"]
+    assert column(fresh_engine, "select network from sign_in_failures") == ["young"]
+    assert column(fresh_engine, "select convert_from(token_hash, 'utf8') from refresh_tokens") == ["alive"]
+    assert column(fresh_engine, "select expires_at from revoked_tokens") == [moments["alive"]]
+
+
+def test_staging_of_finished_and_vanished_imports_is_dropped(fresh_engine: Engine, settings: Settings) -> None:
+    with fresh_engine.begin() as tx:
+        running = tx.scalar(text("insert into imports (status) values ('running') returning import_id"))
+        done = tx.scalar(text("insert into imports (status, finished_at) values ('completed', now())"
+                              " returning import_id"))
+        for import_id in (running, done, 4711):
+            tx.execute(text("select open_import_staging(:id)"), {"id": import_id})
+    assert maintenance.run(fresh_engine, settings, now=NOON, task="staging") == {"staging": 2}
+    assert partitions_of(fresh_engine, "staging.import_rows") == {f"staging.import_rows_{running}"}
+
+
+def test_an_unknown_task_is_named_with_the_known_ones(fresh_engine: Engine, settings: Settings) -> None:
+    with pytest.raises(InvalidInput, match="no task 'hit'; choose one of partitions, hits"):
+        maintenance.run(fresh_engine, settings, now=NOON, task="hit")
+
+
+def test_a_heartbeat_is_the_newest_sign_of_life(tx: Connection) -> None:
+    maintenance.heartbeat(tx, "airflow.maintenance", NOON, {"run": 2})
+    maintenance.heartbeat(tx, "airflow.maintenance", NOON - timedelta(minutes=5), {"run": 1})
+    row = tx.execute(text("select component, beat_at, detail from heartbeats")).one()
+    assert (row.component, row.beat_at, row.detail) == ("airflow.maintenance", NOON, {"run": 2})
+    maintenance.heartbeat(tx, "airflow.maintenance", NOON + timedelta(minutes=1))
+    assert tx.scalar(text("select detail from heartbeats")) == {}
