@@ -173,7 +173,7 @@ message_contents = _table(
     "message_contents",
     content_id=_ID, campaign_id=_ID, workflow_id=_ID, template_id=_ID, template_version=_INT, occurrence=_INT,
     variant_id=_ID, locale=_TEXT, subject=_TEXT, preheader=_TEXT, html_body=_TEXT, text_body=_TEXT, from_name=_TEXT,
-    from_email=_TEXT, reply_to=_TEXT, track_opens=_BOOL, track_clicks=_BOOL, utm=_JSON, created_at=_TIME,
+    from_email=_TEXT, reply_to=_TEXT, track_opens=_BOOL, track_clicks=_BOOL, utm=_JSON, digest=_BYTES, created_at=_TIME,
 )
 message_keys = _table(
     "message_keys",
@@ -186,8 +186,8 @@ message_links = _table(
 messages = _table(
     "messages",
     contact_id=_ID, message_id=_ID, kind=_TEXT, campaign_id=_ID, workflow_id=_ID, enrollment_id=_ID,
-    occurrence=_INT, variant_id=_ID, content_id=_ID, dedupe_key=_TEXT, to_email=_TEXT, context=_JSON, status=_TEXT,
-    reason=_TEXT, due_at=_TIME, next_try_at=_TIME, give_up_at=_TIME, attempt_no=_INT, attempt_id=_ID,
+    occurrence=_INT, variant_id=_ID, content_id=_ID, dedupe_key=_TEXT, to_email=_TEXT, to_key=_TEXT, context=_JSON,
+    status=_TEXT, reason=_TEXT, due_at=_TIME, next_try_at=_TIME, give_up_at=_TIME, attempt_no=_INT, attempt_id=_ID,
     lease_until=_TIME, last_code=_INT, last_stage=_TEXT, last_error=_TEXT, rfc_message_id=_TEXT, provider_id=_TEXT,
     queued_at=_TIME, sent_at=_TIME, delivered_at=_TIME, bounced_at=_TIME, complained_at=_TIME,
 )

@@ -210,17 +210,32 @@ create table segment_memberships (
 comment on table segment_memberships is
     'Who was in a segment when: open rows (valid_to = infinity) are the members of the last evaluation.';
 
--- The one predicate of who may be mailed (a setting may add: only granted consent).
-create view mailable_contacts as
+-- The one predicate of who may be mailed (a setting may add: only granted consent), with the reason if not.
+create view contact_mailability as
 select
     contacts.contact_id, contacts.email, contacts.email_key, contacts.first_name, contacts.last_name,
     contacts.phone, contacts.country, contacts.language, contacts.timezone, contacts.currency,
-    contacts.custom_fields, contacts.consent_status, contacts.created_at
+    contacts.custom_fields, contacts.source, contacts.consent_status, contacts.created_at,
+    suppressions.reason as suppression_reason,
+    case
+        when suppressions.reason <> 'unsubscribe' then 'suppressed'
+        when suppressions.reason = 'unsubscribe' or not contacts.subscribed then 'unsubscribed'
+        when contacts.consent_status not in ('unknown', 'granted') then 'no_consent'
+        when octet_length(contacts.email) > 254 then 'invalid_address'
+    end as refusal
 from contacts
-left join suppressions on suppressions.email_key = contacts.email_key
-where contacts.subscribed
-    and contacts.consent_status in ('unknown', 'granted')
-    and octet_length(contacts.email) <= 254
-    and suppressions.suppression_id is null;
-comment on view mailable_contacts is
-    'Subscribed, consent unknown or granted, address of at most 254 octets and not suppressed.';
+left join suppressions on suppressions.email_key = contacts.email_key;
+comment on view contact_mailability is 'Every contact, and why marketing mail may not go there.';
+comment on column contact_mailability.refusal is
+    'Null: subscribed, consent unknown or granted, address of at most 254 octets and not suppressed.';
+create view mailable_contacts as
+select
+    contact_id, email, email_key, first_name, last_name, phone, country, language, timezone, currency,
+    custom_fields, consent_status, created_at
+from contact_mailability
+where refusal is null;
+comment on view mailable_contacts is 'The contacts marketing mail may go to.';
+create view suppressed_addresses as
+select email_key, reason from suppressions where email_key is not null;
+comment on view suppressed_addresses is
+    'For the ledger: what a message to an address without a contact is checked against.';
