@@ -31,10 +31,7 @@ class Task(StrEnum):
     """What maintenance does, in its order."""
 
     PARTITIONS = "partitions"
-    HITS = "hits"
-    IDEMPOTENCY = "idempotency"
-    TOKENS = "tokens"
-    SIGN_INS = "sign_ins"
+    RETENTION = "retention"
     STAGING = "staging"
 
 
@@ -44,7 +41,7 @@ def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str |
     Args:
         now: the moment ages are measured at.
         task: only this one.
-    Returns: for each task how many partitions were made, or rows or partitions removed.
+    Returns: `partitions` made; `hit_months`, `idempotency_keys`, `tokens`, `sign_in_failures` and `stagings` removed.
     Raises:
         InvalidInput: no such task.
         Misconfigured: MAUTO_RAW_HIT_DAYS is below 1.
@@ -52,7 +49,7 @@ def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str |
     if task is not None and task not in list(Task):
         raise InvalidInput(f"There is no task {task!r}; choose one of {', '.join(Task)}", path=("task",))
     chosen = [Task(task)] if task is not None else list(Task)
-    counts = {str(name): _TASKS[name](engine, settings, now) for name in chosen}
+    counts = {name: work(engine, settings, now) for each in chosen for name, work in _WORK[each].items()}
     _LOG.info("maintenance: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
     return counts
 
@@ -113,11 +110,13 @@ def _rows_if_free(engine: Engine, name: str, values: dict[str, object]) -> Seque
         return []
 
 
-_TASKS: dict[Task, Callable[[Engine, Settings, datetime], int]] = {
-    Task.PARTITIONS: _make_partitions,
-    Task.HITS: _drop_hits,
-    Task.IDEMPOTENCY: _forget_answers,
-    Task.TOKENS: _forget_tokens,
-    Task.SIGN_INS: _forget_sign_ins,
-    Task.STAGING: _close_staging,
+_WORK: dict[Task, dict[str, Callable[[Engine, Settings, datetime], int]]] = {
+    Task.PARTITIONS: {"partitions": _make_partitions},
+    Task.RETENTION: {
+        "hit_months": _drop_hits,
+        "idempotency_keys": _forget_answers,
+        "tokens": _forget_tokens,
+        "sign_in_failures": _forget_sign_ins,
+    },
+    Task.STAGING: {"stagings": _close_staging},
 }

@@ -50,6 +50,11 @@ def column(engine: Engine, sql: str) -> list[object]:
         return list(connection.scalars(text(sql)))
 
 
+def drop_hits(engine: Engine, settings: Settings, now: datetime, *, days: int) -> int:
+    settings = dataclasses.replace(settings, raw_hit_days=days)
+    return maintenance.run(engine, settings, now=now, task=maintenance.Task.RETENTION)["hit_months"]
+
+
 def test_partitions_are_made_for_this_month_and_the_next_two(fresh_engine: Engine, settings: Settings) -> None:
     at = datetime(2031, 11, 30, 23, tzinfo=UTC)
     assert maintenance.run(fresh_engine, settings, now=at, task="partitions") == {"partitions": 6}
@@ -61,13 +66,13 @@ def test_partitions_are_made_for_this_month_and_the_next_two(fresh_engine: Engin
 
 
 def test_only_whole_months_of_hits_are_dropped(fresh_engine: Engine, settings: Settings) -> None:
-    settings = dataclasses.replace(settings, raw_hit_days=100)  # 100 days before NOON is 2026-08-14 12:00
+    # 100 days before NOON is 2026-08-14 12:00
     ensure_months(fresh_engine, "2026-06-01", "2026-07-01", "2026-08-01")
     june = add_hit(fresh_engine, datetime(2026, 6, 5, tzinfo=UTC))
     july = add_hit(fresh_engine, datetime(2026, 7, 31, tzinfo=UTC))
     old_in_august = add_hit(fresh_engine, datetime(2026, 8, 1, tzinfo=UTC))
     today = add_hit(fresh_engine, NOON)
-    assert maintenance.run(fresh_engine, settings, now=NOON, task=maintenance.Task.HITS) == {"hits": 2}
+    assert drop_hits(fresh_engine, settings, NOON, days=100) == 2
     kept = column(fresh_engine, "select hit_id from hits order by hit_id")
     assert kept == [old_in_august, today]
     assert column(fresh_engine, "select hit_id from hit_verdicts order by hit_id") == [old_in_august, today]
@@ -76,22 +81,20 @@ def test_only_whole_months_of_hits_are_dropped(fresh_engine: Engine, settings: S
     names = partitions_of(fresh_engine, "hits")
     assert not {"hits_y2026m06", "hits_y2026m07"} & names
     assert {"hits_y2026m08", "hits_default"} <= names
-    assert maintenance.run(fresh_engine, settings, now=NOON, task="hits") == {"hits": 0}
+    assert drop_hits(fresh_engine, settings, NOON, days=100) == 0
 
 
 def test_a_month_ending_exactly_at_the_limit_is_over(fresh_engine: Engine, settings: Settings) -> None:
     ensure_months(fresh_engine, "2026-07-01")
-    settings = dataclasses.replace(settings, raw_hit_days=1)
     at = datetime(2026, 8, 2, tzinfo=UTC)
-    assert maintenance.run(fresh_engine, settings, now=at - timedelta(microseconds=1), task="hits") == {"hits": 0}
-    assert maintenance.run(fresh_engine, settings, now=at, task="hits") == {"hits": 1}
+    assert drop_hits(fresh_engine, settings, at - timedelta(microseconds=1), days=1) == 0
+    assert drop_hits(fresh_engine, settings, at, days=1) == 1
 
 
 def test_old_hits_without_a_partition_go_by_the_same_rule(fresh_engine: Engine, settings: Settings) -> None:
-    settings = dataclasses.replace(settings, raw_hit_days=100)
     add_hit(fresh_engine, datetime(2019, 3, 1, tzinfo=UTC))
     kept = add_hit(fresh_engine, datetime(2026, 8, 1, tzinfo=UTC))  # its month is not over at the limit
-    assert maintenance.run(fresh_engine, settings, now=NOON, task="hits") == {"hits": 1}
+    assert drop_hits(fresh_engine, settings, NOON, days=100) == 1
     assert column(fresh_engine, "select hit_id from hits") == [kept]
 
 
@@ -102,16 +105,15 @@ def test_hits_of_the_future_limit_are_refused(fresh_engine: Engine) -> None:
 
 def test_a_busy_table_is_left_for_the_next_run(fresh_engine: Engine, settings: Settings) -> None:
     ensure_months(fresh_engine, "2026-06-01")
-    settings = dataclasses.replace(settings, raw_hit_days=100)
     with fresh_engine.begin() as reader:
         reader.execute(text("select count(*) from hits"))
-        assert maintenance.run(fresh_engine, settings, now=NOON, task="hits") == {"hits": 0}
-    assert maintenance.run(fresh_engine, settings, now=NOON, task="hits") == {"hits": 1}
+        assert drop_hits(fresh_engine, settings, NOON, days=100) == 0
+    assert drop_hits(fresh_engine, settings, NOON, days=100) == 1
 
 
 def test_less_than_a_day_of_hits_is_refused(fresh_engine: Engine, settings: Settings) -> None:
     with pytest.raises(Misconfigured, match="MAUTO_RAW_HIT_DAYS"):
-        maintenance.run(fresh_engine, dataclasses.replace(settings, raw_hit_days=0), now=NOON, task="hits")
+        drop_hits(fresh_engine, settings, NOON, days=0)
 
 
 def test_the_worker_may_drop_hits_and_the_tracker_may_not(fresh_engine: Engine) -> None:
@@ -154,8 +156,8 @@ def test_answers_tokens_and_sign_ins_end_with_their_use(fresh_engine: Engine, se
                             " values (cast(:key as bytea), gen_random_uuid(), :user, gen_random_uuid(), :at)"), values)
             tx.execute(text("insert into revoked_tokens (jti, expires_at) values (gen_random_uuid(), :at)"), values)
     counts = maintenance.run(fresh_engine, settings, now=NOON)
-    assert {name: counts[name] for name in ("idempotency", "tokens", "sign_ins")} == {
-        "idempotency": 1, "tokens": 2, "sign_ins": 1}
+    assert {name: counts[name] for name in ("idempotency_keys", "tokens", "sign_in_failures")} == {
+        "idempotency_keys": 1, "tokens": 2, "sign_in_failures": 1}
     assert column(fresh_engine, "select idempotency_key from idempotency_keys") == ["young"]
     assert column(fresh_engine, "select network from sign_in_failures") == ["young"]
     assert column(fresh_engine, "select convert_from(token_hash, 'utf8') from refresh_tokens") == ["alive"]
@@ -169,12 +171,12 @@ def test_staging_of_finished_and_vanished_imports_is_dropped(fresh_engine: Engin
                               " returning import_id"))
         for import_id in (running, done, 4711):
             tx.execute(text("select open_import_staging(:id)"), {"id": import_id})
-    assert maintenance.run(fresh_engine, settings, now=NOON, task="staging") == {"staging": 2}
+    assert maintenance.run(fresh_engine, settings, now=NOON, task="staging") == {"stagings": 2}
     assert partitions_of(fresh_engine, "staging.import_rows") == {f"staging.import_rows_{running}"}
 
 
 def test_an_unknown_task_is_named_with_the_known_ones(fresh_engine: Engine, settings: Settings) -> None:
-    with pytest.raises(InvalidInput, match="no task 'hit'; choose one of partitions, hits"):
+    with pytest.raises(InvalidInput, match="no task 'hit'; choose one of partitions, retention, staging"):
         maintenance.run(fresh_engine, settings, now=NOON, task="hit")
 
 
