@@ -1,6 +1,7 @@
 """What every DAG of mauto has in common: owner, tags, retries, time-outs, assets, timetables.
 
-A DAG file says `@dag(**house(__doc__, ...))`; tests/dags walks the DagBag and checks that each one did.
+A DAG file says `@dag(schedule=..., params=..., **house(__doc__, tags=...))`; tests/dags walks the DagBag and checks
+that each one did.
 """
 
 from __future__ import annotations
@@ -41,14 +42,13 @@ def on_queue(asset: Asset) -> AssetOrTimeSchedule:
     return AssetOrTimeSchedule(timetable=CronTriggerTimetable("*/10 * * * *", timezone="UTC"), assets=[asset])
 
 
-def house(doc: str | None, *, tags: set[str], timeout: timedelta = timedelta(minutes=30), **own: Any) -> dict[str, Any]:
+def house(doc: str | None, *, tags: set[str], timeout: timedelta = timedelta(minutes=30)) -> dict[str, Any]:
     """The arguments of `@dag` for one of our DAGs.
 
     Args:
         doc: the DAG file's docstring; shown in the UI, first line as description.
         tags: from `TAGS`.
         timeout: how long one task may take.
-        own: what is this DAG's own: schedule, params, ...
     Raises:
         ValueError: no docstring, or a tag outside the vocabulary.
     """
@@ -72,8 +72,6 @@ def house(doc: str | None, *, tags: set[str], timeout: timedelta = timedelta(min
         "catchup": False,
         "max_active_runs": 2,
         "default_args": defaults,
-        "render_template_as_native_obj": False,
-        **own,
     }
 
 

@@ -60,7 +60,7 @@ def offences(source: str, face: str, module: str) -> list[str]:
 
 
 def _sideways(module: str, target: str) -> list[str]:
-    own, other = module.split(".")[1], (target.split(".") + [""])[1]
+    own, other = module.split(".")[1], [*target.split("."), ""][1]
     if other in ("", "__version__") or own == "__init__":
         return []
     if own not in LEVEL or other not in LEVEL:

@@ -36,7 +36,7 @@ def test_a_statement_can_be_prepared(tx: Connection, domain: str, name: str) -> 
 
 @pytest.mark.parametrize(("domain", "name"), ALL, ids=".".join)
 def test_a_statement_keeps_the_house_style(domain: str, name: str) -> None:
-    sql = statements.load(domain)[name].sql
+    sql = statements.load(domain)[name].written
     lines = sql.splitlines()
     assert len(lines) <= 80, f"{len(lines)} lines; a statement has at most 80"
     assert max(map(len, lines)) <= 100

@@ -1,0 +1,43 @@
+"""Restate the cohort tables that analysts and the dashboard read.
+
+**What it does.** Computes sign-up cohorts by day, week and month (who came back when) into `analytics.contact_cohorts`
+and refreshes the totals of recent campaigns. Cells whose period is not over yet are null, never a guess.
+
+**When it runs.** Hourly, and right after the nightly scores.
+
+**Safe to run again.** Yes: tables are restated from events and ledger, never patched. `from` and `to` limit which
+cohorts are restated, `rebuild` restates all.
+
+**A failure means** that the warehouse was away; the tables keep their last state.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
+
+from mauto_airflow import conventions, runs
+
+PARAMS = {
+    "as_of": conventions.optional_moment("As of", "Compute as of this moment; empty: when the run is due."),
+    "from": conventions.optional_day("From", "First sign-up day to restate; empty: as far back as late events reach."),
+    "to": conventions.optional_day("To", "Last sign-up day to restate; empty: today."),
+    "rebuild": Param(False, type="boolean", title="Rebuild", description="Restate every cohort."),
+}
+
+
+@dag(
+    schedule=AssetOrTimeSchedule(
+        timetable=CronTriggerTimetable("5 * * * *", timezone="UTC"), assets=[conventions.SCORES]
+    ),
+    params=PARAMS,
+    **conventions.house(__doc__, tags={"analytics", "hourly"}, timeout=timedelta(hours=1)),
+)
+def cohort_analytics():
+    @task(pool="warehouse", outlets=[conventions.ANALYTICS])
+    def refresh(outlet_events, **context):
+        return runs.refresh_analytics(context, outlet_events[conventions.ANALYTICS])
+
+    refresh()
+
+
+cohort_analytics()

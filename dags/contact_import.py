@@ -1,0 +1,47 @@
+"""Take queued contact files into the warehouse, every row accounted for.
+
+**What it does.** Claims each import that waits (an upload through the API, or the file named in the form), copies the
+rows into staging, checks, de-duplicates and merges them in set-based statements, and keeps every row it did not take
+with line, column and reason (`import_rejects`, `GET /api/v1/imports/{id}/errors.csv`).
+
+**When it runs.** Within seconds of an upload's commit; every ten minutes for a notification that was lost.
+
+**Safe to run again.** Yes: at any time, twice at once, after a kill. A worker that died loses its lease and the
+import is taken again from its file; the result is the same.
+
+**A failure means** that a whole file could not be read (no e-mail column, unknown encoding); the import says why.
+"""
+
+from airflow.sdk import Param, dag, task
+
+from mauto_airflow import conventions, runs
+
+QUEUE = conventions.queue("imports", channel="mauto_imports", due_statement="imports_due", hold_off_seconds=1)
+PARAMS = {
+    "import_id": conventions.optional_id("Import", "Only this queued import; empty: all that wait."),
+    "path": Param(None, type=["null", "string"], title="File", description="A .csv or .csv.gz file on the worker."),
+    "mapping": Param({}, type="object", title="Mapping", description='Header to field: {"Mail": "email"}.'),
+    "update_policy": Param(
+        "skip",
+        enum=["skip", "fill_empty", "merge", "overwrite"],
+        title="Known contacts",
+        description="What a row does to a contact that exists.",
+    ),
+    "dry_run": conventions.dry_run("Check and count the file, change nothing."),
+}
+
+
+@dag(
+    schedule=conventions.on_queue(QUEUE),
+    params=PARAMS,
+    **conventions.house(__doc__, tags={"contacts", "event-driven"}),
+)
+def contact_import():
+    @task(pool="bulk", outlets=[conventions.CONTACTS])
+    def take_imports(params, outlet_events):
+        return runs.take_imports(params, outlet_events[conventions.CONTACTS])
+
+    take_imports()
+
+
+contact_import()

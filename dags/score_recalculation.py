@@ -1,0 +1,56 @@
+"""Score every contact as of midnight and move the lifecycle stages.
+
+**What it does.** Engagement (rules, caps, half-life), profile, recency and grade for everybody in one pass per bucket
+of contacts; then churn, dormancy and the ladder. Writes `contact_scores`, `contact_stages` and append-only snapshots
+(`score_history`).
+
+**When it runs.** Nightly at 00:30 UTC, for the midnight before. `as_of` in the form computes any other moment; a
+backfill (`airflow backfill create`) adds the snapshots of past days and leaves the current scores alone.
+
+**Safe to run again.** Yes: the same moment gives the same rows.
+
+**A failure means** that the warehouse was away or refused; nothing of a bucket is half written.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import AsyncCallback, CronDataIntervalTimetable, DeadlineAlert, DeadlineReference, Param, dag, task
+
+from mauto_airflow import conventions, runs
+from mauto_airflow.alerts import report_missed_deadline
+
+PARAMS = {
+    "as_of": conventions.optional_moment("As of", "Score as of this moment; empty: the run's own midnight."),
+    "buckets": Param(2, type="integer", minimum=1, maximum=64, title="Buckets", description="Parallel slices."),
+    "dry_run": conventions.dry_run("Compute and count, write nothing."),
+}
+LATE = DeadlineAlert(
+    reference=DeadlineReference.DAGRUN_QUEUED_AT,
+    interval=timedelta(hours=2, minutes=30),
+    callback=AsyncCallback(report_missed_deadline, {"dag_id": "score_recalculation"}),
+)
+
+
+@dag(
+    schedule=CronDataIntervalTimetable("30 0 * * *", timezone="UTC"),
+    params=PARAMS,
+    deadline=LATE,
+    **conventions.house(__doc__, tags={"scores", "nightly"}),
+)
+def score_recalculation():
+    @task
+    def buckets(params):
+        return list(range(params["buckets"]))
+
+    @task(pool="warehouse", map_index_template="bucket {{ task.op_kwargs['bucket'] }}")
+    def recalculate(bucket, **context):
+        return runs.recalculate_scores(bucket, context)
+
+    @task(pool="warehouse", outlets=[conventions.SCORES])
+    def evaluate_lifecycle(counts, outlet_events, **context):
+        return runs.evaluate_lifecycle(list(counts), context, outlet_events[conventions.SCORES])
+
+    evaluate_lifecycle(recalculate.expand(bucket=buckets()))
+
+
+score_recalculation()

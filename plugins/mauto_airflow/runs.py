@@ -1,0 +1,168 @@
+"""What each DAG's tasks do: open the warehouse, call one verb of mautolib, say in one sentence what happened.
+
+The DAG files stay declarations; every decision lives in the library. Returned values are small counts (XCom shows
+them), never addresses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from mauto_airflow import moments
+from mauto_airflow.warehouse import warehouse
+
+_LOG = logging.getLogger(__name__)
+
+#: What `maintenance` can be asked to do alone.
+MAINTENANCE_TASKS = ("partitions", "retention", "staging")
+
+
+def take_imports(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
+    """Run the imports that wait (or the file named in the form) and report the sums."""
+    from mautolib.contacts import imports
+
+    with warehouse() as (engine, settings):
+        wanted = [params["import_id"]] if params.get("import_id") else None
+        if params.get("path"):
+            options = {key: params[key] for key in ("mapping", "update_policy", "dry_run") if params.get(key)}
+            with engine.begin() as tx:
+                wanted = [imports.request_file(tx, Path(params["path"]), options, actor="airflow", now=moments.now())]
+        totals = {"imports": 0, "created": 0, "updated": 0, "skipped": 0, "rejected": 0}
+        for done in imports.run_waiting(engine, settings, clock=moments.now, only=wanted):
+            totals["imports"] += 1
+            for name in ("created", "updated", "skipped", "rejected"):
+                totals[name] += getattr(done, name)
+            counts = f"{done.created} created, {done.rejected} rejected"
+            _LOG.info("Import %s %s: %s.", done.import_id, done.status, counts)
+    outlet.extra = totals
+    _say("No import was waiting.", totals["imports"], f"Finished {totals['imports']} imports: {totals}.")
+    return totals
+
+
+def recalculate_scores(bucket: int, context: Mapping[str, Any]) -> dict[str, int]:
+    """Score one slice of the contacts as of the run's moment."""
+    from mautolib import scoring
+
+    params, as_of = context["params"], moments.as_of(context)
+    with warehouse() as (engine, _):
+        result = scoring.recalculate(
+            engine,
+            as_of=as_of,
+            bucket=bucket,
+            buckets=params["buckets"],
+            source="recomputed" if moments.is_past(context) else "nightly",
+            known_at=as_of if moments.is_past(context) else None,
+            dry_run=params["dry_run"],
+        )
+    _say("No contact to score.", result.scored, f"Scored {result.scored} as of {as_of}, {result.changed} changed.")
+    return {"scored": result.scored, "changed": result.changed}
+
+
+def plan_campaigns(params: Mapping[str, Any]) -> list[int]:
+    """Plan what is due; returns the shards to run (none for a dry run)."""
+    from mautolib.campaigns import planning
+
+    with warehouse() as (engine, settings):
+        if params["dry_run"]:
+            for due in planning.count_due(engine, settings, moments.now(), campaign_id=params.get("campaign_id")):
+                _LOG.info("Campaign %s would mail %s of %s.", due.campaign_id, due.mailable, due.candidates)
+            return []
+        plans = planning.plan_due(engine, settings, moments.now(), campaign_id=params.get("campaign_id"))
+    for plan in plans:
+        _LOG.info("Campaign %s planned: %s messages, %s skipped.", plan.campaign_id, plan.queued, plan.skipped)
+    return list(range(params["senders"]))
+
+
+def send_messages(shard: int, params: Mapping[str, Any]) -> dict[str, int]:
+    """Run one sender for at most five minutes."""
+    from mautolib.campaigns import sending
+
+    with warehouse() as (engine, settings):
+        result = sending.pump(
+            engine, settings, shard=shard, shards=params["senders"], group_size=params["group_size"], budget_seconds=300
+        )
+    counts: dict[str, int] = dict(result.counts)
+    _say("Nothing was due.", sum(counts.values()), f"Sender {shard}: {counts}.")
+    return counts
+
+
+def finish_campaigns(results: list[dict[str, int]], outlet: Any) -> dict[str, int]:
+    """Close campaigns that have nothing left and bring totals up to date."""
+    from mautolib.campaigns import finishing
+
+    totals: dict[str, int] = {}
+    for result in results:
+        for status, count in (result or {}).items():
+            totals[status] = totals.get(status, 0) + count
+    with warehouse() as (engine, _):
+        finished = finishing.finish(engine, moments.now())
+    totals["campaigns_finished"] = len(finished)
+    outlet.extra = totals
+    _say("There was nothing to send.", sum(totals.values()), f"All senders: {totals}.")
+    return totals
+
+
+def dispatch_events(params: Mapping[str, Any]) -> dict[str, int]:
+    """Let new events take effect."""
+    from mautolib import dispatch
+
+    if params["dry_run"]:
+        return {"events": 0}
+    with warehouse() as (engine, settings):
+        result = dispatch.run(engine, settings, now=moments.now())
+    _say("No new events.", result.events, f"Dispatched {result.events} events: {result.enrolled} enrolled.")
+    return {"events": result.events, "enrolled": result.enrolled}
+
+
+def advance_workflows(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
+    """Move every enrollment that is due."""
+    from mautolib import workflows
+
+    with warehouse() as (engine, settings):
+        result = workflows.advance(
+            engine, settings, now=moments.now(), workflow_id=params.get("workflow_id"), dry_run=params["dry_run"]
+        )
+    counts = {"moved": result.moved, "messages": result.messages, "completed": result.completed}
+    outlet.extra = counts
+    _say("No enrollment was due.", result.moved, f"Advanced enrollments: {counts}.")
+    return counts
+
+
+def refresh_analytics(context: Mapping[str, Any], outlet: Any) -> dict[str, int]:
+    """Restate cohorts and recent totals."""
+    from mautolib import analytics
+
+    params = context["params"]
+    with warehouse() as (engine, _):
+        rows = analytics.cohorts.refresh(
+            engine,
+            as_of=moments.as_of(context),
+            from_=_day(params.get("from")),
+            to=_day(params.get("to")),
+            rebuild=params["rebuild"],
+        )
+    outlet.extra = {"cohort_rows": rows}
+    _say("No contacts, so no cohorts.", rows, f"Restated {rows} cohort cells.")
+    return {"cohort_rows": rows}
+
+
+def keep_in_order(params: Mapping[str, Any]) -> dict[str, int]:
+    """Partitions ahead, retention."""
+    from mautolib import maintenance
+
+    with warehouse() as (engine, settings):
+        counts: dict[str, int] = maintenance.run(engine, settings, now=moments.now(), task=params.get("task"))
+    _say("Everything was in order.", sum(counts.values()), f"Maintenance: {counts}.")
+    return counts
+
+
+def _day(text: str | None) -> date | None:
+    return date.fromisoformat(text) if text else None
+
+
+def _say(nothing: str, count: int, something: str) -> None:
+    _LOG.info(something if count else nothing)
