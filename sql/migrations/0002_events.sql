@@ -15,7 +15,13 @@ create table events (
     order_key bigint,
     primary key (event_id, occurred_at),
     constraint event_type_has_1_to_50_characters check (length(event_type) between 1 and 50),
-    constraint properties_are_an_object check (jsonb_typeof(properties) = 'object')
+    constraint properties_are_an_object check (jsonb_typeof(properties) = 'object'),
+    -- Mirrors SERVICE_ONLY in mautolib/events/types.py.
+    constraint callers_only_observe_what_the_service_writes check (
+        source in ('mauto', 'observation') or event_type not in (
+            'email_sent', 'email_delivered', 'email_opened', 'email_clicked', 'email_bounced',
+            'email_complained', 'unsubscribed', 'contact_created', 'contact_updated', 'tag_added',
+            'tag_removed', 'segment_entered', 'score_changed', 'campaign_sent', 'milestone_reached'))
 ) partition by range (occurred_at);
 create index events_by_contact on events (contact_id, occurred_at);
 create index events_by_time on events using brin (occurred_at);

@@ -124,6 +124,20 @@ create table staging.import_rows (
     is_free_provider boolean,
     is_role_based boolean
 ) partition by list (import_id);
+create unlogged table staging.event_rows (
+    batch_id bigint not null,
+    ordinal bigint not null,
+    contact_id bigint not null,
+    occurred_at timestamptz not null,
+    received_at timestamptz,
+    event_type text not null,
+    source text not null,
+    external_id text,
+    properties jsonb not null,
+    campaign_id bigint,
+    message_id bigint,
+    order_key bigint
+);
 create function open_import_staging(import_id bigint) returns void
 language plpgsql security definer set search_path = staging, pg_temp as $$
 begin

@@ -1,0 +1,346 @@
+"""Tracking links: public ids and signed message tokens, made while rendering and read when a hit comes in.
+
+A public id is a keyed permutation of a row id (it hides counts, it is not a secret); the token `s` carries the
+message and a 128-bit MAC over purpose, owner, contact, message, time, position and URL. Every key of the ring
+verifies, only the newest signs; public ids are keyed by the pepper and outlive rotation. Links hold no address and
+no sequential id. Called by message rendering and `api/tracking.py`. It stores nothing and knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import struct
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import Protocol
+from urllib.parse import quote
+
+from mautolib.errors import InvalidInput
+from mautolib.settings import Settings
+
+__all__ = ["IdKind", "LinkSigner", "MessageLinks", "Owner", "Purpose", "Token", "is_web_url"]
+
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PLAIN_ID = re.compile(r"[0-9]{1,19}\Z", re.ASCII)
+# 40 characters of base64 (message 8, time 6, MAC 16 bytes), then the link's position in base 36. The tail is always
+# alphanumeric, so a mail client's link finder never cuts a trailing - or _ off.
+_TOKEN = re.compile(r"([A-Za-z0-9_-]{40})([0-9a-z]{1,4})\Z", re.ASCII)
+_MAX_ID = (1 << 63) - 1
+_WEB_URL = re.compile(
+    r"https?://(?:[^\s/?#\\@]*@)?[^\s/?#\\@:\x00-\x20\x7f][^\s\\\x00-\x20\x7f]*\Z", re.IGNORECASE
+)
+#: Longer targets are refused; browsers and gateways cut them anyway.
+MAX_URL = 4096
+
+
+class IdKind(StrEnum):
+    """What a public id stands for; the value is its first letter, so one kind never passes for another."""
+
+    CAMPAIGN = "c"
+    WORKFLOW = "w"
+    NOTHING = "n"
+    CONTACT = "u"
+    MESSAGE = "m"
+
+
+class Purpose(StrEnum):
+    """What a token allows; each has keys of its own."""
+
+    OPEN = "open"
+    CLICK = "click"
+    UNSUBSCRIBE = "unsubscribe"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """What a message belongs to: a campaign, a workflow, or neither."""
+
+    kind: IdKind
+    owner_id: int
+
+    @classmethod
+    def of(cls, *, campaign_id: int | None = None, workflow_id: int | None = None) -> Owner:
+        """The owner of a ledger row."""
+        if campaign_id is not None:
+            return cls(kind=IdKind.CAMPAIGN, owner_id=campaign_id)
+        if workflow_id is not None:
+            return cls(kind=IdKind.WORKFLOW, owner_id=workflow_id)
+        return cls(kind=IdKind.NOTHING, owner_id=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """What a valid link says. `made_at` is when the message was rendered, just before its hand-over."""
+
+    owner: Owner
+    contact_id: int
+    message_id: int
+    made_at: datetime
+    position: int
+
+    @property
+    def campaign_id(self) -> int | None:
+        """The campaign, if the message belongs to one."""
+        return self.owner.owner_id if self.owner.kind is IdKind.CAMPAIGN else None
+
+
+class _Hash(Protocol):
+    def copy(self) -> _Hash: ...
+    def update(self, data: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+class _Mac:
+    """HMAC-SHA256 cut to 16 bytes, with the keyed states made once (0.7 us instead of 1.7 us a call)."""
+
+    def __init__(self, key: bytes) -> None:
+        block = key.ljust(64, b"\0")
+        self._inner: _Hash = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer: _Hash = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def begin(self, head: bytes) -> Callable[[bytes], bytes]:
+        """A function that gives the MAC of `head` + its argument."""
+        started = self._inner.copy()
+        started.update(head)
+        outer_state = self._outer
+
+        def finish(rest: bytes) -> bytes:
+            inner, outer = started.copy(), outer_state.copy()
+            inner.update(rest)
+            outer.update(inner.digest())
+            return outer.digest()[:16]
+
+        return finish
+
+
+class _Permutation:
+    """Four Feistel rounds over 64 bits: a strong pseudo-random permutation (Luby and Rackoff, 1988)."""
+
+    def __init__(self, key: bytes, kind: IdKind) -> None:
+        self._rounds: list[_Hash] = [
+            hashlib.blake2s(key=key, digest_size=4, person=f"id-{kind.value}-{number}".encode())
+            for number in range(4)
+        ]
+
+    def forward(self, block: bytes) -> bytes:
+        left, right = block[:4], block[4:]
+        for state in self._rounds:
+            left, right = right, _mixed(state, right, left)
+        return left + right
+
+    def backward(self, block: bytes) -> bytes:
+        left, right = block[:4], block[4:]
+        for state in reversed(self._rounds):
+            left, right = _mixed(state, left, right), left
+        return left + right
+
+
+def _mixed(state: _Hash, half: bytes, other: bytes) -> bytes:
+    fresh = state.copy()
+    fresh.update(half)
+    return (int.from_bytes(fresh.digest(), "big") ^ int.from_bytes(other, "big")).to_bytes(4, "big")
+
+
+class MessageLinks:
+    """The links of one message; made once for it, because what its tokens share is computed once."""
+
+    def __init__(self, signer: LinkSigner, owner: Owner, contact_id: int, message_id: int, made_at: datetime) -> None:
+        self._base = f"{signer.base_url}/api/v1/track/"
+        self._path = f"/{signer.owner_id(owner)}/{signer.public_id(IdKind.CONTACT, contact_id)}?"
+        stamp = int(made_at.timestamp() * 1000).to_bytes(6, "big")
+        self._front = signer.hidden_message(message_id) + stamp
+        self._head = _head(owner, contact_id, message_id, stamp)
+        self._macs = signer.signing_macs
+
+    def open(self) -> str:
+        """The address of the open pixel."""
+        return f"{self._base}open{self._path}s={self._token(Purpose.OPEN, 0, b'')}"
+
+    def unsubscribe(self) -> str:
+        """The unsubscribe page; also the List-Unsubscribe address (RFC 8058)."""
+        return f"{self._base}unsubscribe{self._path}s={self._token(Purpose.UNSUBSCRIBE, 0, b'')}"
+
+    def clicks(self, urls: list[str], *, first_position: int = 0) -> list[str]:
+        """Tracked addresses of `urls`, in order; positions count from `first_position`.
+
+        Raises:
+            InvalidInput: a URL is not http(s).
+        """
+        return [self.click(url, position=first_position + n) for n, url in enumerate(urls)]
+
+    def click(self, url: str, *, position: int = 0) -> str:
+        """The tracked address of `url`, the link at `position` in the message.
+
+        Raises:
+            InvalidInput: not an http(s) URL of at most 4096 characters.
+        """
+        quoted, encoded = _target(url)
+        return f"{self._base}click{self._path}url={quoted}&s={self._token(Purpose.CLICK, position, encoded)}"
+
+    def _token(self, purpose: Purpose, position: int, url: bytes) -> str:
+        mac = self._macs[purpose].begin(self._head)(position.to_bytes(4, "big") + url)
+        token = b2a_base64(self._front + mac, newline=False).translate(_URLSAFE).decode("ascii")
+        return token + _base36(position)
+
+
+class LinkSigner:
+    """Makes and reads every public link; safe to share between threads.
+
+    Args:
+        base_url: where the links point, without a trailing slash.
+        id_key: 32 bytes that never change (they make the public ids).
+        rings: the keys of each purpose, newest first.
+    """
+
+    def __init__(self, *, base_url: str, id_key: bytes, rings: dict[Purpose, tuple[bytes, ...]]) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._permutations = {kind: _Permutation(id_key, kind) for kind in IdKind}
+        self._rings = {purpose: [_Mac(key) for key in keys] for purpose, keys in rings.items()}
+        self.signing_macs = {purpose: macs[0] for purpose, macs in self._rings.items()}
+        self.owner_id = lru_cache(maxsize=1024)(self._owner_id)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> LinkSigner:
+        """The signer of this installation.
+
+        Raises:
+            Misconfigured: keys or pepper are missing or weak.
+        """
+        rings = {purpose: settings.keys(f"link-{purpose.value}") for purpose in Purpose}
+        return cls(base_url=settings.public_base_url, id_key=settings.pepper("public-ids"), rings=rings)
+
+    def for_message(
+        self, *, owner: Owner, contact_id: int, message_id: int, made_at: datetime
+    ) -> MessageLinks:
+        """The links of one message.
+
+        Args:
+            made_at: when it is rendered; hits that come faster than a person could are told by it.
+        """
+        return MessageLinks(self, owner, contact_id, message_id, made_at)
+
+    def open_url(self, *, owner: Owner, contact_id: int, message_id: int, made_at: datetime) -> str:
+        """One open pixel; `for_message` is the faster way to several links of a message."""
+        return MessageLinks(self, owner, contact_id, message_id, made_at).open()
+
+    def click_url(
+        self, url: str, *, owner: Owner, contact_id: int, message_id: int, made_at: datetime, position: int = 0
+    ) -> str:
+        """One tracked link to `url`.
+
+        Raises:
+            InvalidInput: not an http(s) URL.
+        """
+        return MessageLinks(self, owner, contact_id, message_id, made_at).click(url, position=position)
+
+    def unsubscribe_url(self, *, owner: Owner, contact_id: int, message_id: int, made_at: datetime) -> str:
+        """One unsubscribe link."""
+        return MessageLinks(self, owner, contact_id, message_id, made_at).unsubscribe()
+
+    def public_id(self, kind: IdKind, row_id: int) -> str:
+        """The public form of a row id: a letter and 11 characters, the same for ever."""
+        block = self._permutations[kind].forward(row_id.to_bytes(8, "big"))
+        return kind.value + b2a_base64(block, newline=False).translate(_URLSAFE).decode("ascii").rstrip("=")
+
+    def read_public_id(self, text: str) -> tuple[IdKind, int] | None:
+        """The kind and row id behind a public id; None for anything that is none."""
+        if len(text) != 12 or not text.isascii() or text[0] not in "cwnum":
+            return None
+        block = _unbase64(text[1:] + "=")
+        if block is None or len(block) != 8:
+            return None
+        kind = IdKind(text[0])
+        row_id = int.from_bytes(self._permutations[kind].backward(block), "big")
+        return (kind, row_id) if row_id <= _MAX_ID else None
+
+    def hidden_message(self, message_id: int) -> bytes:
+        """The eight bytes that stand for a message in its tokens."""
+        return self._permutations[IdKind.MESSAGE].forward(message_id.to_bytes(8, "big"))
+
+    def verify(self, purpose: Purpose, cid: str, uid: str, s: str, *, url: str = "") -> Token | None:
+        """What a link says, or None when it was not made here for this purpose, owner, contact and URL.
+
+        `cid` and `uid` may be public or plain ids. Punctuation that mail programs glue to the end is ignored.
+        """
+        if len(s) > 80:
+            return None
+        match = _TOKEN.match(s.rstrip("=.,;:!?)>]'\"\r\n "))
+        raw = _unbase64(match.group(1)) if match else None
+        contact_id = self._read_contact(uid)
+        if match is None or raw is None or contact_id is None:
+            return None
+        message_id = int.from_bytes(self._permutations[IdKind.MESSAGE].backward(raw[:8]), "big")
+        if message_id > _MAX_ID:
+            return None
+        position = int(match.group(2), 36)
+        rest = position.to_bytes(4, "big") + url.encode("utf-8", "surrogatepass")
+        for owner in self._read_owner(cid):
+            head = _head(owner, contact_id, message_id, raw[8:14])
+            for mac in self._rings[purpose]:
+                if hmac.compare_digest(mac.begin(head)(rest), raw[14:]):
+                    made_at = datetime.fromtimestamp(int.from_bytes(raw[8:14], "big") / 1000, UTC)
+                    return Token(owner=owner, contact_id=contact_id, message_id=message_id, made_at=made_at,
+                                 position=position)  # fmt: skip
+        return None
+
+    def _owner_id(self, owner: Owner) -> str:
+        return self.public_id(owner.kind, owner.owner_id)
+
+    def _read_contact(self, uid: str) -> int | None:
+        if _PLAIN_ID.match(uid):
+            plain = int(uid)
+            return plain if plain <= _MAX_ID else None
+        read = self.read_public_id(uid)
+        return read[1] if read and read[0] is IdKind.CONTACT else None
+
+    def _read_owner(self, cid: str) -> list[Owner]:
+        if _PLAIN_ID.match(cid):
+            plain = int(cid)
+            kinds = (IdKind.CAMPAIGN, IdKind.WORKFLOW, IdKind.NOTHING)
+            return [Owner(kind=kind, owner_id=plain) for kind in kinds if plain <= _MAX_ID]
+        read = self.read_public_id(cid)
+        if read is None or read[0] not in (IdKind.CAMPAIGN, IdKind.WORKFLOW, IdKind.NOTHING):
+            return []
+        return [Owner(kind=read[0], owner_id=read[1])]
+
+
+def is_web_url(url: str) -> bool:
+    """Whether a link may lead there: http or https with a host, nothing a browser would read in another way."""
+    return len(url) <= MAX_URL and _WEB_URL.match(url) is not None
+
+
+def _head(owner: Owner, contact_id: int, message_id: int, stamp: bytes) -> bytes:
+    return struct.pack(">cQQQ", owner.kind.value.encode(), owner.owner_id, contact_id, message_id) + stamp
+
+
+@lru_cache(maxsize=4096)
+def _target(url: str) -> tuple[str, bytes]:
+    if not is_web_url(url):
+        raise InvalidInput("a tracked link must start with http:// or https:// and name a host", path=("url",))
+    return quote(url, safe=""), url.encode("utf-8", "surrogatepass")
+
+
+@lru_cache(maxsize=1024)
+def _base36(number: int) -> str:
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = _DIGITS[digit] + digits
+        if number == 0:
+            return digits
+
+
+def _unbase64(text: str) -> bytes | None:
+    try:
+        return a2b_base64(text.encode("ascii").translate(_STANDARD), strict_mode=True)
+    except (Base64Error, ValueError):
+        return None
