@@ -38,7 +38,7 @@ def make_event(
 ) -> int:
     """An event that was received when it happened."""
     row = {"contact_id": contact_id, "event_type": event_type, "occurred_at": occurred_at,
-           "received_at": occurred_at, **fields}  # fmt: skip
+           "received_at": occurred_at, "source": "mauto", **fields}  # fmt: skip
     return _insert(tx, tables.events, row, "event_id")
 
 

@@ -5,7 +5,8 @@
 with given as materialized (
     select nextval('event_ids') as event_id, incoming.*
     from unnest(
-        cast(:contact_id as bigint[]), cast(:occurred_at as timestamptz[]), cast(:event_type as text[]),
+        cast(:contact_id as bigint[]), cast(:occurred_at as timestamptz[]),
+        cast(:event_type as text[]),
         cast(:source as text[]), cast(:external_id as text[]), cast(:content_hash as bytea[]),
         cast(:properties as text[]), cast(:campaign_id as bigint[]), cast(:message_id as bigint[]),
         cast(:order_key as bigint[])
