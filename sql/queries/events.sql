@@ -11,14 +11,15 @@ with given as materialized (
         cast(:properties as text[]), cast(:campaign_id as bigint[]), cast(:message_id as bigint[]),
         cast(:order_key as bigint[])
     ) with ordinality as incoming (
-        contact_id, occurred_at, event_type, source, external_id, content_hash, properties, campaign_id,
-        message_id, order_key, ordinal)
+        contact_id, occurred_at, event_type, source, external_id, content_hash, properties,
+        campaign_id, message_id, order_key, ordinal)
 ),
 
 -- Ordered, so that two writers with the same keys wait for each other instead of deadlocking.
 claimed as (
     insert into event_keys (source, external_id, event_id, occurred_at, content_hash)
-    select distinct on (source, external_id) source, external_id, event_id, occurred_at, content_hash
+    select distinct on (source, external_id)
+        source, external_id, event_id, occurred_at, content_hash
     from given
     where external_id is not null
     order by source, external_id, ordinal
@@ -31,9 +32,9 @@ stored as (
         event_id, contact_id, occurred_at, received_at, event_type, source, external_id, properties,
         campaign_id, message_id, order_key)
     select
-        given.event_id, given.contact_id, given.occurred_at, cast(:now as timestamptz), given.event_type,
-        given.source, given.external_id, cast(given.properties as jsonb), given.campaign_id,
-        given.message_id, given.order_key
+        given.event_id, given.contact_id, given.occurred_at, cast(:now as timestamptz),
+        given.event_type, given.source, given.external_id, cast(given.properties as jsonb),
+        given.campaign_id, given.message_id, given.order_key
     from given
     left join claimed on claimed.event_id = given.event_id
     where given.external_id is null or claimed.event_id is not null
