@@ -15,7 +15,8 @@ from mautolib.demo.people import Person
 
 HEADER = ("E-Mail", "First name", "Last name", "Tel", "Country", "Language", "Timezone", "Currency", "Subscribed",
           "created_at", "Tags", "Favourite")  # fmt: skip
-_BROKEN = ("not-an-address", "two@@signs.example", "no.domain@", "@nobody.example", "a b@space.example", "dots..twice@x.example")
+_BROKEN = ("not-an-address", "two@@signs.example", "no.domain@", "@nobody.example", "a b@space.example",
+           "dots..twice@x.example")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

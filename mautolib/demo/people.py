@@ -125,6 +125,6 @@ def person(number: int, today: datetime, seed: int = 20261122) -> Person:
 
 
 def _ascii(name: str) -> str:
-    special = name.translate(str.maketrans({"ł": "l", "Ł": "L", "ß": "ss", "ø": "o"}))
+    special = name.replace("ł", "l").replace("Ł", "L").replace("ß", "ss")
     plain = unicodedata.normalize("NFKD", special).encode("ascii", "ignore").decode().lower()
     return plain or f"k{sum(map(ord, name)) % 1000}"

@@ -1,0 +1,207 @@
+"""The live part of the demo: each step starts the real thing through a public door and waits for what it does.
+
+Called by `python -m mautolib.demo`. A step that finds its work done says so and does nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, func, select
+
+from mautolib.db.tables import campaigns, contacts, enrollments, messages
+from mautolib.demo import readers
+from mautolib.demo.contact_file import Truth
+from mautolib.demo.faces import Faces, wait_until
+from mautolib.demo.screen import Screen
+from mautolib.errors import Conflict
+from mautolib.stack.plan import Plan
+
+CAMPAIGN = "Autumn letter"
+NEWCOMERS = 25
+
+
+@dataclass(kw_only=True)
+class Show:
+    """The steps, in the order of the main job, and the figures they leave behind."""
+
+    faces: Faces
+    engine: Engine
+    screen: Screen
+    mail_folder: Path
+    found: dict[str, str] = field(default_factory=dict)
+
+    def import_contacts(self, path: Path, truth: Truth) -> None:
+        """Upload the file; `contact_import` takes it. Every row must be accounted for."""
+        self.screen.head(f"Import: {truth.rows:,} rows as shops have them, through POST /contacts/import")
+        began = time.monotonic()
+        number = self.faces.upload(path)
+        state: dict[str, Any] = {}
+
+        def done() -> bool:
+            state.update(self.faces.get(f"/imports/{number}"))
+            return state["status"] in ("completed", "failed", "cancelled")
+
+        def tick() -> None:
+            self.screen.bar(state["created"] + state["updated"] + state["skipped"], truth.rows, "rows")
+
+        wait_until("the import", done, seconds=300, tick=tick)
+        if state["status"] != "completed":
+            raise Conflict(f"the import ended as {state['status']}: {state['error']}")
+        if (state["total_rows"], state["rejected"]) != (truth.rows, truth.invalid):
+            raise Conflict(f"the file has {truth.rows} rows, {truth.invalid} of them bad; the import says {state}")
+        self.screen.line(f"{state['created']:,} created, {state['skipped'] - state['rejected']:,} known or repeated, "
+                         f"{state['rejected']:,} rejected with line and reason, {time.monotonic() - began:.1f} s")
+        self.found["Imported"] = f"{state['created']:,} of {truth.rows:,} rows"
+        self.found["Rejected"] = f"{state['rejected']:,} ({self.faces_url(f'/imports/{number}/errors.csv')})"
+
+    def faces_url(self, path: str) -> str:
+        """A path of the API as people write it."""
+        return f"GET /api/v1{path}"
+
+    def score(self) -> None:
+        """Trigger `score_recalculation` as the button does."""
+        self.screen.head("Score: DAG score_recalculation")
+        seconds = self._run_dag("score_recalculation")
+        with self.engine.connect() as connection:
+            scored = connection.scalar(select(func.count()).select_from(_table("contact_scores")))
+        self.screen.line(f"{scored:,} contacts scored and staged, {seconds:.1f} s")
+        self.found["Scored"] = f"{scored:,}"
+
+    def campaign(self, template_id: int) -> None:
+        """Create a campaign and send it; `campaign_send` plans and hands over."""
+        self.screen.head("Campaign: POST /campaigns/ and /send; DAG campaign_send")
+        with self.engine.connect() as connection:
+            known = connection.scalar(select(campaigns.c.campaign_id).where(campaigns.c.name == CAMPAIGN))
+        if known is None:
+            body = {"name": CAMPAIGN, "subject": "{{ contact.first_name|default('Hello', true) }}, the kiln is warm again",
+                    "template_id": str(template_id), "utm": {"source": "newsletter", "medium": "email"}}  # fmt: skip
+            known = int(self.faces.post("/campaigns/", body).json()["id"])
+        began = time.monotonic()
+        if self.faces.get(f"/campaigns/{known}")["status"] == "draft":
+            self.faces.post(f"/campaigns/{known}/send")
+        state: dict[str, Any] = {}
+
+        def done() -> bool:
+            state.update(self.faces.get(f"/campaigns/{known}"))
+            return state["status"] not in ("draft", "sending")
+
+        def tick() -> None:
+            open_rows, total = self._ledger(known)
+            self.screen.bar(total - open_rows, total, "messages")
+
+        wait_until("the campaign", done, seconds=600, tick=tick)
+        if state["status"] != "sent":
+            raise Conflict(f"the campaign is {state['status']}: {state['status_reason']}")
+        claimed = self._seconds_to_claim(known)
+        self.screen.line(f"{state['total_sent']:,} sent, {state['total_skipped']:,} skipped with a reason, "
+                         f"{state['total_unknown']:,} in doubt, {time.monotonic() - began:.1f} s; "
+                         f"claimed {claimed:.1f} s after the request")
+        self.found["Sent"] = f"{state['total_sent']:,} of {state['total_recipients']:,} recipients"
+
+    def readers(self) -> None:
+        """Open, click and unsubscribe through the links in the mail."""
+        self.screen.head("Readers: real requests to the tracking links found in the sink's mail")
+        with self.engine.connect() as connection:
+            opened = connection.scalar(select(func.count()).select_from(_table("hits")))
+        if opened:
+            self.screen.line("they have read their mail already")
+        else:
+            began = time.monotonic()
+            answered = readers.follow(list(readers.visits(self.mail_folder)))
+            self.screen.line(f"{answered['open']:,} opened, {answered['click']:,} clicked, "
+                             f"{answered['unsubscribe']:,} unsubscribed, {time.monotonic() - began:.1f} s")
+
+    def welcome(self, now: datetime) -> None:
+        """New sign-ups through the API; `workflow_advance` enrols them and `campaign_send` mails them."""
+        self.screen.head("Workflow: new sign-ups enter the welcome series; DAGs workflow_advance and campaign_send")
+        began = time.monotonic()
+        for number in range(NEWCOMERS):
+            body = {"email": f"newcomer{number}@signup.example", "first_name": "Robin", "country": "DE", "language": "de"}
+            self.faces.post("/contacts/", body, accept=(409,))
+        wait_until("the welcome mail", lambda: self._welcomed() >= NEWCOMERS, seconds=180,
+                   tick=lambda: self.screen.bar(self._welcomed(), NEWCOMERS, "welcomed"))  # fmt: skip
+        with self.engine.connect() as connection:
+            waiting = connection.scalar(
+                select(func.count()).select_from(enrollments).where(enrollments.c.status == "waiting")
+            )
+        self.screen.line(f"{NEWCOMERS} welcomed, {waiting} wait for their second mail, {time.monotonic() - began:.1f} s")
+        self.found["Welcomed by workflow"] = f"{NEWCOMERS:,}"
+
+    def cohorts(self) -> None:
+        """Trigger `cohort_analytics`."""
+        self.screen.head("Cohorts: DAG cohort_analytics")
+        seconds = self._run_dag("cohort_analytics")
+        with self.engine.connect() as connection:
+            rows = connection.exec_driver_sql("select count(*) from analytics.contact_cohorts").scalar()
+        self.screen.line(f"{rows:,} rows in analytics.contact_cohorts, {seconds:.1f} s")
+        self.found["Cohort rows"] = f"{rows:,}"
+
+    def figures(self) -> Iterable[tuple[str, str]]:
+        """The closing table."""
+        with self.engine.connect() as connection:
+            people = connection.scalar(select(func.count()).select_from(contacts))
+            row = connection.exec_driver_sql(
+                "select unique_opens, unique_clicks, unsubscribed, open_rate, click_rate from analytics.campaign_performance"
+                " order by campaign_id limit 1"
+            ).one()
+        self.found["Opened (people)"] = f"{row.unique_opens:,} ({row.open_rate:.1f} %)"
+        self.found["Clicked (people)"] = f"{row.unique_clicks:,} ({row.click_rate:.1f} %)"
+        self.found["Unsubscribed"] = f"{row.unsubscribed:,}"
+        self.found["Contacts now"] = f"{people:,}"
+        self.found["Mail in the sink"] = f"{self.faces.mails():,}"
+        return self.found.items()
+
+    def _run_dag(self, dag_id: str) -> float:
+        began = time.monotonic()
+        run_id = self.faces.trigger(dag_id)
+        state = [""]
+
+        def done() -> bool:
+            state[0] = self.faces.run_state(dag_id, run_id)
+            return state[0] in ("success", "failed")
+
+        wait_until(f"DAG {dag_id}", done, seconds=300, tick=lambda: self.screen.bar(0, 1, f"run of {dag_id} ({state[0]})"))
+        if state[0] == "failed":
+            raise Conflict(f"DAG {dag_id} failed; its log is in the Airflow UI")
+        return time.monotonic() - began
+
+    def _ledger(self, campaign_id: int) -> tuple[int, int]:
+        is_open = messages.c.status.in_(("queued", "sending"))
+        query = select(func.count().filter(is_open), func.count()).where(messages.c.campaign_id == campaign_id)
+        with self.engine.connect() as connection:
+            open_rows, total = connection.execute(query).one()
+        return int(open_rows), int(total)
+
+    def _seconds_to_claim(self, campaign_id: int) -> float:
+        query = select(campaigns.c.started_at - campaigns.c.requested_at).where(campaigns.c.campaign_id == campaign_id)
+        with self.engine.connect() as connection:
+            return float(connection.scalars(query).one().total_seconds())
+
+    def _welcomed(self) -> int:
+        query = select(func.count()).where(messages.c.kind == "workflow", messages.c.sent_at.is_not(None))
+        with self.engine.connect() as connection:
+            return int(connection.scalar(query) or 0)
+
+
+def addresses(plan: Plan) -> list[tuple[str, str]]:
+    """Where everything is, and how to sign in."""
+    return [
+        ("Airflow", plan.airflow_url),
+        ("Overview", f"{plan.api_url}/dashboard"),
+        ("REST API", f"{plan.api_url}/docs"),
+        ("Mail sink", plan.mail_page_url),
+        ("SQL", "make demo-psql   (analyst, schema analytics)"),
+        ("Sign in", f"{plan.settings.admin_email}, password in {plan.home.secrets_file}"),
+    ]
+
+
+def _table(name: str) -> Any:
+    from mautolib.db.tables import metadata
+
+    return metadata.tables[name]

@@ -1,0 +1,95 @@
+"""The people who get the demo's mail: they open, click and unsubscribe through the real tracking links.
+
+Who does what is decided by a hash of the address, so a second run finds the same readers; each link is followed once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import email.policy
+import hashlib
+import html
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+OPENERS, CLICKERS, LEAVERS = 0.38, 0.11, 0.006
+_LINK = re.compile(r'(?:href|src)="([^"]+)"')
+_AT_ONCE = 24
+_BROWSERS = (
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/19.1 Safari/605.1.15",
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/144.0.0.0 Safari/537.36",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 19_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148",
+    "Mozilla/5.0 (X11; Linux x86_64; rv:146.0) Gecko/20100101 Firefox/146.0",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """One request of a reader."""
+
+    kind: str
+    url: str
+    browser: str
+
+
+def visits(mail_folder: Path) -> Iterator[Visit]:
+    """What the readers of the mails in the sink's folder do, as requests."""
+    for line in _log(mail_folder):
+        address = line["rcpt"][0] if isinstance(line["rcpt"], list) else line["rcpt"]
+        luck = int.from_bytes(hashlib.sha256(address.encode()).digest()[:6], "big") / 2**48
+        if luck >= OPENERS:
+            continue
+        browser = _BROWSERS[int(luck * 1e6) % len(_BROWSERS)]
+        links = _links((mail_folder / line["path"]).read_bytes())
+        yield Visit(kind="open", url=next(link for link in links if "/track/open/" in link), browser=browser)
+        clicks = [link for link in links if "/track/click/" in link]
+        if luck < CLICKERS and clicks:
+            yield Visit(kind="click", url=clicks[int(luck * 1e7) % len(clicks)], browser=browser)
+        if luck < LEAVERS:
+            leave = next(link for link in links if "/track/unsubscribe/" in link)
+            yield Visit(kind="unsubscribe", url=leave, browser=browser)
+
+
+def follow(everything: list[Visit]) -> Counter[str]:
+    """Make the requests, some at a time; returns how many of each kind were answered as they should be."""
+    return asyncio.run(_follow(everything))
+
+
+async def _follow(everything: list[Visit]) -> Counter[str]:
+    answered: Counter[str] = Counter()
+    limits = httpx.Limits(max_connections=_AT_ONCE)
+    async with httpx.AsyncClient(timeout=20, trust_env=False, limits=limits) as client:
+        turn = asyncio.Semaphore(_AT_ONCE)
+
+        async def make(visit: Visit) -> None:
+            headers = {"User-Agent": visit.browser, "Accept-Language": "en"}
+            async with turn:
+                if visit.kind == "unsubscribe":
+                    form = {"List-Unsubscribe": "One-Click"}
+                    answer = await client.post(visit.url, data=form, headers=headers)
+                else:
+                    answer = await client.get(visit.url, headers=headers)
+            if answer.status_code == (302 if visit.kind == "click" else 200):
+                answered[visit.kind] += 1
+
+        await asyncio.gather(*map(make, everything))
+    return answered
+
+
+def _log(folder: Path) -> Iterator[dict[str, str]]:
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+def _links(raw: bytes) -> list[str]:
+    message = email.message_from_bytes(raw, policy=email.policy.default)
+    body = message.get_body(("html",))
+    return [html.unescape(link) for link in _LINK.findall(body.get_content())] if body else []

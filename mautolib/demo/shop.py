@@ -1,0 +1,45 @@
+"""What the demo puts into the warehouse beside the contact file: templates, rules, the welcome series, history.
+
+Everything here is idempotent: run again, it finds its own work and adds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Engine, select
+
+from mautolib import scoring, workflows
+from mautolib.db.tables import contacts, templates
+from mautolib.demo import history
+from mautolib.demo.people import Person
+from mautolib.events import orders
+from mautolib.events.append import append_many
+from mautolib.settings import Settings
+from mautolib.templates import starters
+from mautolib.workflows import recipes
+
+WELCOME = "Welcome series"
+
+
+def furnish(engine: Engine, settings: Settings, now: datetime) -> dict[str, int]:
+    """Install starter templates, scoring rules and the welcome series; returns template ids by name."""
+    with engine.begin() as tx:
+        starters.install_starters(tx, now)
+        scoring.install_default_rules(tx, now)
+        by_name = {row.name: row.template_id for row in tx.execute(select(templates.c.name, templates.c.template_id))}
+        if not any(workflow.name == WELCOME for workflow in workflows.list_workflows(tx)):
+            welcome = recipes.welcome_series(template_id=by_name["Welcome"], second_template_id=by_name["Newsletter"])
+            workflows.create(tx, welcome, actor="demo", now=now)
+    return by_name
+
+
+def load_history(engine: Engine, settings: Settings, everybody: Sequence[Person], today: datetime, now: datetime) -> int:
+    """Load rates, events and orders of the last eighteen months; returns how many facts were new."""
+    with engine.begin() as tx:
+        ids = {row.email_key: row.contact_id for row in tx.execute(select(contacts.c.email_key, contacts.c.contact_id))}
+        orders.load_rates(tx, history.rates(today.date(), settings.reporting_currency), source="demo", now=now)
+        told = append_many(tx, history.events(everybody, ids, today), now=now, effects=False)
+        bought = orders.load_history(tx, history.purchases(everybody, ids, today), settings, now=now)
+    return told.accepted + bought
