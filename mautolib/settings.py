@@ -83,6 +83,9 @@ class Settings:
     attribution_click_days: int = _s("data", "an order counts for a click this many days before it", 5)
     attribution_open_days: int = _s("data", "and for an open this many days before it", 1)
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
+    disposable_domains: tuple[str, ...] = _s(
+        "data", "files of more disposable mail domains (one a line or a JSON list, also .gz), comma-separated", ()
+    )
     raw_hit_days: int = _s("data", "raw opens and clicks are kept this long", 400)
 
     database_port: int = _s("local stack", "port of the embedded PostgreSQL", 54329)
