@@ -211,15 +211,25 @@ create table hits (
     network text not null default '',
     is_head boolean not null default false,
     purpose text not null default '',
-    spool_key text,
+    batch_key text,
     primary key (hit_id, occurred_at),
     constraint hit_kind_is_known check (kind in ('open', 'click', 'unsubscribe')),
     constraint user_agent_is_cut_at_512 check (length(user_agent) <= 512)
 ) partition by range (occurred_at);
 create table hits_default partition of hits default;
+create unique index one_batch_is_written_once on hits (batch_key, occurred_at) where batch_key is not null;
 create index hits_by_message on hits (message_id, occurred_at);
 create index hits_by_contact on hits (contact_id, occurred_at);
+comment on column hits.batch_key is
+    'On the first hit of a batch. A batch is written whole or not at all, so repeating one after a lost connection
+    or from the spool fails on this key instead of counting twice.';
 comment on column hits.network is 'Prefix of the caller''s address (IPv4 /24, IPv6 /48), never the address itself.';
+create function existing_contacts(ids bigint[]) returns table (contact_id bigint)
+language sql stable security definer set search_path = public, pg_temp as $$
+    select contacts.contact_id from contacts where contacts.contact_id = any (ids)
+$$;
+comment on function existing_contacts(bigint[]) is
+    'Which of these contacts exist: all that the insert-only tracker may know about contacts.';
 create table hit_verdicts (
     hit_id bigint not null,
     rule_version integer not null,
