@@ -112,7 +112,7 @@ enrollments = _table(
     "enrollments",
     enrollment_id=_ID, workflow_id=_ID, version=_INT, contact_id=_ID, entry_key=_TEXT, status=_TEXT,
     step_path=_TEXT, visit=_INT, resume_at=_TIME, waiting_for=_TEXT, context=_JSON, exit_reason=_TEXT,
-    entered_at=_TIME, finished_at=_TIME,
+    caused_at=_TIME, entered_at=_TIME, finished_at=_TIME,
 )
 event_keys = _table(
     "event_keys",
@@ -142,7 +142,7 @@ hit_verdicts = _table(
 hits = _table(
     "hits",
     hit_id=_ID, occurred_at=_TIME, kind=_TEXT, contact_id=_ID, campaign_id=_ID, message_id=_ID, link_position=_INT,
-    url=_TEXT, user_agent=_TEXT, network=_TEXT, is_head=_BOOL, purpose=_TEXT, spool_key=_TEXT,
+    url=_TEXT, user_agent=_TEXT, network=_TEXT, is_head=_BOOL, purpose=_TEXT, batch_key=_TEXT,
 )
 idempotency_keys = _table(
     "idempotency_keys",

@@ -140,3 +140,47 @@ create table fx_rates (
     constraint rate_is_positive check (rate > 0)
 );
 comment on table fx_rates is 'Units of quote for one unit of base on a day.';
+
+create function fx_rate_on(wanted_base text, wanted_quote text, wanted_day date)
+returns table (rate numeric, rate_date date)
+language sql stable as $$
+    select candidates.rate, candidates.rate_date
+    from (
+        select 1::numeric as rate, wanted_day as rate_date, 0 as detours
+        where wanted_base = wanted_quote
+        union all
+        (
+            select fx_rates.rate, fx_rates.rate_date, 1
+            from fx_rates
+            where fx_rates.base = wanted_base and fx_rates.quote = wanted_quote
+                and fx_rates.rate_date <= wanted_day
+            order by fx_rates.rate_date desc
+            limit 1
+        )
+        union all
+        (
+            select 1 / fx_rates.rate, fx_rates.rate_date, 2
+            from fx_rates
+            where fx_rates.base = wanted_quote and fx_rates.quote = wanted_base
+                and fx_rates.rate_date <= wanted_day
+            order by fx_rates.rate_date desc
+            limit 1
+        )
+        union all
+        (
+            -- Banks publish rates against their own currency: both are quoted in a third one on one day.
+            select into_quote.rate / into_base.rate, into_quote.rate_date, 3
+            from fx_rates as into_quote
+            inner join fx_rates as into_base
+                on into_base.base = into_quote.base and into_base.rate_date = into_quote.rate_date
+            where into_quote.quote = wanted_quote and into_base.quote = wanted_base
+                and into_quote.rate_date <= wanted_day
+            order by into_quote.rate_date desc
+            limit 1
+        )
+    ) as candidates
+    order by candidates.rate_date desc, candidates.detours
+    limit 1
+$$;
+comment on function fx_rate_on(text, text, date) is
+    'Units of quote for one unit of base: the last rate on or before a day, else no row.';
