@@ -79,9 +79,8 @@ def run(contacts: int, screen: Screen) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m mautolib.demo", description=__doc__)
-    parser.add_argument(
-        "--contacts", type=int, default=int(os.environ.get("CONTACTS") or 10_000), help="how many (default: 10000, or $CONTACTS)"
-    )
+    default = int(os.environ.get("CONTACTS") or 10_000)
+    parser.add_argument("--contacts", type=int, default=default, help="how many (default: 10000, or $CONTACTS)")
     options = parser.parse_args(arguments)
     began, screen = time.monotonic(), Screen(sys.stdout)
     try:

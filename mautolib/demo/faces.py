@@ -87,7 +87,7 @@ def wait_until(what: str, done: Callable[[], bool], *, seconds: float, tick: Cal
     until = time.monotonic() + seconds
     while not done():
         if time.monotonic() > until:
-            raise ProviderUnavailable(f"{what} did not happen within {seconds:.0f} s; see `make logs` and the Airflow UI")
+            raise ProviderUnavailable(f"{what} did not happen within {seconds:.0f} s; see the logs and the Airflow UI")
         tick()
         time.sleep(0.25)
 

@@ -35,7 +35,9 @@ def furnish(engine: Engine, settings: Settings, now: datetime) -> dict[str, int]
     return by_name
 
 
-def load_history(engine: Engine, settings: Settings, everybody: Sequence[Person], today: datetime, now: datetime) -> int:
+def load_history(
+    engine: Engine, settings: Settings, everybody: Sequence[Person], today: datetime, now: datetime
+) -> int:
     """Load rates, events and orders of the last eighteen months; returns how many facts were new."""
     with engine.begin() as tx:
         ids = {row.email_key: row.contact_id for row in tx.execute(select(contacts.c.email_key, contacts.c.contact_id))}
