@@ -226,6 +226,11 @@ score_history = _table(
     recency_score=_FLOAT, grade=_TEXT, lifecycle_stage=_TEXT, last_activity_at=_TIME, rule_version=_INT,
     source=_TEXT, recorded_at=_TIME,
 )
+score_runs = _table(
+    "score_runs",
+    run_id=_ID, as_of=_TIME, known_at=_TIME, source=_TEXT, rule_version=_INT, bucket=_INT, buckets=_INT,
+    is_current=_BOOL, scored_count=_ID, changed_count=_ID, moved_count=_ID, snapshot_count=_ID, finished_at=_TIME,
+)
 scoring_rule_versions = _table(
     "scoring_rule_versions",
     version=_INT, rules=_JSON, created_by=_TEXT, created_at=_TIME,

@@ -50,7 +50,9 @@ create table contact_scores (
     updated_at timestamptz not null default now()
 ) with (fillfactor = 60);
 comment on table contact_scores is
-    'One row per scored contact, as of its last evaluation. No index on what changes every night.';
+    'One row per scored contact. No index on what changes every night.';
+comment on column contact_scores.as_of is
+    'The evaluation that gave these values; later ones (score_runs) that gave the same wrote nothing.';
 create table score_history (
     contact_id bigint not null,
     as_of timestamptz not null,
@@ -69,6 +71,25 @@ create table score_history (
         check (source in ('running', 'recalculated', 'nightly', 'recomputed'))
 );
 comment on table score_history is 'Append-only snapshots of scores; evaluating the same day again adds nothing.';
+
+create table score_runs (
+    run_id bigint generated always as identity primary key,
+    as_of timestamptz not null,
+    known_at timestamptz,
+    source text not null,
+    rule_version integer not null,
+    bucket integer not null,
+    buckets integer not null,
+    is_current boolean not null,
+    scored_count bigint not null,
+    changed_count bigint not null,
+    moved_count bigint not null,
+    snapshot_count bigint not null,
+    finished_at timestamptz not null default now()
+);
+create index score_runs_by_moment on score_runs (as_of) where is_current;
+comment on table score_runs is
+    'Append-only: every evaluation of a bucket of contacts. What is older than the newest current one is a backfill.';
 
 create table lifecycle_stages (
     stage text primary key,

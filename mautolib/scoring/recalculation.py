@@ -1,0 +1,207 @@
+"""Recalculating scores and stages: everybody as of a moment, or one contact now.
+
+Promises that the same moment, events and rules give the same rows, and that a moment before the last full run only
+adds snapshots. Both verbs run the one statement `scoring.recalculate`. Called by the `score_recalculation` DAG and by
+the API. It emits no events.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Engine, func, insert, select
+
+from mautolib.db import tables
+from mautolib.db.engine import Tx
+from mautolib.db.statements import statement
+from mautolib.errors import InvalidInput, NotFound
+from mautolib.events.types import NOT_ENGAGEMENT
+from mautolib.scoring import rules
+from mautolib.scoring.model import ContactScore, Grade, ScoreResult, SnapshotSource, Stage
+
+_LOG = logging.getLogger(__name__)
+
+# The plan must not depend on statistics that a bulk load has made stale: nested loops over a million contacts are
+# the one mistake that matters. Hashes of a million contacts fit in this memory; smaller runs use less.
+_BATCH_SETTINGS = {"enable_nestloop": "off", "work_mem": "128MB", "jit": "off"}
+
+
+def recalculate(
+    engine: Engine,
+    *,
+    as_of: datetime,
+    bucket: int | None = None,
+    buckets: int = 1,
+    source: str = SnapshotSource.NIGHTLY,
+    known_at: datetime | None = None,
+    rule_version: int | None = None,
+    dry_run: bool = False,
+) -> ScoreResult:
+    """Score every contact as of `as_of`, move lifecycle stages, add snapshots; a transaction per bucket.
+
+    Args:
+        bucket: only contacts with `contact_id % buckets == bucket`; None runs all buckets one after the other.
+        source: what the snapshots are called, a `SnapshotSource`.
+        known_at: ignore what was received later. Such a run, and one older than the last full run, adds snapshots
+            only; current scores and stages stay.
+        rule_version: a version of the rules; None takes the newest.
+        dry_run: compute and count, write nothing.
+    Raises:
+        InvalidInput: a bucket outside `0..buckets - 1`, or an unknown source or version.
+    """
+    if buckets < 1 or (bucket is not None and not 0 <= bucket < buckets):
+        raise InvalidInput(f"bucket {bucket} of {buckets} does not exist", path=("bucket",))
+    results = []
+    for number in range(buckets) if bucket is None else (bucket,):
+        with engine.begin() as tx:
+            result = recalculate_within(
+                tx, as_of=as_of, bucket=number, buckets=buckets, source=source, known_at=known_at,
+                rule_version=rule_version, dry_run=dry_run,
+            )  # fmt: skip
+        results.append(result)
+        # All buckets of one call use one version, whatever is edited meanwhile.
+        rule_version = result.rule_version
+    total = _sum(results)
+    _LOG.info(
+        "scores as of %s: %s scored, %s changed, %s moved, %s snapshots (rule version %s%s)",
+        as_of.isoformat(), total.scored, total.changed, total.moved, total.snapshots, total.rule_version,
+        ", dry run" if dry_run else "",
+    )  # fmt: skip
+    return total
+
+
+def recalculate_within(
+    tx: Tx,
+    *,
+    as_of: datetime,
+    bucket: int = 0,
+    buckets: int = 1,
+    source: str = SnapshotSource.NIGHTLY,
+    known_at: datetime | None = None,
+    rule_version: int | None = None,
+    dry_run: bool = False,
+) -> ScoreResult:
+    """One bucket of `recalculate`, inside the caller's transaction.
+
+    Raises:
+        InvalidInput: an unknown source or rule version.
+    """
+    if source not in list(SnapshotSource):
+        raise InvalidInput(f"{source!r} is no source of snapshots", path=("source",))
+    version = rules.check_version(tx, rule_version)
+    is_current = known_at is None and as_of >= (_last_full_run(tx) or as_of)
+    for name, value in _BATCH_SETTINGS.items():
+        tx.execute(select(func.set_config(name, value, True)))
+    rows = tx.execute(
+        statement("scoring.recalculate"),
+        _binds(
+            as_of=as_of, version=version, source=source, known_at=known_at, bucket=bucket, buckets=buckets,
+            is_lifecycle=True, keep_current=is_current and not dry_run, keep_snapshots=not dry_run,
+        ),
+    ).all()  # fmt: skip
+    result = _result(rows, as_of=as_of, version=version, is_current=is_current)
+    if not dry_run:
+        tx.execute(
+            insert(tables.score_runs).values(
+                as_of=as_of, known_at=known_at, source=str(source), rule_version=version, bucket=bucket,
+                buckets=buckets, is_current=is_current, scored_count=result.scored, changed_count=result.changed,
+                moved_count=result.moved, snapshot_count=result.snapshots,
+            )
+        )  # fmt: skip
+    return result
+
+
+def recalculate_contact(tx: Tx, contact_id: int, now: datetime) -> ContactScore:
+    """Score one contact as of `now` and move it along the ladder (churn and dormancy are left to the night).
+
+    Raises:
+        NotFound: no such contact.
+    """
+    tx.execute(select(func.set_config("jit", "off", True)))
+    rows = tx.execute(
+        statement("scoring.recalculate"),
+        _binds(
+            as_of=now, version=rules.current_version(tx), source=SnapshotSource.RECALCULATED, known_at=None,
+            contact_ids=[contact_id], is_lifecycle=False, keep_current=True, keep_snapshots=True,
+        ),
+    ).all()  # fmt: skip
+    found = stored(tx, contact_id) if rows else None
+    if found is None:
+        raise NotFound(f"Contact {contact_id} not found")
+    _LOG.info("score of contact %s recalculated", contact_id)
+    return found
+
+
+def stored(tx: Tx, contact_id: int) -> ContactScore | None:
+    """The score of a contact as it is stored; None if there is none or the contact is gone."""
+    scores, stages, contacts = tables.contact_scores, tables.contact_stages, tables.contacts
+    row = tx.execute(
+        select(scores, stages.c.lifecycle_stage)
+        .join(contacts, contacts.c.contact_id == scores.c.contact_id)
+        .outerjoin(stages, stages.c.contact_id == scores.c.contact_id)
+        .where(scores.c.contact_id == contact_id)
+    ).one_or_none()
+    if row is None:
+        return None
+    return ContactScore(
+        contact_id=row.contact_id, total_score=row.total_score, engagement_score=row.engagement_score,
+        profile_score=row.profile_score, recency_score=row.recency_score, grade=Grade(row.grade),
+        lifecycle_stage=Stage(row.lifecycle_stage or Stage.NEW), last_activity_at=row.last_activity_at,
+        score_updated_at=row.updated_at, as_of=row.as_of, rule_version=row.rule_version,
+    )  # fmt: skip
+
+
+def _binds(
+    *, as_of: datetime, version: int, source: str, known_at: datetime | None, is_lifecycle: bool, keep_current: bool,
+    keep_snapshots: bool, contact_ids: list[int] | None = None, bucket: int = 0, buckets: int = 1,
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        "as_of": as_of, "known_at": known_at, "rule_version": version, "source": str(source),
+        "contact_ids": contact_ids, "bucket": bucket, "buckets": buckets, "is_lifecycle": is_lifecycle,
+        "keep_current": keep_current, "keep_snapshots": keep_snapshots,
+        "not_engagement": sorted(str(kind) for kind in NOT_ENGAGEMENT),
+    }  # fmt: skip
+
+
+def _last_full_run(tx: Tx) -> datetime | None:
+    runs = tables.score_runs
+    found: datetime | None = tx.scalar(select(func.max(runs.c.as_of)).where(runs.c.is_current))
+    return found
+
+
+def _result(rows: Iterable[Any], *, as_of: datetime, version: int, is_current: bool) -> ScoreResult:
+    grades: dict[str | None, dict[str, int]] = {}
+    scored = changed = moved = snapshots = 0
+    for row in rows:
+        grades.setdefault(row.stored_grade, {})[row.grade] = row.contact_count
+        scored += row.contact_count
+        changed += row.changed_count
+        moved += row.moved_count
+        snapshots = row.snapshot_count
+    if not is_current:
+        changed = moved = 0
+    return ScoreResult(
+        as_of=as_of, rule_version=version, scored=scored, changed=changed, moved=moved, snapshots=snapshots,
+        is_current=is_current, grades=grades,
+    )  # fmt: skip
+
+
+def _sum(results: list[ScoreResult]) -> ScoreResult:
+    grades: dict[str | None, dict[str, int]] = {}
+    for result in results:
+        for before, counts in result.grades.items():
+            into = grades.setdefault(before, {})
+            for after, count in counts.items():
+                into[after] = into.get(after, 0) + count
+    return replace(
+        results[0],
+        scored=sum(result.scored for result in results),
+        changed=sum(result.changed for result in results),
+        moved=sum(result.moved for result in results),
+        snapshots=sum(result.snapshots for result in results),
+        grades=grades,
+    )

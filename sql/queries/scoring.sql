@@ -1,0 +1,459 @@
+-- What a score is, and what stage of the lifecycle follows from it. The statements build on each other by
+-- inclusion: engagement < evaluate < situations < stages < recalculate.
+-- Binds of all: as_of, known_at (null: whatever arrived by now), rule_version, contact_ids (null: all), bucket of
+-- buckets, not_engagement (event types that are no positive engagement).
+
+-- name: contacts_as_of
+-- Contacts as they were at a moment: the open version, or the closed one that held then.
+select
+    contacts.contact_id, contacts.email_key, contacts.first_name, contacts.last_name,
+    contacts.phone, contacts.country, contacts.custom_fields, contacts.subscribed,
+    contacts.created_at
+from contacts
+where coalesce(contacts.updated_at, contacts.created_at) <= cast(:as_of as timestamptz)
+    and (cast(:contact_ids as bigint[]) is null
+        or contacts.contact_id = any(cast(:contact_ids as bigint[])))
+    and (cast(:buckets as int) = 1
+        or contacts.contact_id % cast(:buckets as int) = cast(:bucket as int))
+union all
+select *
+from (
+    select distinct on (contact_history.contact_id)
+        contact_history.contact_id, contact_history.email_key, contact_history.first_name,
+        contact_history.last_name, contact_history.phone, contact_history.country,
+        contact_history.custom_fields, contact_history.subscribed, contacts.created_at
+    from contacts
+    inner join contact_history on contact_history.contact_id = contacts.contact_id
+    where coalesce(contacts.updated_at, contacts.created_at) > cast(:as_of as timestamptz)
+        and contacts.created_at <= cast(:as_of as timestamptz)
+        and contact_history.valid_from <= cast(:as_of as timestamptz)
+        and contact_history.valid_to > cast(:as_of as timestamptz)
+        and (cast(:contact_ids as bigint[]) is null
+            or contacts.contact_id = any(cast(:contact_ids as bigint[])))
+        and (cast(:buckets as int) = 1
+            or contacts.contact_id % cast(:buckets as int) = cast(:bucket as int))
+    order by contact_history.contact_id, contact_history.version desc
+) as earlier
+
+-- name: rules_in_force
+-- The active rules of one version, with the half-life as a speed.
+select
+    rule.id as rule_id, rule.event_type, rule.condition, rule.points, rule.max_per_contact,
+    case when rule.decay_days > 0 then 1.0::float8 / (86400 * rule.decay_days) else 0 end
+        as half_lives_per_second
+from scoring_rule_versions
+cross join lateral jsonb_to_recordset(scoring_rule_versions.rules) as rule (
+    id bigint, event_type text, condition jsonb, points float8, max_per_contact int,
+    decay_days float8, active boolean)
+where scoring_rule_versions.version = cast(:rule_version as int) and rule.active
+
+-- name: events_seen
+-- The events that had happened, and were known, at a moment; with their age.
+select
+    events.contact_id, events.event_id, events.occurred_at, events.event_type, events.properties,
+    date_part('epoch', cast(:as_of as timestamptz) - events.occurred_at) as age_seconds
+from events
+where events.occurred_at <= cast(:as_of as timestamptz)
+    and (cast(:known_at as timestamptz) is null
+        or events.received_at <= cast(:known_at as timestamptz))
+    and (cast(:contact_ids as bigint[]) is null
+        or events.contact_id = any(cast(:contact_ids as bigint[])))
+    and (cast(:buckets as int) = 1
+        or events.contact_id % cast(:buckets as int) = cast(:bucket as int))
+
+-- name: awards_seen
+-- Points given by hand that held at a moment, summed; they do not decay.
+select
+    contact_id,
+    sum(points) as points,
+    max(occurred_at) filter (where points > 0) as last_activity_at
+from score_awards
+where occurred_at <= cast(:as_of as timestamptz)
+    and (cast(:known_at as timestamptz) is null or created_at <= cast(:known_at as timestamptz))
+    and (cast(:contact_ids as bigint[]) is null
+        or contact_id = any(cast(:contact_ids as bigint[])))
+group by contact_id
+
+-- name: engagement
+-- What events and awards bring each contact: points before the floor, and the last positive engagement.
+with rules as materialized (
+    -- include: rules_in_force
+),
+seen as not materialized (
+    -- include: events_seen
+),
+-- Rules without a cap need no order. 0.5 to the power of 1000 is nothing; from 1075 on float8 raises an underflow.
+uncapped as (
+    select
+        seen.contact_id,
+        sum(rules.points
+            * power(0.5::float8, least(seen.age_seconds * rules.half_lives_per_second, 1000)))
+            as points,
+        max(seen.occurred_at) filter (
+            where seen.event_type <> all(cast(:not_engagement as text[]))
+                and seen.event_type not in (select event_type from rules where points < 0)
+        ) as last_activity_at
+    from seen
+    left join rules
+        on rules.event_type = seen.event_type
+        and rules.max_per_contact = 0
+        and (rules.condition = '{}' or (seen.properties @> rules.condition
+            and seen.properties || rules.condition = seen.properties))
+    group by seen.contact_id
+),
+capped as (
+    select
+        contact_id,
+        sum(points * power(0.5::float8, least(age_seconds * half_lives_per_second, 1000))) as points
+    from (
+        select
+            seen.contact_id, seen.age_seconds, rules.points, rules.half_lives_per_second,
+            rules.max_per_contact,
+            row_number() over (
+                partition by seen.contact_id, rules.rule_id
+                order by seen.occurred_at, seen.event_id
+            ) as place
+        from seen
+        inner join rules
+            on rules.event_type = seen.event_type
+            and rules.max_per_contact > 0
+            and (rules.condition = '{}' or (seen.properties @> rules.condition
+                and seen.properties || rules.condition = seen.properties))
+    ) as counted
+    where place <= max_per_contact
+    group by contact_id
+),
+-- Of a type that some rule takes points off, an event is positive unless its matched rules sum below zero.
+doubtful as (
+    select contact_id, max(occurred_at) as last_activity_at
+    from (
+        select seen.contact_id, seen.occurred_at
+        from seen
+        left join rules
+            on rules.event_type = seen.event_type
+            and (rules.condition = '{}' or (seen.properties @> rules.condition
+                and seen.properties || rules.condition = seen.properties))
+        where seen.event_type in (select event_type from rules where points < 0)
+            and seen.event_type <> all(cast(:not_engagement as text[]))
+        group by seen.contact_id, seen.event_id, seen.occurred_at
+        having coalesce(sum(rules.points), 0) >= 0
+    ) as positive
+    group by contact_id
+),
+awarded as (
+    -- include: awards_seen
+)
+select
+    contact_id,
+    coalesce(sum(points), 0) as points,
+    max(last_activity_at) as last_activity_at
+from (
+    select contact_id, points, last_activity_at from uncapped
+    union all
+    select contact_id, points, null from capped
+    union all
+    select contact_id, 0, last_activity_at from doubtful
+    union all
+    select contact_id, points, last_activity_at from awarded
+) as brought
+group by contact_id
+
+-- name: evaluate
+-- The score of every contact as of a moment: the one definition. Parts to 9 decimals, total to 2, half up.
+with people as (
+    -- include: contacts_as_of
+),
+engaged as (
+    -- include: engagement
+),
+parts as (
+    select
+        people.contact_id, people.email_key, people.subscribed, people.created_at,
+        engaged.last_activity_at,
+        floor(greatest(coalesce(engaged.points, 0), 0) * 1e9 + 0.5) / 1e9 as engagement_score,
+        (case when btrim(people.email_key) <> '' then 4 else 0 end
+            + case when btrim(people.first_name) <> '' then 4 else 0 end
+            + case when btrim(people.last_name) <> '' then 3 else 0 end
+            + case when btrim(people.phone) <> '' then 3 else 0 end
+            + case when btrim(people.country) <> '' then 3 else 0 end
+            + case when people.custom_fields <> '{}' and (
+                select count(*)
+                from jsonb_each(people.custom_fields) as field
+                where field.value not in ('null', '[]', '{}')
+                    and btrim(field.value #>> '{}') <> ''
+            ) >= 2 then 3 else 0 end)::float8 as profile_score,
+        date_part('epoch', cast(:as_of as timestamptz) - engaged.last_activity_at) / 86400
+            as idle_days
+    from people
+    left join engaged on engaged.contact_id = people.contact_id
+),
+aged as (
+    select
+        parts.*,
+        case
+            when idle_days < 90 then floor(20 * exp(-0.03 * idle_days) * 1e9 + 0.5) / 1e9
+            else 0
+        end as recency_score
+    from parts
+),
+scored as (
+    select
+        aged.*,
+        floor((engagement_score + profile_score + recency_score) * 100 + 0.5) / 100 as total_score
+    from aged
+)
+select
+    contact_id, email_key, subscribed, created_at, last_activity_at, total_score, engagement_score,
+    profile_score, recency_score,
+    case
+        when total_score >= 90 then 'A+'
+        when total_score >= 80 then 'A'
+        when total_score >= 70 then 'B+'
+        when total_score >= 60 then 'B'
+        when total_score >= 45 then 'C'
+        when total_score >= 25 then 'D'
+        else 'F'
+    end as grade
+from scored
+
+-- name: held_stages
+-- The stage each contact held just before a moment, so that evaluating the moment again decides the same.
+select contact_id, lifecycle_stage, since
+from contact_stages
+where since < cast(:as_of as timestamptz)
+    and (cast(:contact_ids as bigint[]) is null
+        or contact_id = any(cast(:contact_ids as bigint[])))
+union all
+select *
+from (
+    select distinct on (contact_stages.contact_id)
+        contact_stages.contact_id, stage_transitions.new_stage, stage_transitions.occurred_at
+    from contact_stages
+    inner join stage_transitions on stage_transitions.contact_id = contact_stages.contact_id
+    where contact_stages.since >= cast(:as_of as timestamptz)
+        and stage_transitions.occurred_at < cast(:as_of as timestamptz)
+        and (cast(:contact_ids as bigint[]) is null
+            or contact_stages.contact_id = any(cast(:contact_ids as bigint[])))
+    order by contact_stages.contact_id, stage_transitions.occurred_at desc,
+        stage_transitions.transition_id desc
+) as earlier
+
+-- name: stage_facts
+-- What overrides the ladder: an order that was not fully refunded, a checkout of the last 14 days.
+select
+    contact_id,
+    max(ordered_at) as last_order_at,
+    coalesce(bool_or(is_kept), false) as has_order,
+    max(checkout_at) as last_checkout_at
+from (
+    select
+        contact_id, placed_at as ordered_at, refunded_total = 0 or refunded_total < total as is_kept,
+        cast(null as timestamptz) as checkout_at
+    from orders
+    where placed_at <= cast(:as_of as timestamptz)
+        and (cast(:known_at as timestamptz) is null
+            or received_at <= cast(:known_at as timestamptz))
+        and (cast(:contact_ids as bigint[]) is null
+            or contact_id = any(cast(:contact_ids as bigint[])))
+    union all
+    select contact_id, null, null, occurred_at
+    from events
+    where event_type = 'checkout_started'
+        and occurred_at >= cast(:as_of as timestamptz) - interval '14 days'
+        and occurred_at <= cast(:as_of as timestamptz)
+        and (cast(:known_at as timestamptz) is null
+            or received_at <= cast(:known_at as timestamptz))
+        and (cast(:contact_ids as bigint[]) is null
+            or contact_id = any(cast(:contact_ids as bigint[])))
+) as shopping
+where cast(:buckets as int) = 1 or contact_id % cast(:buckets as int) = cast(:bucket as int)
+group by contact_id
+
+-- name: situations
+-- Scores with what decides the lifecycle: the stage held, facts, and the ladder. The one threshold table.
+with scored as (
+    -- include: evaluate
+),
+held as (
+    -- include: held_stages
+),
+facts as (
+    -- include: stage_facts
+),
+opted_out as (
+    select email_key
+    from suppressions
+    where reason in ('unsubscribe', 'complaint', 'bounce')
+        and created_at <= cast(:as_of as timestamptz)
+    union
+    select email_key
+    from suppression_history
+    where reason in ('unsubscribe', 'complaint', 'bounce')
+        and valid_from <= cast(:as_of as timestamptz)
+        and valid_to > cast(:as_of as timestamptz)
+)
+select
+    scored.*,
+    coalesce(held.lifecycle_stage, 'new') as held_stage,
+    held.since as held_since,
+    not scored.subscribed or opted_out.email_key is not null as is_opted_out,
+    case coalesce(held.lifecycle_stage, 'new')
+        when 'subscriber' then 60
+        when 'lead' then 45
+        when 'mql' then 30
+        when 'sql' then 21
+        when 'new' then 90
+        when 'opportunity' then 90
+    end as idle_limit_days,
+    case
+        when scored.total_score >= 90 then 'evangelist'
+        when scored.total_score >= 70 or facts.has_order then 'customer'
+        when facts.last_checkout_at > coalesce(facts.last_order_at, '-infinity')
+            then 'opportunity'
+        when scored.total_score >= 55 then 'sql'
+        when scored.total_score >= 40 then 'mql'
+        when scored.total_score >= 20 then 'lead'
+        else 'subscriber'
+    end as ladder_stage
+from scored
+left join held on held.contact_id = scored.contact_id
+left join facts on facts.contact_id = scored.contact_id
+left join opted_out on opted_out.email_key = scored.email_key
+
+-- name: stages
+-- Scores with the lifecycle stage that follows and why; is_lifecycle adds churn and dormancy to the ladder.
+with situations as (
+    -- include: situations
+),
+decided as (
+    select
+        situations.*,
+        case
+            when held_stage = 'evangelist' or ladder_stage = 'evangelist' and held_stage = 'customer'
+                then 'evangelist'
+            when held_stage = 'customer' then 'customer'
+            -- Left only by new consent.
+            when held_stage = 'churned' and (not cast(:is_lifecycle as boolean) or is_opted_out
+                or not exists (
+                    select 1
+                    from consents
+                    where consents.contact_id = situations.contact_id
+                        and consents.status = 'granted'
+                        and consents.recorded_at > situations.held_since
+                        and consents.recorded_at <= cast(:as_of as timestamptz)
+                )) then 'churned'
+            when cast(:is_lifecycle as boolean) and is_opted_out then 'churned'
+            when held_stage = 'dormant' and coalesce(last_activity_at <= held_since, true)
+                then 'dormant'
+            when cast(:is_lifecycle as boolean)
+                and coalesce(last_activity_at, created_at)
+                    <= cast(:as_of as timestamptz) - make_interval(days => idle_limit_days)
+                then 'dormant'
+            else ladder_stage
+        end as next_stage
+    from situations
+)
+select
+    decided.*,
+    case
+        when next_stage = 'churned' and not subscribed then 'unsubscribed'
+        when next_stage = 'churned' then 'suppressed'
+        when next_stage = 'dormant' then 'no engagement for ' || idle_limit_days || ' days'
+        when next_stage = 'opportunity' then 'checkout without an order'
+        when next_stage = 'customer' and total_score < 70 then 'order'
+        else 'score ' || total_score
+    end as reason
+from decided
+
+-- name: recalculate
+-- Evaluate contacts and keep it: scores and stages that changed, transitions, a snapshot of everybody.
+with staged as (
+    -- include: stages
+),
+compared as (
+    select
+        staged.*,
+        stored.grade as stored_grade,
+        coalesce(present.lifecycle_stage, 'new') as present_stage,
+        stored.contact_id is null or (
+            stored.as_of <= cast(:as_of as timestamptz)
+            and (stored.total_score, stored.engagement_score, stored.profile_score,
+                stored.recency_score, stored.last_activity_at, stored.rule_version)
+            is distinct from (staged.total_score, staged.engagement_score, staged.profile_score,
+                staged.recency_score, staged.last_activity_at, cast(:rule_version as int))
+        ) as is_changed,
+        present.contact_id is null or (
+            present.since <= cast(:as_of as timestamptz)
+            and present.lifecycle_stage <> staged.next_stage
+        ) as is_moved
+    from staged
+    left join contact_scores as stored on stored.contact_id = staged.contact_id
+    left join contact_stages as present on present.contact_id = staged.contact_id
+),
+scores as (
+    insert into contact_scores (
+        contact_id, total_score, engagement_score, profile_score, recency_score, grade,
+        last_activity_at, as_of, rule_version
+    )
+    select
+        contact_id, total_score, engagement_score, profile_score, recency_score, grade,
+        last_activity_at, cast(:as_of as timestamptz), cast(:rule_version as int)
+    from compared
+    where is_changed and cast(:keep_current as boolean)
+    on conflict (contact_id) do update set
+        total_score = excluded.total_score, engagement_score = excluded.engagement_score,
+        profile_score = excluded.profile_score, recency_score = excluded.recency_score,
+        grade = excluded.grade, last_activity_at = excluded.last_activity_at,
+        as_of = excluded.as_of, rule_version = excluded.rule_version, updated_at = now()
+    where contact_scores.as_of <= excluded.as_of
+),
+moves as (
+    insert into stage_transitions (contact_id, previous_stage, new_stage, reason, occurred_at)
+    select contact_id, present_stage, next_stage, reason, cast(:as_of as timestamptz)
+    from compared
+    where is_moved and cast(:keep_current as boolean)
+),
+kept_stages as (
+    insert into contact_stages (contact_id, lifecycle_stage, since, evaluated_at)
+    select contact_id, next_stage, cast(:as_of as timestamptz), cast(:as_of as timestamptz)
+    from compared
+    where is_moved and cast(:keep_current as boolean)
+    on conflict (contact_id) do update set
+        lifecycle_stage = excluded.lifecycle_stage, since = excluded.since,
+        evaluated_at = excluded.evaluated_at
+),
+snapshots as (
+    insert into score_history (
+        contact_id, as_of, total_score, engagement_score, profile_score, recency_score, grade,
+        lifecycle_stage, last_activity_at, rule_version, source
+    )
+    select
+        contact_id, cast(:as_of as timestamptz), total_score, engagement_score, profile_score,
+        recency_score, grade, next_stage, last_activity_at, cast(:rule_version as int),
+        cast(:source as text)
+    from compared
+    where cast(:keep_snapshots as boolean)
+    on conflict do nothing
+    returning 1
+)
+select
+    stored_grade, grade, count(*) as contact_count,
+    count(*) filter (where is_changed) as changed_count,
+    count(*) filter (where is_moved) as moved_count,
+    (select count(*) from snapshots) as snapshot_count
+from compared
+group by stored_grade, grade
+
+-- name: add_rule_version
+-- The next version of the rules: all of them as they stand now, inactive ones included.
+insert into scoring_rule_versions (version, rules, created_by, created_at)
+select
+    (select coalesce(max(version), 0) + 1 from scoring_rule_versions),
+    coalesce(jsonb_agg(jsonb_build_object(
+        'id', rule_id, 'name', name, 'description', description, 'event_type', event_type,
+        'condition', condition, 'points', points, 'max_per_contact', max_per_contact,
+        'decay_days', decay_days, 'active', active, 'created_at', created_at
+    ) order by rule_id), '[]'),
+    cast(:actor as text), cast(:now as timestamptz)
+from scoring_rules
+returning version
