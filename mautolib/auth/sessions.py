@@ -154,7 +154,7 @@ def sign_out(tx: Connection, who: SignedIn, *, all_sessions: bool, now: datetime
         end_families(tx, user_id=who.user.user_id, now=now, only=family)
 
 
-def change_password(engine: Engine, who: SignedIn, *, current: str, new: str, now: datetime) -> str:
+def change_password(engine: Engine, who: SignedIn, *, current: str, new: str) -> str:
     """Check the present password and return the hash of the new one, to be stored with `replace_password`.
 
     Raises:
@@ -265,5 +265,5 @@ def _digest(token: str) -> bytes:
 
 def _entry(*, audit_actor: audit.Actor, action: str, status: int, origin: Origin) -> audit.Entry:
     return audit.Entry(
-        actor=audit_actor, action=action, resource_type="session", status=status, request_id=origin.request_id
+        actor=audit_actor, action=action, resource_type="auth", status=status, request_id=origin.request_id
     )

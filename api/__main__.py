@@ -1,0 +1,117 @@
+"""`python -m api`: the service on MAUTO_API_HOST and MAUTO_API_PORT.
+
+Refuses to start, in one line that says what to do, when the port is taken, the database cannot be reached or is not
+migrated, or a secret is weak. Makes the first administrator. Believes no proxy header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import sys
+from datetime import UTC, datetime
+
+import uvicorn
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from api.app import create_app
+from mautolib.auth import users
+from mautolib.db import migrate
+from mautolib.db.engine import connect, parse_url
+from mautolib.errors import MautoError, Misconfigured, ProviderUnavailable
+from mautolib.log import setup
+from mautolib.settings import Settings
+
+_LOG = logging.getLogger("api")
+IDLE_SECONDS = 30
+
+
+class ImpatientProtocol(HttpToolsProtocol):
+    """Closes a connection that has not sent a whole request head within 30 seconds of opening."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock."""
+        super().connection_made(transport)
+        self.loop.call_later(IDLE_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if getattr(self, "cycle", None) is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+def prepare(settings: Settings) -> None:
+    """Check what the service needs before it listens, and make the first administrator.
+
+    Raises:
+        Misconfigured: a secret, the database URL, the schema or the first administrator.
+        ProviderUnavailable: the database cannot be reached.
+    """
+    settings.check_secrets()
+    url = settings.url_for("api")
+    engine = connect(url, application_name="mauto-api", pool_size=1)
+    try:
+        _check_database(engine, settings)
+    except SQLAlchemyError as error:
+        place = parse_url(url)
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise ProviderUnavailable(
+            f"the database {place.database} on {place.host}:{place.port or 5432} cannot be used: {reason}; "
+            "start it (`make up`) or set MAUTO_DATABASE_URL"
+        ) from None
+    finally:
+        engine.dispose()
+
+
+def _check_database(engine: Engine, settings: Settings) -> None:
+    missing = migrate.pending(engine)
+    if missing:
+        raise Misconfigured(f"the database misses {len(missing)} migrations (first {missing[0]}); run `make migrate`")
+    with engine.begin() as tx:
+        users.ensure_admin(tx, settings, datetime.now(UTC))
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The listening socket.
+
+    Raises:
+        Misconfigured: the port is taken, or the address is not this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(settings.api_host, settings.api_port, type=socket.SOCK_STREAM)
+        opened = socket.socket(found[0][0], socket.SOCK_STREAM)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(found[0][4])
+    except OSError as error:
+        place = f"{settings.api_host}:{settings.api_port}"
+        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror or error})"
+        raise Misconfigured(f"{place} {why}; set MAUTO_API_PORT (or MAUTO_API_HOST) to another one") from None
+    return opened
+
+
+def main() -> int:
+    """Run until told to stop; returns the exit code."""
+    try:
+        settings = Settings.from_env()
+        setup(settings.log_level)
+        prepare(settings)
+        app = create_app(settings)
+        opened = listen(settings)
+    except MautoError as error:
+        sys.stderr.write(f"api: {error}\n")
+        return 2
+    config = uvicorn.Config(
+        app, http=ImpatientProtocol, ws="none", access_log=False, log_config=None, proxy_headers=False,
+        server_header=False, timeout_keep_alive=IDLE_SECONDS, timeout_graceful_shutdown=10, lifespan="on",
+    )  # fmt: skip
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    _LOG.info("listening on http://%s:%s", settings.api_host, opened.getsockname()[1])
+    uvicorn.Server(config).run(sockets=[opened])
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

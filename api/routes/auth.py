@@ -1,0 +1,197 @@
+"""Signing in and out, and who one is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import Body, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import Field, ValidationError
+from sqlalchemy import Connection
+
+from api.calls import JSON, Outcome, json_bytes
+from api.routing import CurrentCall, Router, allow, problems
+from api.strict_json import parse
+from api.values import Answer, Model, Shown, line
+from mautolib.auth import passwords, sessions
+from mautolib.auth.roles import Role
+
+router = Router("Sign-in")
+FORM = "application/x-www-form-urlencoded"
+_SMALL = 64 * 1024
+#: Hashing has threads of its own: a storm of sign-ins must not hold up everything else.
+_HASHING = anyio.CapacityLimiter(passwords.CONCURRENT_HASHES)
+
+_LOGIN_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {"schema": {"$ref": "#/components/schemas/Login"}},
+            FORM: {
+                "schema": {
+                    "type": "object",
+                    "required": ["username", "password"],
+                    "properties": {
+                        "username": {"type": "string", "description": "The e-mail address."},
+                        "password": {"type": "string", "format": "password"},
+                    },
+                }
+            },
+        },
+    }
+}
+
+
+class Login(Model):
+    """E-mail address and password."""
+
+    email: line(320) = Field(examples=["admin@shop.example"])  # type: ignore[valid-type]
+    password: str = Field(min_length=1, max_length=1024, json_schema_extra={"format": "password"})
+
+
+class TokenPair(Answer):
+    """An access token, and the refresh token that gets the next pair (once)."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105 - the name of a scheme
+    expires_in: int = Field(description="Seconds.", examples=[86400])
+    refresh_token: str
+    refresh_expires_in: int = Field(description="Seconds.", examples=[2592000])
+
+
+class Refresh(Model):
+    """The refresh token of the last answer."""
+
+    refresh_token: str = Field(min_length=1, max_length=1024)
+
+
+class Logout(Model):
+    """What to end."""
+
+    all_sessions: bool = False
+
+
+class PasswordChange(Model):
+    """Old and new password."""
+
+    current_password: str = Field(min_length=1, max_length=1024)
+    new_password: str = Field(min_length=1, max_length=1024)
+
+
+class Me(Answer):
+    """The caller."""
+
+    id: str
+    email: str
+    is_superuser: bool
+    name: str
+    role: Role
+    auth: Literal["jwt", "api_key"]
+    last_login_at: Shown | None
+
+
+@router.post(
+    "/auth/login", response_model=TokenPair, openapi_extra=_LOGIN_BODY,
+    responses=problems(422, 429, s401="Invalid email or password", s403="Account is disabled"),
+)  # fmt: skip
+@allow(None, action="auth.login", body_limit=_SMALL, media_types=(JSON, FORM))
+async def login(call: CurrentCall, request: Request) -> Response:
+    """Sign in with e-mail and password.
+
+    Takes JSON, or the form of the OAuth2 password flow (`username` is the e-mail address), which *Authorize* on this
+    page uses. After 10 failures of one account from one address, or 100 from one address, within 15 minutes: 429.
+    """
+    credentials = await _credentials(request)
+
+    def sign_in() -> sessions.Session:
+        return sessions.sign_in(
+            call.engine, call.settings, email=credentials.email, password=credentials.password, origin=call.origin,
+            now=call.now,
+        )  # fmt: skip
+
+    call.audited = True  # `sign_in` writes its own entry, whatever comes of it
+    return _pair(await run_sync(sign_in, limiter=_HASHING))
+
+
+@router.post("/auth/refresh", response_model=TokenPair, responses=problems(422, s401="Invalid or expired token"))
+@allow(None, action="auth.refresh", body_limit=_SMALL)
+def refresh(call: CurrentCall, body: Refresh) -> Response:
+    """Trade a refresh token for a new pair. A token used a second time ends its whole session."""
+    call.audited = True  # `refresh` writes its own entry, whatever comes of it
+    session = sessions.refresh(
+        call.engine, call.settings, token=body.refresh_token, origin=call.origin, now=call.now
+    )
+    return _pair(session)
+
+
+@router.post("/auth/logout", status_code=204, response_class=Response, responses=problems(401, 422))
+@allow(Role.VIEWER, action="auth.logout", body_limit=_SMALL)
+async def logout(call: CurrentCall, body: Annotated[Logout | None, Body()] = None) -> Response:
+    """End this session: its access tokens and its refresh tokens are dead at once."""
+    all_sessions = body.all_sessions if body else False
+
+    def effect(tx: Connection) -> Outcome:
+        sessions.sign_out(tx, call.signed_in, all_sessions=all_sessions, now=call.now)
+        return Outcome(status=204, changes={"all_sessions": all_sessions})
+
+    return await call.commit(effect)
+
+
+@router.get("/auth/me", response_model=Me, responses=problems(401))
+@allow(Role.VIEWER)
+async def me(call: CurrentCall) -> Me:
+    """Who the token stands for."""
+    user = call.signed_in.user
+    return Me(
+        id=str(user.user_id), email=user.email, is_superuser=user.role is Role.ADMIN, name=user.name, role=user.role,
+        auth="jwt", last_login_at=user.last_login_at,
+    )  # fmt: skip
+
+
+@router.post(
+    "/auth/password", status_code=204, response_class=Response,
+    responses=problems(401, 422, s403="The current password is wrong"),
+)  # fmt: skip
+@allow(Role.VIEWER, action="auth.password", body_limit=_SMALL)
+async def change_password(call: CurrentCall, body: PasswordChange) -> Response:
+    """Change one's own password (10 to 128 characters); one's other sessions end."""
+
+    def check() -> str:
+        return sessions.change_password(
+            call.engine, call.signed_in, current=body.current_password, new=body.new_password
+        )
+
+    new_hash = await run_sync(check, limiter=_HASHING)
+
+    def effect(tx: Connection) -> Outcome:
+        sessions.replace_password(tx, call.signed_in, new_hash=new_hash, now=call.now)
+        return Outcome(status=204, resource_id=call.signed_in.user.user_id)
+
+    return await call.commit(effect)
+
+
+async def _credentials(request: Request) -> Login:
+    """JSON or form, checked alike."""
+    body = await request.body()
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() == FORM:
+        pairs = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+        given: Any = {"email": pairs.get("username"), "password": pairs.get("password")}
+        given = {name: value for name, value in given.items() if value is not None}
+    else:
+        given = parse(body)
+    try:
+        return Login.model_validate(given)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in found]) from None
+
+
+def _pair(session: sessions.Session) -> Response:
+    pair = TokenPair(
+        access_token=session.access_token, expires_in=session.expires_in, refresh_token=session.refresh_token,
+        refresh_expires_in=session.refresh_expires_in,
+    )  # fmt: skip
+    return Response(json_bytes(pair), media_type=JSON)

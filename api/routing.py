@@ -1,0 +1,216 @@
+"""How an operation is declared, found and entered.
+
+Guards that no operation exists without a policy (role, size, audit name), that a literal path segment wins over
+`{id}`, and the order of checks: path, method, size, authentication, role, and only then body and query. Called by the
+route files (`Router`, `allow`) and by `conventions` (`Operations.find`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+from urllib.parse import parse_qsl
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from api import errors
+from api.calls import JSON, MIB, Call, Policy, Service
+from api.strict_json import StrictRequest, is_clean
+from mautolib.auth import sessions, tokens
+from mautolib.auth.roles import Role
+from mautolib.errors import NotAllowed, NotAuthenticated
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+_SAFE = {"GET", "HEAD", "OPTIONS"}
+#: Parameters that mean nothing when given twice.
+_SINGLE = {"skip", "limit", "offset", "cursor"}
+
+
+def allow(
+    role: Role | None, *, action: str = "", body_limit: int = MIB, media_types: tuple[str, ...] = (JSON,)
+) -> Callable[[_F], _F]:
+    """Declare what an endpoint demands; stands directly above the function.
+
+    Args:
+        role: the least role, or None for a public operation.
+        action: name in the audit log, `<resource>.<verb>`; needed by everything but plain reads.
+    """
+    policy = Policy(role=role, action=action, body_limit=body_limit, media_types=media_types)
+
+    def mark(endpoint: _F) -> _F:
+        endpoint.policy = policy  # type: ignore[attr-defined]
+        return endpoint
+
+    return mark
+
+
+class ProblemBody(BaseModel):
+    """An error answer (RFC 9457). `code` is stable; `detail` is text, for 422 a list."""
+
+    model_config = ConfigDict(title="Problem")
+
+    type: str
+    title: str
+    status: int
+    detail: str | list[dict[str, Any]]
+    code: str
+    instance: str
+    request_id: str
+
+
+def problems(*statuses: int, **texts: str) -> dict[int | str, dict[str, Any]]:
+    """The error answers of an operation for OpenAPI; `s404="Contact not found"` gives a status its text."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        found[status] = {"description": errors.TITLES[status]}
+    for name, text in texts.items():
+        found[int(name.removeprefix("s"))] = {"description": text}
+    return {status: {**entry, "model": ProblemBody} for status, entry in found.items()}
+
+
+class ApiRoute(APIRoute):
+    """A route that authenticates before it reads."""
+
+    policy: Policy
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        policy = getattr(endpoint, "policy", None)
+        if policy is None:
+            raise TypeError(f"{endpoint.__name__} has no policy; put @allow(...) above it")
+        self.policy = policy
+        extra = dict(options.pop("openapi_extra", None) or {})
+        extra["x-role"] = str(policy.role or "public")
+        if policy.role is None:
+            extra["security"] = []
+        super().__init__(path, endpoint, openapi_extra=extra, **options)
+
+    def get_route_handler(self) -> _Handler:
+        """The handler: caller first, then the framework's reading and checking, then the endpoint."""
+        inner = super().get_route_handler()
+        policy = self.policy
+
+        async def handle(request: Request) -> Response:
+            call = _begin(request, policy)
+            request.scope["mauto.call"] = call
+            try:
+                if policy.role is not None:
+                    call.who = await run_sync(_authenticate, call)
+                    _check_role(call)
+                _check_query(request)
+                _check_media_type(request, policy)
+                response = await inner(StrictRequest(request.scope, request.receive))
+            except Exception as error:
+                problem = errors.problem_of(error)
+                if request.method not in _SAFE and not call.audited and problem.status < 500:
+                    await run_sync(call.audit_refusal, problem)
+                raise
+            return response
+
+        return handle
+
+
+class Router(APIRouter):
+    """The router of one resource file."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(tags=[tag], route_class=ApiRoute, redirect_slashes=False)
+
+
+def _current(request: Request) -> Call:
+    call: Call = request.scope["mauto.call"]
+    return call
+
+
+#: The call as an endpoint's argument.
+CurrentCall = Annotated[Call, Depends(_current)]
+
+
+class Operations:
+    """All operations of the app, ordered so that literal segments win."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self._routes = sorted((r for r in routes if isinstance(r, Route | APIRoute)), key=specificity)
+        #: Collections are spelled with a slash at the end; both forms are one operation.
+        self.slashed = {route.path for route in self._routes if route.path.endswith("/")}
+
+    def canonical(self, path: str) -> str:
+        """The registered spelling of a path given with or without a slash at the end."""
+        bare = path[:-1] if len(path) > 1 and path.endswith("/") else path
+        return f"{bare}/" if f"{bare}/" in self.slashed else bare
+
+    def find(self, path: str) -> list[Route | APIRoute]:
+        """The operations of a path: all methods of the one template that fits best; empty if none does."""
+        template: str | None = None
+        found = []
+        for route in self._routes:
+            if route.path == template or (template is None and route.path_regex.match(path)):
+                template = route.path
+                found.append(route)
+        return found
+
+
+def specificity(route: BaseRoute) -> tuple[int, ...]:
+    """Sort key of a route: a literal segment before a parameter, segment by segment."""
+    path = getattr(route, "path", "")
+    return tuple(int(segment.startswith("{")) for segment in path.strip("/").split("/"))
+
+
+def policy_of(route: BaseRoute) -> Policy | None:
+    """The policy of an operation of the contract; None for pages and assets."""
+    return getattr(route, "policy", None)
+
+
+def _begin(request: Request, policy: Policy) -> Call:
+    service: Service = request.app.state.service
+    return Call(
+        service=service, request=request, policy=policy, who=None, now=datetime.now(UTC),
+        request_id=str(request.scope.get("mauto.request_id", "")),
+    )  # fmt: skip
+
+
+def _authenticate(call: Call) -> sessions.SignedIn:
+    header = call.request.headers.get("authorization", "")
+    scheme, _, token = header.partition(" ")
+    # API keys are a later addition; a caller who sends one beside a token is ambiguous already.
+    if scheme.lower() != "bearer" or not token.strip() or "x-api-key" in call.request.headers:
+        raise NotAuthenticated("Not authenticated")
+    with call.engine.begin() as tx:
+        return sessions.resolve(tx, call.settings, tokens.Kind.ACCESS, token.strip(), now=call.now)
+
+
+def _check_role(call: Call) -> None:
+    needed, who = call.policy.role, call.signed_in
+    if needed is not None and not who.user.role.covers(needed):
+        raise NotAllowed(f"This needs the role {needed}")
+
+
+def _check_query(request: Request) -> None:
+    seen: set[str] = set()
+    for name, value in parse_qsl(request.url.query, keep_blank_values=True, errors="surrogateescape"):
+        if not is_clean(name) or not is_clean(value):
+            message = "Text is valid Unicode without NUL characters"
+            raise errors.Refused(422, errors.invalid(["query"], message, kind="text_invalid"))
+        if name in seen and name in _SINGLE:
+            raise errors.Refused(422, errors.invalid(["query", name], "Given more than once", kind="given_twice"))
+        seen.add(name)
+
+
+def _check_media_type(request: Request, policy: Policy) -> None:
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    if request.method in _SAFE or not has_body or "content-type" not in request.headers:
+        return
+    media_type, _, rest = request.headers["content-type"].partition(";")
+    charset = rest.lower().replace(" ", "").partition("charset=")[2].strip('"') or "utf-8"
+    if media_type.strip().lower() not in policy.media_types or (
+        media_type.strip().lower() == JSON and charset not in ("utf-8", "utf8")
+    ):
+        accepted = ", ".join(policy.media_types)
+        raise errors.Refused(415, f"This operation takes {accepted}")

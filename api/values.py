@@ -1,0 +1,126 @@
+"""The values of the contract as types: texts, names, moments, ids - checked the same way everywhere.
+
+Called by the schemas of the route files.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from mautolib.errors import NotFound
+
+INT_MAX = 2**31 - 1
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+_BIGINT_DIGITS = 19
+_BIGINT_MAX = 2**63 - 1
+
+
+class Model(BaseModel):
+    """A body: unknown keys are ignored and never stored; strings are strings, numbers are numbers."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class Answer(BaseModel):
+    """Something the service answers with."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+def _text(value: str) -> str:
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise PydanticCustomError("text_invalid", "Text is valid Unicode without NUL characters")
+    return value
+
+
+def _line(value: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in value):
+        raise PydanticCustomError("single_line", "This is a single line without control characters")
+    return _text(value)
+
+
+def _name(value: str) -> str:
+    value = _line(value.strip())
+    if not value:
+        raise PydanticCustomError("name_empty", "A name is not empty")
+    return value
+
+
+def _moment(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise PydanticCustomError("datetime_type", "A moment is RFC 3339 text with Z or an offset")
+    return value
+
+
+def _zoned(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise PydanticCustomError("timezone_required", "A moment needs Z or an offset, as in 2026-05-01T09:00:00Z")
+    try:
+        value = value.astimezone(UTC)
+    except OverflowError:
+        value = _LAST
+    if not _FIRST <= value < _LAST:
+        raise PydanticCustomError("datetime_range", "A moment lies in the years 1970 to 2199")
+    return value
+
+
+def text(maximum: int) -> Any:
+    """Text of at most `maximum` characters, line breaks allowed."""
+    return Annotated[str, StringConstraints(max_length=maximum), AfterValidator(_text)]
+
+
+def line(maximum: int) -> Any:
+    """One line of at most `maximum` characters."""
+    return Annotated[str, StringConstraints(max_length=maximum), AfterValidator(_line)]
+
+
+def name(maximum: int) -> Any:
+    """One line, trimmed and not empty."""
+    return Annotated[str, StringConstraints(max_length=maximum), AfterValidator(_name)]
+
+
+Int32 = Annotated[int, Field(ge=-INT_MAX - 1, le=INT_MAX)]
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    AfterValidator(_zoned),
+    Field(strict=False, examples=["2026-05-01T09:00:00Z"], description="RFC 3339 with `Z` or an offset."),
+]
+#: An id as the API shows it.
+Id = Annotated[
+    str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value), Field(examples=["42"])
+]
+OptionalId = Annotated[
+    str | None, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value), Field(examples=["42"])
+]
+#: A moment as the API shows it.
+Shown = Annotated[
+    datetime,
+    PlainSerializer(lambda value: value.astimezone(UTC).isoformat().replace("+00:00", "Z"), when_used="json"),
+    Field(examples=["2026-05-01T09:00:00Z"]),
+]
+
+
+def parse_id(given: str) -> int | None:
+    """The number behind an opaque id; None if no row can have it."""
+    if not given.isascii() or not given.isdecimal() or len(given) > _BIGINT_DIGITS or given != str(int(given)):
+        return None
+    number = int(given)
+    return number if 0 < number <= _BIGINT_MAX else None
+
+
+def path_id(given: str, missing: str) -> int:
+    """The number behind an id in a path.
+
+    Raises:
+        NotFound: with the resource's text, also for an id nothing can have.
+    """
+    number = parse_id(given)
+    if number is None:
+        raise NotFound(missing)
+    return number
