@@ -196,6 +196,25 @@ create table message_attempts (
 );
 comment on table message_attempts is 'Append-only: what became of each attempt to hand a message over; a doubt may be settled later.';
 
+-- May this message still go? The one rule for the claim, the last look before the hand-over, and skipping.
+create view message_refusals as
+select
+    messages.contact_id, messages.message_id, messages.kind, person.consent_status,
+    case
+        when messages.kind = 'internal' then null
+        when messages.contact_id = 0 then
+            case when blocked.reason in ('bounce', 'complaint', 'compliance') then 'suppressed' end
+        when person.contact_id is null then 'erased'
+        when messages.kind in ('campaign', 'workflow', 'automation') then person.refusal
+        when person.suppression_reason in ('bounce', 'complaint', 'compliance') then 'suppressed'
+        when octet_length(person.email) > 254 then 'invalid_address'
+    end as refusal
+from messages
+left join contact_mailability as person on person.contact_id = messages.contact_id
+left join suppressed_addresses as blocked
+    on messages.contact_id = 0 and blocked.email_key = messages.to_key;
+comment on view message_refusals is 'Each message, and why it may not be handed over as things stand (null: it may).';
+
 -- Opens, clicks and unsubscribe requests exactly as they came in; never changed.
 create sequence hit_ids as bigint;
 create table hits (

@@ -1,0 +1,121 @@
+"""Queueing: intentions become rows, once each.
+
+Promise: of one dedupe key there is one message ever; planning twice, in parallel or after a crash inserts nothing
+new. Always one statement, whatever the number. Callers: campaign planning, workflow steps, automation rules,
+transactional mail. It does not wake anybody: a trigger on the table does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import CTE, Column, Connection, Select, Text, case, cast, func, literal, select
+from sqlalchemy.dialects.postgresql import insert
+
+from mautolib.db import tables
+from mautolib.ledger.model import Kind, NewMessage, Status
+
+_MESSAGES, _KEYS = tables.messages, tables.message_keys
+_GIVEN: Final = (
+    "kind", "contact_id", "to_email", "to_key", "campaign_id", "workflow_id", "enrollment_id", "occurrence",
+    "variant_id", "content_id", "dedupe_key", "context", "reason", "due_at", "give_up_at",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queued:
+    """How many intentions were new: those waiting now, and those born skipped by reason."""
+
+    queued: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """All new rows."""
+        return self.queued + sum(self.skipped.values())
+
+
+def queue(tx: Connection, messages: Iterable[NewMessage]) -> int:
+    """Queue `messages` in one statement; returns how many were new."""
+    rows = [
+        {
+            "kind": message.kind, "contact_id": message.contact_id, "to_email": message.to_email,
+            "to_key": message.to_key, "campaign_id": message.campaign_id, "workflow_id": message.workflow_id,
+            "enrollment_id": message.enrollment_id, "occurrence": message.occurrence,
+            "variant_id": message.variant_id, "content_id": message.content_id, "dedupe_key": message.dedupe_key,
+            "context": None if message.context is None else dict(message.context), "reason": message.skip,
+            "due_at": message.due_at.isoformat(), "give_up_at": message.give_up_at.isoformat(),
+        }
+        for message in messages
+    ]  # fmt: skip
+    if not rows:
+        return 0
+    columns = [Column(name, _MESSAGES.c[name].type) for name in _GIVEN]
+    function = func.jsonb_to_recordset(cast(json.dumps(rows), tables.messages.c.context.type))
+    given = function.table_valued(*columns, name="given").render_derived(name="given", with_types=True)
+    return _store(tx, select(*(given.c[name] for name in _GIVEN))).total
+
+
+def queue_audience(
+    tx: Connection,
+    audience: Select[Any],
+    *,
+    campaign_id: int,
+    occurrence: int,
+    due_at: datetime,
+    give_up_at: datetime,
+) -> Queued:
+    """Queue one message of a campaign run for everybody in `audience`, in one statement.
+
+    Args:
+        audience: a query with the columns contact_id, content_id, variant_id and reason (why somebody is not
+            written to, or null).
+    """
+    people = audience.subquery("audience")
+    prefix = f"campaign:{campaign_id}:occ:{occurrence}:contact:"
+    values: dict[str, Any] = {
+        "kind": literal(Kind.CAMPAIGN.value),
+        "contact_id": people.c.contact_id,
+        "campaign_id": literal(campaign_id, _MESSAGES.c.campaign_id.type),
+        "occurrence": literal(occurrence),
+        "variant_id": people.c.variant_id,
+        "content_id": people.c.content_id,
+        "dedupe_key": literal(prefix) + cast(people.c.contact_id, Text),
+        "reason": people.c.reason,
+        "due_at": literal(due_at, _MESSAGES.c.due_at.type),
+        "give_up_at": literal(give_up_at, _MESSAGES.c.give_up_at.type),
+    }
+    return _store(tx, select(*(value.label(name) for name, value in values.items())).order_by(people.c.contact_id))
+
+
+def _store(tx: Connection, wanted_rows: Select[Any]) -> Queued:
+    """Register the keys, insert a message for each new one, and count."""
+    rows = wanted_rows.subquery("rows")
+    wanted: CTE = select(
+        *rows.c, func.nextval("message_ids").label("message_id"), rows.c.due_at.label("next_try_at")
+    ).cte("wanted")
+    key_columns = ["dedupe_key", "contact_id", "message_id"]
+    fresh = (
+        insert(_KEYS)
+        .from_select(key_columns, select(*(wanted.c[name] for name in key_columns)))
+        .on_conflict_do_nothing()
+        .returning(_KEYS.c.message_id)
+        .cte("fresh")
+    )
+    status = case((wanted.c.reason.is_(None), Status.QUEUED.value), else_=Status.SKIPPED.value)
+    new = select(*wanted.c, status).join(fresh, fresh.c.message_id == wanted.c.message_id)
+    stored = (
+        insert(_MESSAGES)
+        .from_select([*(column.name for column in wanted.c), "status"], new)
+        .returning(_MESSAGES.c.reason)
+        .cte("stored")
+    )
+    counts = {
+        row.reason: row.message_count
+        for row in tx.execute(select(stored.c.reason, func.count().label("message_count")).group_by(stored.c.reason))
+    }
+    return Queued(queued=counts.pop(None, 0), skipped=counts)

@@ -1,0 +1,303 @@
+-- The send ledger: claiming, recording and settling messages. Leases are compared by the
+-- database's clock only.
+
+-- name: new_attempt
+-- A number for one attempt, known to the sender before anything is claimed under it.
+select nextval('attempt_ids');
+
+-- name: claim
+-- Takes due messages under one attempt: those that may go are leased, the others become skipped.
+with open_campaigns as materialized (
+    select campaign_id from campaigns where status = 'sending' for share
+),
+sources as materialized (
+    select cast(0 as bigint) as campaign_key
+    union all
+    select campaign_id from open_campaigns
+),
+picked as materialized (
+    select due.contact_id, due.message_id, due.is_late
+    from sources
+    cross join lateral (
+        select
+            messages.contact_id, messages.message_id,
+            messages.give_up_at <= cast(:now as timestamptz) as is_late
+        from messages
+        where messages.status = 'queued'
+            and coalesce(messages.campaign_id, 0) = sources.campaign_key
+            and messages.next_try_at <= cast(:now as timestamptz)
+            and messages.contact_id % cast(:shards as int) = cast(:shard as int)
+        order by messages.next_try_at, messages.message_id
+        limit cast(:size as int)
+        for update skip locked
+    ) as due
+    limit cast(:size as int)
+),
+decided as materialized (
+    select
+        picked.contact_id, picked.message_id,
+        case
+            when picked.is_late then 'expired'
+            when refusals.refusal is not null then refusals.refusal
+            when cast(:require_consent as boolean) and refusals.consent_status <> 'granted'
+                and refusals.kind in ('campaign', 'workflow', 'automation') then 'no_consent'
+        end as reason
+    from picked
+    inner join message_refusals as refusals
+        on refusals.contact_id = picked.contact_id and refusals.message_id = picked.message_id
+),
+taken as (
+    update messages
+    set status = case when decided.reason is null then 'sending' else 'skipped' end,
+        reason = decided.reason,
+        attempt_id = cast(:attempt_id as bigint),
+        attempt_no = messages.attempt_no + case when decided.reason is null then 1 else 0 end,
+        lease_until = case
+            when decided.reason is null
+                then clock_timestamp() + make_interval(secs => cast(:lease_seconds as float8))
+        end,
+        rfc_message_id = coalesce(
+            messages.rfc_message_id,
+            encode(substr(sha256(cast(:outer_key as bytea) || sha256(
+                cast(:inner_key as bytea) || convert_to(messages.dedupe_key, 'utf8')
+            )), 1, 16), 'hex') || '@' || cast(:domain as text)
+        )
+    from decided
+    where messages.contact_id = decided.contact_id and messages.message_id = decided.message_id
+    returning messages.status, messages.reason
+)
+select taken.status, taken.reason, count(*) as message_count
+from taken
+group by taken.status, taken.reason;
+
+-- name: claimed
+-- What an attempt holds, with the contact as it is now.
+select
+    messages.message_id, messages.contact_id, messages.attempt_id, messages.attempt_no,
+    messages.kind, messages.campaign_id, messages.workflow_id, messages.content_id, messages.rfc_message_id,
+    messages.context, coalesce(messages.to_email, contacts.email) as to_email,
+    contacts.email, contacts.first_name, contacts.last_name, contacts.phone, contacts.country,
+    contacts.language, contacts.timezone, contacts.currency, contacts.custom_fields,
+    contacts.source, contacts.created_at
+from messages
+left join contacts on contacts.contact_id = messages.contact_id
+where messages.attempt_id = cast(:attempt_id as bigint) and messages.status = 'sending'
+order by messages.message_id;
+
+-- name: refused
+-- Which of an attempt's messages may not go any more: asked again just before the hand-over.
+select
+    messages.message_id,
+    coalesce(refusals.refusal, 'no_consent') as reason
+from messages
+inner join message_refusals as refusals
+    on refusals.contact_id = messages.contact_id and refusals.message_id = messages.message_id
+where messages.attempt_id = cast(:attempt_id as bigint)
+    and messages.status = 'sending'
+    and (
+        refusals.refusal is not null
+        or (
+            cast(:require_consent as boolean) and refusals.consent_status <> 'granted'
+            and refusals.kind in ('campaign', 'workflow', 'automation')
+        )
+    );
+
+-- name: record
+-- Writes outcomes, each only if its attempt still holds the message, and logs the attempts.
+with outcomes as materialized (
+    select *
+    from jsonb_to_recordset(cast(:outcomes as jsonb)) as given (
+        contact_id bigint, message_id bigint, attempt_id bigint, verdict text, stage text,
+        code int, reply text, provider_id text, reason text, retry_seconds float8
+    )
+),
+recorded as (
+    update messages
+    set status = case outcomes.verdict
+            when 'deferred' then 'queued'
+            when 'released' then 'queued'
+            else outcomes.verdict
+        end,
+        reason = outcomes.reason,
+        lease_until = null,
+        attempt_no = messages.attempt_no
+            - case
+                when messages.status = 'sending' and outcomes.verdict in ('released', 'skipped')
+                    then 1
+                else 0
+            end,
+        next_try_at = case outcomes.verdict
+            when 'released' then cast(:now as timestamptz)
+                + make_interval(secs => coalesce(outcomes.retry_seconds, 0))
+            when 'deferred' then cast(:now as timestamptz) + make_interval(secs => coalesce(
+                outcomes.retry_seconds,
+                least(14400, (300 + 600 * random()) * power(2::float8, messages.attempt_no - 1))
+            ))
+            else messages.next_try_at
+        end,
+        last_stage = outcomes.stage,
+        last_code = outcomes.code,
+        last_error = case when outcomes.verdict = 'sent' then null else outcomes.reply end,
+        provider_id = coalesce(nullif(outcomes.provider_id, ''), messages.provider_id),
+        sent_at = case when outcomes.verdict = 'sent' then cast(:now as timestamptz) end,
+        bounced_at = case when outcomes.verdict = 'bounced' then cast(:now as timestamptz) end
+    from outcomes
+    where messages.contact_id = outcomes.contact_id
+        and messages.message_id = outcomes.message_id
+        and messages.attempt_id = outcomes.attempt_id
+        and messages.status in ('sending', 'unknown')
+    returning
+        messages.contact_id, messages.message_id, messages.campaign_id, messages.workflow_id,
+        messages.kind, messages.attempt_no, messages.attempt_id, messages.to_email,
+        outcomes.verdict, outcomes.stage, outcomes.code, outcomes.reply
+),
+logged as (
+    insert into message_attempts (
+        contact_id, message_id, attempt_no, attempt_id, claimed_at, outcome, stage, code, reply
+    )
+    select
+        contact_id, message_id, attempt_no, attempt_id, cast(:claimed_at as timestamptz), verdict,
+        stage, code, reply
+    from recorded
+    where verdict not in ('released', 'skipped')
+    on conflict do nothing
+)
+select
+    recorded.contact_id, recorded.message_id, recorded.campaign_id, recorded.workflow_id,
+    recorded.kind, recorded.verdict, recorded.code, recorded.reply,
+    coalesce(recorded.to_email, contacts.email) as to_email
+from recorded
+left join contacts on contacts.contact_id = recorded.contact_id
+order by recorded.message_id;
+
+-- name: expire_leases
+-- Leases that ran out become doubts, in one statement: nothing is read first and written later.
+with expired as (
+    update messages
+    set status = 'unknown', lease_until = null, last_error = 'the sender did not come back'
+    where status = 'sending' and lease_until < clock_timestamp()
+    returning contact_id, message_id, attempt_no, attempt_id
+),
+logged as (
+    insert into message_attempts (
+        contact_id, message_id, attempt_no, attempt_id, claimed_at, outcome, reply
+    )
+    select
+        contact_id, message_id, attempt_no, attempt_id,
+        clock_timestamp() - make_interval(secs => cast(:lease_seconds as float8)), 'unknown',
+        'the sender did not come back'
+    from expired
+    on conflict do nothing
+)
+select count(*) from expired;
+
+-- name: open_attempts
+-- Which of some attempts still hold a message or left one in doubt.
+select distinct attempt_id
+from messages
+where attempt_id = any(cast(:attempt_ids as bigint[])) and status in ('sending', 'unknown');
+
+-- name: release_unbegun
+-- Gives back what dead attempts held and had surely not begun to hand over, by their own journal.
+with begun as materialized (
+    select attempt_id, message_id
+    from unnest(cast(:begun_attempts as bigint[]), cast(:begun_messages as bigint[]))
+        as given (attempt_id, message_id)
+)
+update messages
+set status = 'queued', lease_until = null, last_error = null,
+    next_try_at = cast(:now as timestamptz),
+    attempt_no = attempt_no - case when status = 'sending' then 1 else 0 end
+where attempt_id = any(cast(:attempt_ids as bigint[]))
+    and status in ('sending', 'unknown')
+    and not exists (
+        select from begun
+        where begun.attempt_id = messages.attempt_id and begun.message_id = messages.message_id
+    );
+
+-- name: settle_from_log
+-- Doubts that a complete log of the receiving side decides: accepted, or absent and quiet.
+with doubts as materialized (
+    select
+        messages.contact_id, messages.message_id, messages.attempt_id,
+        messages.rfc_message_id = any(cast(:accepted as text[])) as is_accepted
+    from messages
+    where messages.status = 'unknown'
+        and (
+            messages.rfc_message_id = any(cast(:accepted as text[]))
+            or exists (
+                select from message_attempts
+                where message_attempts.contact_id = messages.contact_id
+                    and message_attempts.message_id = messages.message_id
+                    and message_attempts.attempt_id = messages.attempt_id
+                    and message_attempts.outcome = 'unknown'
+                    and message_attempts.recorded_at <= cast(:complete_until as timestamptz)
+                        - make_interval(secs => cast(:quiet_seconds as float8))
+            )
+        )
+    for update skip locked
+)
+select contact_id, message_id, attempt_id, is_accepted from doubts;
+
+-- name: proven_by_hits
+-- Doubts whose own signed links were used: somebody has the message.
+select messages.contact_id, messages.message_id, messages.attempt_id
+from messages
+where messages.status = 'unknown'
+    and exists (
+        select from hits
+        left join hit_verdicts as bad
+            on bad.hit_id = hits.hit_id and bad.verdict = 'invalid'
+        where hits.message_id = messages.message_id
+            and hits.contact_id = messages.contact_id
+            and bad.hit_id is null
+    )
+for update skip locked;
+
+-- name: overdue_doubts
+-- Doubts about messages that are better sent twice than never, once the quiet period is over.
+select messages.contact_id, messages.message_id, messages.attempt_id
+from messages
+where messages.status = 'unknown'
+    and messages.kind in ('transactional', 'confirmation', 'test', 'internal')
+    and exists (
+        select from message_attempts
+        where message_attempts.contact_id = messages.contact_id
+            and message_attempts.message_id = messages.message_id
+            and message_attempts.attempt_id = messages.attempt_id
+            and message_attempts.outcome = 'unknown'
+            and message_attempts.recorded_at <= clock_timestamp()
+                - make_interval(secs => cast(:quiet_seconds as float8))
+    )
+for update skip locked;
+
+-- name: skip_queued
+-- Gives up the waiting messages of contacts, as far as the reason forbids their kind.
+update messages
+set status = 'skipped', reason = cast(:reason as text)
+from message_refusals as refusals
+where messages.contact_id = any(cast(:contact_ids as bigint[]))
+    and messages.contact_id > 0
+    and messages.status = 'queued'
+    and refusals.contact_id = messages.contact_id
+    and refusals.message_id = messages.message_id
+    and (
+        cast(:reason as text) not in ('unsubscribed', 'no_consent', 'suppressed')
+        or messages.kind in ('campaign', 'workflow', 'automation')
+        or refusals.refusal is not null
+    );
+
+-- name: skip_campaign
+-- Gives up what a campaign has not begun to hand over.
+update messages
+set status = 'skipped', reason = cast(:reason as text)
+where campaign_id = cast(:campaign_id as bigint) and status = 'queued';
+
+-- name: open_counts
+-- How many messages of a campaign are still waiting, in flight or in doubt.
+select
+    count(*) filter (where status = 'queued') as queued,
+    count(*) filter (where status = 'sending') as sending,
+    count(*) filter (where status = 'unknown') as unknown
+from messages
+where campaign_id = cast(:campaign_id as bigint) and status in ('queued', 'sending', 'unknown');
