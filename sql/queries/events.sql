@@ -126,3 +126,71 @@ select (select count(*) from given) as given_count, (select count(*) from stored
 -- Empties the staging rows of a batch.
 delete from staging.event_rows
 where batch_id = cast(:batch_id as bigint);
+
+-- name: record_hits
+-- Stores a batch of hits with verdicts, and an event for each human hit of a known contact.
+with given as materialized (
+    select
+        nextval('hit_ids') as hit_id, nextval('event_ids') as event_id, incoming.*,
+        known.contact_id is not null as is_known,
+        -- Somebody erased: the hit stays, nothing personal does.
+        incoming.contact_id > 0 and known.contact_id is null as is_gone
+    from unnest(
+        cast(:occurred_at as timestamptz[]), cast(:kind as text[]), cast(:verdict as text[]),
+        cast(:contact_id as bigint[]), cast(:campaign_id as bigint[]),
+        cast(:message_id as bigint[]), cast(:link_position as int[]), cast(:url as text[]),
+        cast(:user_agent as text[]), cast(:network as text[]), cast(:is_head as boolean[]),
+        cast(:purpose as text[])
+    ) with ordinality as incoming (
+        occurred_at, kind, verdict, contact_id, campaign_id, message_id, link_position, url,
+        user_agent, network, is_head, purpose, ordinal)
+    left join existing_contacts(cast(:contact_id as bigint[])) as known
+        on known.contact_id = incoming.contact_id
+),
+
+kept as (
+    insert into hits (
+        hit_id, occurred_at, kind, contact_id, campaign_id, message_id, link_position, url,
+        user_agent, network, is_head, purpose, batch_key)
+    select
+        hit_id, occurred_at, kind, case when is_gone then 0 else contact_id end, campaign_id,
+        message_id, link_position, url, case when is_gone then '' else user_agent end,
+        case when is_gone then '' else network end, is_head, purpose,
+        case when ordinal = 1 then cast(:batch_key as text) end
+    from given
+),
+
+judged as (
+    insert into hit_verdicts (hit_id, rule_version, verdict, decided_at)
+    select hit_id, cast(:rule_version as int), verdict, occurred_at
+    from given
+),
+
+effective as (
+    select *
+    from given
+    where verdict = 'human' and is_known and kind in ('open', 'click')
+),
+
+-- The hit is the key of its event: both are written or neither, so event_keys is not needed.
+stored as (
+    insert into events (
+        event_id, contact_id, occurred_at, event_type, source, external_id, properties,
+        campaign_id, message_id)
+    select
+        event_id, contact_id, occurred_at,
+        case kind when 'open' then 'email_opened' else 'email_clicked' end, 'mauto',
+        'hit:' || hit_id,
+        case kind when 'open' then '{}' else jsonb_build_object('url', url) end,
+        campaign_id, message_id
+    from effective
+),
+
+waiting as (
+    insert into event_pending (event_id, bucket, contact_id, occurred_at)
+    select event_id, contact_id % 64, contact_id, occurred_at
+    from effective
+)
+
+select count(*) as hit_count
+from given;
