@@ -45,16 +45,17 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> ASGIApp:
             settings.url_for("api"), application_name="mauto-api", pool_size=POOL_SIZE, max_overflow=OVERFLOW,
             statement_timeout_ms=STATEMENT_TIMEOUT_MS,
         )  # fmt: skip
-    app = _framework(Service(settings=settings, engine=engine))
+    app = make_framework(settings, engine)
     return Conventions(app, operations=lambda: Operations(app.routes), cors_origins=settings.cors_origins)
 
 
-def _framework(service: Service) -> FastAPI:
+def make_framework(settings: Settings, engine: Engine) -> FastAPI:
+    """The FastAPI application inside: routes, error handlers, documentation."""
     app = FastAPI(
         title=documentation.TITLE, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False,
         strict_content_type=False, lifespan=_lifespan, generate_unique_id_function=_operation_id,
     )  # fmt: skip
-    app.state.service = service
+    app.state.service = Service(settings=settings, engine=engine)
     app.include_router(operations.router)
     for module in (auth,):
         app.include_router(module.router, prefix=documentation.PREFIX)
