@@ -1,0 +1,14 @@
+"""Contacts: people, their consent and suppression, imports.
+
+`contacts.create/get/update/delete/search/count` are the verbs on one person; `contacts.consent` is the only writer of
+consent and suppression; `contacts.imports` takes files in. One contact per address key, whatever door it came
+through. Who may be mailed is a view of the database, not a decision made here.
+"""
+
+from mautolib.contacts.address import address_key
+from mautolib.contacts.listing import count, search
+from mautolib.contacts.model import Contact, ContactFilter, NewContact
+from mautolib.contacts.store import create, delete, find_by_email, get, update
+
+__all__ = ["Contact", "ContactFilter", "NewContact", "address_key", "count", "create", "delete", "find_by_email", "get",
+           "search", "update"]  # fmt: skip

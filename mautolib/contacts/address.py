@@ -1,0 +1,134 @@
+"""Addresses: what is one, what decides that two are the same, and what a person meant to type.
+
+`address_key` (NFKC, lower case, domain in punycode) is the identity of a contact and of a suppression.
+`parse` is strict: dot-atom local part, a host name with a dot, no quotes, comments or literals, no control
+characters, so nothing that passes can smuggle a second recipient or header. Pure functions; no DNS, no database.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+
+import idna
+
+from mautolib.errors import InvalidInput
+
+__all__ = ["Address", "MAX_CHARACTERS", "MAX_MAILABLE_OCTETS", "address_key", "domain_name", "is_address", "parse",
+           "unwrap"]  # fmt: skip
+
+MAX_CHARACTERS = 320
+#: RFC 5321 4.5.3.1.3 leaves 254 octets for what stands between the angle brackets.
+MAX_MAILABLE_OCTETS = 254
+_MAX_LOCAL = 64
+_MAX_DOMAIN = 253
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]"
+_PLAIN_LOCAL = re.compile(rf"{_ATOM}+(?:\.{_ATOM}+)*")
+_PLAIN_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?")
+_SPECIALS = frozenset(" \"(),:;<>@[\\]")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_ANGLE = re.compile(r"[^<>]*<([^<>]*)>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """An acceptable address: as stored (`email`), as compared (`key`), and its two halves as compared."""
+
+    email: str
+    key: str
+    local: str
+    domain: str
+
+
+def parse(text: str) -> Address:
+    """Read an address as it was typed, surrounding white space removed.
+
+    Raises:
+        InvalidInput: not an address, or longer than 320 characters.
+    """
+    email = text.strip()
+    if len(email) > MAX_CHARACTERS:
+        raise InvalidInput(f"An e-mail address has at most {MAX_CHARACTERS} characters")
+    local, at, typed_domain = email.rpartition("@")
+    domain = domain_name(typed_domain) if at else None
+    if domain is None or not _is_local(local):
+        raise InvalidInput("Invalid email")
+    shown = _shown_domain(typed_domain)
+    local_key = unicodedata.normalize("NFKC", local).lower()
+    return Address(email=f"{local}@{shown}", key=f"{local_key}@{domain}", local=local_key, domain=domain)
+
+
+def is_address(text: str) -> bool:
+    """Whether `parse` accepts `text`."""
+    try:
+        parse(text)
+    except InvalidInput:
+        return False
+    return True
+
+
+def address_key(email: str) -> str:
+    """The key that decides uniqueness, look-up and suppression; any text has one, valid address or not."""
+    # What PostgreSQL cannot hold (and no stored key has) is replaced, so that any text can be looked up.
+    storable = _UNSTORABLE.sub("\ufffd", email.strip())
+    text = unicodedata.normalize("NFKC", storable).lower()
+    local, at, domain = text.rpartition("@")
+    if not at:
+        return text
+    return f"{local}@{domain_name(domain) or domain}"
+
+
+@lru_cache(maxsize=65536)
+def domain_name(domain: str) -> str | None:
+    """The host name of `domain` in lower case and punycode, None when it is not a name mail can go to.
+
+    A name has a dot, labels of 1 to 63 letters, digits and inner hyphens, at most 253 octets and a last label
+    that is not a number (an IP address is not a name).
+    """
+    text = unicodedata.normalize("NFKC", domain).lower()
+    if not text.isascii():
+        try:
+            text = idna.encode(text, uts46=True).decode("ascii")
+        except (idna.IDNAError, UnicodeError):
+            return None
+    if len(text) > _MAX_DOMAIN or not _PLAIN_DOMAIN.fullmatch(text) or text.rpartition(".")[2].isdigit():
+        return None
+    return text
+
+
+@lru_cache(maxsize=65536)
+def _shown_domain(domain: str) -> str:
+    """As typed in lower case; full-width and other compatibility forms become what they mean."""
+    return unicodedata.normalize("NFKC", domain).lower()
+
+
+def _is_local(local: str) -> bool:
+    if len(local) > _MAX_LOCAL:
+        return False
+    if _PLAIN_LOCAL.fullmatch(local):
+        return True
+    # Internationalised local parts (RFC 6531) are kept, but nothing that normalises to a special character.
+    if local.isascii() or len(local.encode("utf-8", "replace")) > _MAX_LOCAL:
+        return False
+    text = unicodedata.normalize("NFKC", local)
+    if text.startswith(".") or text.endswith(".") or ".." in text:
+        return False
+    return not any(c in _SPECIALS or (ord(c) > 127 and unicodedata.category(c)[0] in "CZ") or c < " " or c == "\x7f"
+                   for c in local + text)  # fmt: skip
+
+
+def unwrap(text: str) -> str:
+    """What stands inside `mailto:...` or `Name <...>`, for addresses copied from a mail program; else `text`."""
+    text = text.strip()
+    if text[:7].lower() == "mailto:":
+        text = text[7:].partition("?")[0].strip()
+    if text.endswith(">"):
+        inside = _ANGLE.fullmatch(text)
+        if inside:
+            text = inside[1].strip()
+            if text[:7].lower() == "mailto:":
+                text = text[7:].strip()
+    return text

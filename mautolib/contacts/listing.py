@@ -1,0 +1,125 @@
+"""Lists of contacts: filters, newest first, counted exactly or up to a bound.
+
+Every value is a bind and `%` and `_` in a text are literal. Paging is by position (`skip`) or after a known row
+(`after`), which neither repeats nor skips rows. Called by the API and exports; changes nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, text, tuple_
+
+from mautolib.contacts.address import address_key
+from mautolib.contacts.consent import entry_of
+from mautolib.contacts.model import Consent, ConsentStatus, Contact, ContactFilter, Suppression, SuppressionReason
+from mautolib.contacts.store import complete
+from mautolib.db import tables
+
+__all__ = ["consents", "count", "find_suppression", "search", "suppression_counts", "suppressions"]
+
+_C = tables.contacts.c
+_S = tables.suppressions.c
+
+
+def search(
+    tx: Connection,
+    filters: ContactFilter | None = None,
+    *,
+    skip: int = 0,
+    limit: int = 50,
+    after: tuple[datetime, int] | None = None,
+) -> list[Contact]:
+    """Contacts that match, newest first.
+
+    Args:
+        after: (created_at, contact_id) of the last row of the page before.
+    """
+    query = select(tables.contacts).where(*_conditions(filters or ContactFilter()))
+    if after is not None:
+        query = query.where(tuple_(_C.created_at, _C.contact_id) < after)
+    rows = tx.execute(query.order_by(_C.created_at.desc(), _C.contact_id.desc()).offset(skip).limit(limit)).all()
+    return complete(tx, rows)
+
+
+def count(tx: Connection, filters: ContactFilter | None = None, *, at_most: int | None = None) -> int:
+    """How many contacts match; with `at_most` counting stops there."""
+    query = select(_C.contact_id).where(*_conditions(filters or ContactFilter()))
+    if at_most is not None:
+        query = query.limit(at_most)
+    return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
+
+
+def consents(tx: Connection, contact_id: int, *, skip: int = 0, limit: int = 50) -> list[Consent]:
+    """The consent history of a contact, newest first; empty for an unknown one."""
+    c = tables.consents.c
+    query = select(tables.consents).where(c.contact_id == contact_id).order_by(c.consent_id.desc())
+    return [
+        Consent(**{**row, "status": ConsentStatus(row["status"]), "ip": str(row["ip"]) if row["ip"] else None})
+        for row in tx.execute(query.offset(skip).limit(limit)).mappings()
+    ]
+
+
+def find_suppression(tx: Connection, email: str) -> Suppression | None:
+    """The entry of an address (any text may be asked for), None when it is not suppressed."""
+    row = tx.execute(select(tables.suppressions).where(_S.email_key == address_key(email))).one_or_none()
+    return entry_of(row) if row else None
+
+
+def suppressions(
+    tx: Connection, *, reason: SuppressionReason | None = None, skip: int = 0, limit: int = 100
+) -> list[Suppression]:
+    """Suppressed addresses, newest first."""
+    query = select(tables.suppressions).order_by(_S.created_at.desc(), _S.suppression_id.desc())
+    if reason is not None:
+        query = query.where(_S.reason == str(reason))
+    return [entry_of(row) for row in tx.execute(query.offset(skip).limit(limit))]
+
+
+def suppression_counts(tx: Connection) -> dict[SuppressionReason, int]:
+    """How many addresses are suppressed for each reason that occurs."""
+    rows = tx.execute(select(_S.reason, func.count()).group_by(_S.reason)).all()
+    return {SuppressionReason(reason): number for reason, number in rows}
+
+
+def _conditions(wanted: ContactFilter) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if wanted.subscribed is not None:
+        found.append(_C.subscribed.is_(wanted.subscribed))
+    if wanted.email is not None:
+        found.append(_C.email_key == address_key(wanted.email))
+    if wanted.q:
+        part = _without_nul(wanted.q)
+        found.append(or_(*(column.icontains(part, autoescape=True) for column in
+                           (_C.email, _C.first_name, _C.last_name))))  # fmt: skip
+    if wanted.tag is not None:
+        tagged, tags = tables.contact_tags.c, tables.tags.c
+        found.append(exists().where(
+            tagged.contact_id == _C.contact_id, tagged.tag_id == tags.tag_id, tags.name == _without_nul(wanted.tag)
+        ))  # fmt: skip
+    if wanted.segment_id is not None:
+        found.append(_in_segment(wanted.segment_id))
+    if wanted.lifecycle_stage is not None:
+        stage = tables.contact_stages.c
+        found.append(exists().where(stage.contact_id == _C.contact_id, stage.lifecycle_stage == wanted.lifecycle_stage))
+    if wanted.updated_since is not None:
+        found.append(func.coalesce(_C.updated_at, _C.created_at) >= wanted.updated_since)
+    return found
+
+
+def _in_segment(segment_id: int) -> ColumnElement[bool]:
+    member, by_hand = tables.segment_memberships.c, tables.segment_static_members.c
+    evaluated = exists().where(
+        member.segment_id == segment_id, member.contact_id == _C.contact_id, member.valid_to == text("'infinity'")
+    )
+    of_hand = and_(by_hand.segment_id == segment_id, by_hand.contact_id == _C.contact_id)
+    return and_(
+        or_(evaluated, exists().where(of_hand, by_hand.is_excluded.is_(False))),
+        ~exists().where(of_hand, by_hand.is_excluded.is_(True)),
+    )
+
+
+def _without_nul(text: str) -> str:
+    """No stored text has a NUL; PostgreSQL would refuse to compare with one."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+

@@ -1,0 +1,134 @@
+-- Contacts, suppression, tags: what is done to a set at once.
+
+-- name: suppress
+-- Suppresses addresses; a stronger reason replaces a weaker one. One row per address, in the order of keys.
+with ranks (reason, strength) as (
+    values ('manual', 1), ('bounce', 2), ('unsubscribe', 3), ('complaint', 4), ('compliance', 5)
+),
+
+given as materialized (
+    select distinct on (email_key) email, email_key
+    from unnest(cast(:email as text[]), cast(:email_key as text[]))
+        with ordinality as incoming (email, email_key, ordinal)
+    order by email_key, ordinal
+),
+
+before as materialized (
+    select suppressions.email_key, suppressions.reason
+    from suppressions
+    inner join given on given.email_key = suppressions.email_key
+),
+
+-- Ordered, so that two writers of the same addresses wait for each other instead of deadlocking. A weaker
+-- reason updates nothing but its own row to itself, so that every address comes back.
+written as (
+    insert into suppressions (email, email_key, reason, source, notes, created_at)
+    select email, email_key, cast(:reason as text), cast(:source as text), cast(:notes as text),
+        cast(:now as timestamptz)
+    from given
+    order by email_key
+    on conflict (email_key) do update
+    set
+        (reason, source, notes, created_at) = (
+            select
+                case when stronger.is_so then excluded.reason else suppressions.reason end,
+                case when stronger.is_so then excluded.source else suppressions.source end,
+                case when stronger.is_so then excluded.notes else suppressions.notes end,
+                case when stronger.is_so then excluded.created_at else suppressions.created_at end
+            from (
+                select
+                    (select strength from ranks where reason = excluded.reason)
+                    > (select strength from ranks where reason = suppressions.reason) as is_so
+            ) as stronger
+        )
+    returning *
+)
+
+select
+    written.*, before.email_key is null as is_new,
+    before.reason is distinct from written.reason as is_changed
+from written
+left join before on before.email_key = written.email_key
+order by written.email_key;
+
+-- name: attach_tags
+-- Adds tags to contacts; unknown tags and known pairs are passed over. Returns the new pairs.
+insert into contact_tags (contact_id, tag_id, added_at)
+select contacts.contact_id, tags.tag_id, cast(:now as timestamptz)
+from contacts
+cross join tags
+where contacts.contact_id = any(cast(:contact_ids as bigint[]))
+    and tags.tag_id = any(cast(:tag_ids as bigint[]))
+order by contacts.contact_id, tags.tag_id
+on conflict (contact_id, tag_id) do nothing
+returning contact_id, tag_id, (select name from tags where tags.tag_id = contact_tags.tag_id);
+
+-- name: delete_contact
+-- Removes a person with all that describes them now; events, messages and consents stay under the bare id.
+with gone as (
+    delete from contacts where contact_id = cast(:contact_id as bigint) returning contact_id
+),
+
+histories as (
+    delete from contact_history where contact_id in (select contact_id from gone)
+),
+
+memberships as (
+    delete from segment_memberships where contact_id in (select contact_id from gone)
+),
+
+scores as (
+    delete from contact_scores where contact_id in (select contact_id from gone)
+),
+
+stages as (
+    delete from contact_stages where contact_id in (select contact_id from gone)
+),
+
+entered as (
+    delete from enrollments where contact_id in (select contact_id from gone)
+)
+
+select contact_id from gone;
+
+-- name: details
+-- For contacts on one page of a list: stage, suppression, tags by name and segments by name.
+select
+    contacts.contact_id, contact_stages.lifecycle_stage,
+    suppressions.suppression_id is not null as is_suppressed,
+    coalesce(labels.tags, '[]') as tags, coalesce(groups.segments, '[]') as segments
+from contacts
+left join contact_stages on contact_stages.contact_id = contacts.contact_id
+left join suppressions on suppressions.email_key = contacts.email_key
+left join lateral (
+    select jsonb_agg(
+        jsonb_build_array(tags.tag_id, tags.name, tags.color) order by lower(tags.name)) as tags
+    from contact_tags
+    inner join tags on tags.tag_id = contact_tags.tag_id
+    where contact_tags.contact_id = contacts.contact_id
+) as labels on true
+left join lateral (
+    select jsonb_agg(
+        jsonb_build_array(segments.segment_id, segments.name) order by lower(segments.name)) as segments
+    from segments
+    inner join (
+        select segment_id from segment_memberships
+        where contact_id = contacts.contact_id and valid_to = 'infinity'
+        union
+        select segment_id from segment_static_members
+        where contact_id = contacts.contact_id and not is_excluded
+    ) as joined on joined.segment_id = segments.segment_id
+    where not exists (
+        select from segment_static_members as kept_out
+        where kept_out.segment_id = segments.segment_id
+            and kept_out.contact_id = contacts.contact_id and kept_out.is_excluded)
+) as groups on true
+where contacts.contact_id = any(cast(:contact_ids as bigint[]));
+
+-- name: detach_tag
+-- Takes a tag off a contact; returns its name, no row when it was not there.
+delete from contact_tags
+using tags
+where contact_tags.contact_id = cast(:contact_id as bigint)
+    and contact_tags.tag_id = cast(:tag_id as bigint) and tags.tag_id = contact_tags.tag_id
+returning tags.name;
