@@ -171,16 +171,16 @@ parts as (
         people.contact_id, people.email_key, people.subscribed, people.created_at,
         engaged.last_activity_at,
         floor(greatest(coalesce(engaged.points, 0), 0) * 1e9 + 0.5) / 1e9 as engagement_score,
-        (case when btrim(people.email_key) <> '' then 4 else 0 end
-            + case when btrim(people.first_name) <> '' then 4 else 0 end
-            + case when btrim(people.last_name) <> '' then 3 else 0 end
-            + case when btrim(people.phone) <> '' then 3 else 0 end
-            + case when btrim(people.country) <> '' then 3 else 0 end
+        (case when btrim(people.email_key, e' \t\r\n') <> '' then 4 else 0 end
+            + case when btrim(people.first_name, e' \t\r\n') <> '' then 4 else 0 end
+            + case when btrim(people.last_name, e' \t\r\n') <> '' then 3 else 0 end
+            + case when btrim(people.phone, e' \t\r\n') <> '' then 3 else 0 end
+            + case when btrim(people.country, e' \t\r\n') <> '' then 3 else 0 end
             + case when people.custom_fields <> '{}' and (
                 select count(*)
                 from jsonb_each(people.custom_fields) as field
                 where field.value not in ('null', '[]', '{}')
-                    and btrim(field.value #>> '{}') <> ''
+                    and btrim(field.value #>> '{}', e' \t\r\n') <> ''
             ) >= 2 then 3 else 0 end)::float8 as profile_score,
         date_part('epoch', cast(:as_of as timestamptz) - engaged.last_activity_at) / 86400
             as idle_days

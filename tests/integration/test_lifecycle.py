@@ -1,0 +1,220 @@
+"""Lifecycle stages: the ladder, facts that override it, dormancy, churn, and who may move whom."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, insert, select, text, update
+
+from mautolib.db import tables
+from mautolib.scoring import NewRule, Stage, recalculate_contact, recalculate_within
+from mautolib.scoring.rules import create_rule
+from tests.builders import NOW, ago, make_contact, make_event, make_order, make_suppression
+
+DAY = timedelta(days=1)
+
+
+def award(tx: Connection, contact_id: int, points: float, occurred_at: datetime) -> None:
+    row = {"contact_id": contact_id, "event_type": "manual", "points": points, "occurred_at": occurred_at,
+           "created_at": occurred_at}  # fmt: skip
+    tx.execute(insert(tables.score_awards).values(row))
+
+
+def hold(tx: Connection, contact_id: int, stage: str, since: datetime) -> None:
+    """Put a contact into a stage, as an earlier evaluation would have."""
+    values = {"contact_id": contact_id, "lifecycle_stage": stage, "since": since, "evaluated_at": since}
+    tx.execute(insert(tables.contact_stages).values(values))
+    move = {"contact_id": contact_id, "previous_stage": "new", "new_stage": stage, "occurred_at": since}
+    tx.execute(insert(tables.stage_transitions).values(move))
+
+
+def stage(tx: Connection, contact_id: int) -> str:
+    stages = tables.contact_stages
+    found: str = tx.execute(select(stages.c.lifecycle_stage).where(stages.c.contact_id == contact_id)).scalar_one()
+    return found
+
+
+def moves(tx: Connection, contact_id: int) -> list[tuple[str, str, str, datetime]]:
+    table = tables.stage_transitions
+    rows = tx.execute(
+        select(table.c.previous_stage, table.c.new_stage, table.c.reason, table.c.occurred_at)
+        .where(table.c.contact_id == contact_id).order_by(table.c.transition_id)
+    )  # fmt: skip
+    return [tuple(row) for row in rows]  # type: ignore[misc]
+
+
+def fresh(tx: Connection, total: float, **fields: Any) -> int:
+    """A contact that signed up yesterday and has a total score of `total` without any activity.
+
+    Its address brings 4 points, a mail sent to it 1000 (one rule for all), and a negative award takes off the rest.
+    """
+    rules = tables.scoring_rules
+    if tx.execute(select(rules.c.rule_id)).first() is None:
+        create_rule(tx, NewRule(name="Sent", event_type="email_sent", points=1000), actor="test", now=NOW)
+    contact = make_contact(tx, created_at=NOW - DAY, **fields)
+    make_event(tx, contact, "email_sent", NOW - DAY)
+    award(tx, contact, total - 1004, NOW - DAY)
+    return contact
+
+
+@pytest.mark.parametrize(
+    ("total", "expected"),
+    [(4, "subscriber"), (19.99, "subscriber"), (20, "lead"), (39.99, "lead"), (40, "mql"), (55, "sql"),
+     (69.99, "sql"), (70, "customer"), (89.99, "customer"), (90, "evangelist")],
+)  # fmt: skip
+def test_the_score_sets_the_ladder(tx: Connection, total: float, expected: str) -> None:
+    contact = fresh(tx, total)
+    recalculate_within(tx, as_of=NOW)
+    assert stage(tx, contact) == expected
+    assert moves(tx, contact) == [("new", expected, f"score {total}", NOW)]
+
+
+def test_the_ladder_goes_both_ways_but_not_down_from_customer(tx: Connection) -> None:
+    lead, customer, evangelist = (fresh(tx, 25) for _ in range(3))
+    hold(tx, lead, "sql", ago(days=2))
+    hold(tx, customer, "customer", ago(days=2))
+    hold(tx, evangelist, "evangelist", ago(days=2))
+    for contact in (lead, customer, evangelist):
+        award(tx, contact, 1, ago(days=1))
+    recalculate_within(tx, as_of=NOW)
+    assert [stage(tx, contact) for contact in (lead, customer, evangelist)] == ["mql", "customer", "evangelist"]
+
+
+def test_a_customer_becomes_an_evangelist(tx: Connection) -> None:
+    contact = fresh(tx, 95)
+    hold(tx, contact, "customer", ago(days=2))
+    assert recalculate_contact(tx, contact, NOW).lifecycle_stage is Stage.EVANGELIST
+    assert moves(tx, contact)[-1] == ("customer", "evangelist", "score 95", NOW)
+
+
+def test_one_order_that_was_not_fully_refunded_makes_a_customer(tx: Connection) -> None:
+    kept, partly, back, free, later = (fresh(tx, 5) for _ in range(5))
+    make_order(tx, kept, ago(days=1))
+    make_order(tx, partly, ago(days=1), total="100", refunded_total="99.99")
+    make_order(tx, back, ago(days=1), total="100", refunded_total="100")
+    make_order(tx, free, ago(days=1), total="0")
+    make_order(tx, later, NOW + DAY)
+    recalculate_within(tx, as_of=NOW)
+    assert [stage(tx, contact) for contact in (kept, partly, back, free, later)] == [
+        "customer", "customer", "subscriber", "customer", "subscriber"]  # fmt: skip
+    assert moves(tx, kept)[0][2] == "order"
+
+
+def test_a_checkout_without_an_order_is_an_opportunity_for_14_days(tx: Connection) -> None:
+    open_, old, ordered, high = fresh(tx, 5), fresh(tx, 5), fresh(tx, 5), fresh(tx, 5)
+    make_event(tx, open_, "checkout_started", ago(days=14))
+    make_event(tx, old, "checkout_started", ago(days=14, seconds=1))
+    make_event(tx, ordered, "checkout_started", ago(days=3))
+    make_order(tx, ordered, ago(days=2), total="10", refunded_total="10")
+    award(tx, high, 80, ago(days=1))
+    make_event(tx, high, "checkout_started", ago(days=1))
+    recalculate_within(tx, as_of=NOW)
+    assert [stage(tx, contact) for contact in (open_, old, ordered, high)] == [
+        "opportunity", "subscriber", "lead", "evangelist"]  # fmt: skip
+    recalculate_within(tx, as_of=NOW + DAY)
+    assert moves(tx, open_)[-1][:2] == ("opportunity", "subscriber")
+
+
+@pytest.mark.parametrize(
+    ("held", "days"), [("subscriber", 60), ("lead", 45), ("mql", 30), ("sql", 21), ("opportunity", 90), ("new", 90)]
+)
+def test_silence_makes_dormant_after_the_days_of_the_stage(tx: Connection, held: str, days: int) -> None:
+    quiet, speaking, never = (make_contact(tx, created_at=ago(days=days)) for _ in range(3))
+    make_event(tx, quiet, "email_clicked", ago(days=days))
+    make_event(tx, speaking, "email_clicked", ago(days=days) + timedelta(seconds=1))
+    if held != "new":
+        for contact in (quiet, speaking, never):
+            hold(tx, contact, held, ago(days=days))
+    recalculate_within(tx, as_of=NOW)
+    assert [stage(tx, contact) for contact in (quiet, speaking, never)] == [
+        "dormant", "subscriber", "dormant"]  # fmt: skip
+    assert moves(tx, quiet)[-1][2] == f"no engagement for {days} days"
+
+
+def test_a_later_engagement_brings_a_dormant_contact_back(tx: Connection) -> None:
+    asleep, awake, late = (make_contact(tx) for _ in range(3))
+    for contact in (asleep, awake, late):
+        hold(tx, contact, "dormant", ago(days=10))
+    make_event(tx, asleep, "email_sent", ago(days=1))
+    make_event(tx, awake, "email_opened", ago(days=1))
+    make_event(tx, late, "email_opened", ago(days=11), received_at=ago(days=2))
+    recalculate_within(tx, as_of=NOW)
+    assert [stage(tx, contact) for contact in (asleep, awake, late)] == ["dormant", "lead", "dormant"]
+
+
+def test_customers_are_never_moved_by_silence_or_by_leaving(tx: Connection) -> None:
+    for held in ("customer", "evangelist"):
+        contact = make_contact(tx, subscribed=False)
+        hold(tx, contact, held, ago(days=300))
+        recalculate_within(tx, as_of=NOW)
+        assert stage(tx, contact) == held
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [("unsubscribe", "churned"), ("complaint", "churned"), ("bounce", "churned"), ("manual", "lead"),
+     ("compliance", "lead")],
+)  # fmt: skip
+def test_some_suppressions_mean_churned(tx: Connection, reason: str, expected: str) -> None:
+    contact = fresh(tx, 30, email="who@shop.example")
+    make_suppression(tx, "who@shop.example", reason=reason)
+    recalculate_within(tx, as_of=NOW)
+    assert stage(tx, contact) == expected
+    assert moves(tx, contact)[0][2] == ("suppressed" if expected == "churned" else "score 30")
+
+
+def test_churned_is_left_only_by_new_consent(tx: Connection) -> None:
+    contact = fresh(tx, 30, subscribed=False)
+    recalculate_within(tx, as_of=ago(hours=10))
+    assert moves(tx, contact) == [("new", "churned", "unsubscribed", ago(hours=10))]
+    consents, contacts = tables.consents, tables.contacts
+    consent = {"contact_id": contact, "source": "api", "actor": "user:1"}
+    tx.execute(insert(consents).values(**consent, status="granted", recorded_at=ago(hours=11)))
+    tx.execute(update(contacts).where(contacts.c.contact_id == contact).values(subscribed=True, updated_at=ago(hours=9)))
+    recalculate_within(tx, as_of=ago(hours=8))
+    assert stage(tx, contact) == "churned", "that consent is older than the leaving"
+    tx.execute(insert(consents).values(**consent, status="granted", recorded_at=ago(hours=7)))
+    recalculate_contact(tx, contact, ago(hours=6))
+    assert stage(tx, contact) == "churned", "a score evaluation never moves out of churned"
+    recalculate_within(tx, as_of=ago(hours=5))
+    assert moves(tx, contact)[-1] == ("churned", "lead", "score 30", ago(hours=5))
+
+
+def test_a_score_evaluation_moves_neither_into_churned_nor_into_dormant(tx: Connection) -> None:
+    gone, quiet, asleep = make_contact(tx, subscribed=False), make_contact(tx), make_contact(tx)
+    hold(tx, asleep, "dormant", ago(days=10))
+    make_event(tx, asleep, "page_viewed", ago(days=1))
+    found = [recalculate_contact(tx, contact, NOW).lifecycle_stage for contact in (gone, quiet, asleep)]
+    assert found == ["subscriber", "subscriber", "lead"]
+
+
+def test_evaluating_a_moment_again_decides_the_same(tx: Connection) -> None:
+    # 25 days of silence: still an mql, whose score says sql, who would be dormant after 21 days.
+    contact = make_contact(tx)
+    award(tx, contact, 55, ago(days=25))
+    hold(tx, contact, "mql", ago(days=40))
+    recalculate_within(tx, as_of=NOW)
+    assert stage(tx, contact) == "sql"
+    assert recalculate_within(tx, as_of=NOW).moved == 0
+    assert stage(tx, contact) == "sql"
+    recalculate_within(tx, as_of=NOW + DAY)
+    assert stage(tx, contact) == "dormant"
+
+
+def test_a_backfill_names_the_stage_of_that_day_and_moves_nobody(tx: Connection) -> None:
+    contact = make_contact(tx, created_at=ago(days=80))
+    create_rule(tx, NewRule(name="Form", event_type="form_submitted", points=40), actor="test", now=NOW)
+    make_event(tx, contact, "form_submitted", ago(days=50))
+    recalculate_within(tx, as_of=NOW)
+    for days in (70, 45, 10):
+        recalculate_within(tx, as_of=ago(days=days), known_at=ago(days=days), source="recomputed")
+    rows = tx.execute(text("select lifecycle_stage from score_history where source = 'recomputed' order by as_of"))
+    assert rows.scalars().all() == ["subscriber", "sql", "mql"]
+    assert len(moves(tx, contact)) == 1
+
+
+def test_the_stages_are_those_of_the_table(tx: Connection) -> None:
+    rows = tx.execute(text("select stage from lifecycle_stages order by stage_order")).scalars().all()
+    assert rows == [str(member) for member in Stage]
