@@ -155,6 +155,7 @@ create table enrollments (
     waiting_for text,
     context jsonb not null default '{}',
     exit_reason text,
+    caused_at timestamptz not null,
     entered_at timestamptz not null,
     finished_at timestamptz,
     primary key (contact_id, enrollment_id),
@@ -164,10 +165,14 @@ create table enrollments (
     constraint a_finished_enrollment_has_its_time
         check ((status in ('completed', 'exited', 'failed')) = (finished_at is not null)),
     constraint a_waiting_enrollment_knows_until_when
-        check (status <> 'waiting' or resume_at is not null or waiting_for is not null)
+        check (status <> 'waiting' or resume_at is not null or waiting_for is not null),
+    constraint a_running_enrollment_is_due
+        check (status <> 'running' or resume_at is not null)
 ) with (fillfactor = 80);
 create index enrollments_due on enrollments (resume_at) where status in ('running', 'waiting');
 create index enrollments_of_workflow on enrollments (workflow_id, contact_id);
+comment on column enrollments.caused_at is
+    'When what started it happened; only later events can end it.';
 comment on column enrollments.entry_key is
     'What made this entry (event:<id>, manual:<uuid>, ...): the same cause enrols once.';
 create table workflow_logs (

@@ -1,0 +1,115 @@
+"""Entering a workflow: by events, for whole batches at once, or by hand for one person.
+
+Promise: one cause enrols once (`entry_key`), re-entry policies hold, and every entry is a fact for webhooks. Called by
+dispatch (events) and the API (`trigger`). Where two events of one batch would enrol the same person, the first does.
+It moves nobody, except that `trigger` runs the first steps.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, insert, select
+
+from mautolib import contacts, outbox
+from mautolib.db import tables
+from mautolib.db.statements import statement
+from mautolib.events.types import SYNONYMS
+from mautolib.settings import Settings
+from mautolib.workflows import advancement, store
+from mautolib.workflows.model import Enrollment, EnrollmentStatus
+
+#: A contact that was created longer ago is somebody's history (an import with its dates), not a sign-up.
+SIGNUP_AGE: Final = timedelta(days=7)
+_SYNONYMS: Final = json.dumps({name: str(kind) for name, kind in SYNONYMS.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryResult:
+    """What a batch of events did: enrollments begun and ended."""
+
+    entered: int = 0
+    exited: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Triggered:
+    """An enrollment begun by hand, and the results of the steps that ran at once."""
+
+    enrollment: Enrollment
+    results: Sequence[Mapping[str, Any]]
+
+
+def take_events(
+    tx: Connection, event_ids: Sequence[int], occurred_ats: Sequence[datetime], *, now: datetime
+) -> EntryResult:
+    """Let events end and begin enrollments; parallel sequences name the events."""
+    values = {"event_ids": list(event_ids), "occurred_ats": list(occurred_ats), "now": now, "synonyms": _SYNONYMS}
+    exited = len(tx.execute(statement("workflows.exit_on_events"), values).all())
+    entered = tx.execute(
+        statement("workflows.enroll_on_events"), {**values, "signups_since": now - SIGNUP_AGE}
+    ).rowcount
+    if entered:
+        # Somebody may have come in by one event of the batch and be sent out by a later one.
+        exited += len(tx.execute(statement("workflows.exit_on_events"), values).all())
+    return EntryResult(entered=entered, exited=exited)
+
+
+def trigger(
+    tx: Connection,
+    settings: Settings,
+    workflow_id: int,
+    *,
+    contact_id: int | None,
+    context: Mapping[str, Any] | None = None,
+    now: datetime,
+) -> Triggered:
+    """Enrol one contact (or nobody) by hand, past activity and re-entry, and run the steps up to the first wait.
+
+    Raises:
+        NotFound: no such workflow or contact.
+    """
+    workflow = store.get(tx, workflow_id)
+    if contact_id is not None:
+        contacts.get(tx, contact_id)
+    person = contact_id or 0
+    values = {
+        "workflow_id": workflow_id,
+        "version": workflow.version,
+        "contact_id": person,
+        "entry_key": f"manual:{uuid.uuid4()}",
+        "resume_at": now,
+        "context": dict(context or {}),
+        "caused_at": now,
+        "entered_at": now,
+    }
+    table = tables.enrollments
+    enrollment_id = tx.execute(insert(table).values(**values).returning(table.c.enrollment_id)).scalar_one()
+    data = {"workflow_id": str(workflow_id), "enrollment_id": str(enrollment_id), "contact_id": str(person)}
+    outbox.record(tx, outbox.FactName.WORKFLOW_TRIGGERED, data, occurred_at=now)
+    advancement.begin(tx, settings, enrollment_id, person, now=now)
+    return Triggered(enrollment=get(tx, enrollment_id, person), results=results_of(tx, enrollment_id))
+
+
+def get(tx: Connection, enrollment_id: int, contact_id: int) -> Enrollment:
+    """The enrollment of a contact (0: nobody)."""
+    table = tables.enrollments
+    query = select(table).where(table.c.contact_id == contact_id, table.c.enrollment_id == enrollment_id)
+    row = tx.execute(query).one()
+    return Enrollment(
+        enrollment_id=row.enrollment_id, workflow_id=row.workflow_id, version=row.version, contact_id=row.contact_id,
+        status=EnrollmentStatus(row.status), step_path=row.step_path, resume_at=row.resume_at, context=row.context,
+        exit_reason=row.exit_reason, entered_at=row.entered_at, finished_at=row.finished_at,
+    )  # fmt: skip
+
+
+def results_of(tx: Connection, enrollment_id: int) -> list[dict[str, Any]]:
+    """The results of the steps an enrollment has visited, in order."""
+    table = tables.workflow_logs
+    query = select(table.c.result).where(table.c.enrollment_id == enrollment_id).order_by(table.c.log_id)
+    return [dict(result) for result in tx.scalars(query)]

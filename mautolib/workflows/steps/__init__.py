@@ -1,0 +1,29 @@
+"""The step types: one file each, one line each here. What is not listed is refused when a workflow is saved.
+
+`STEPS` are known by `type`; a step of type `action` (the default) is known by its `action` in `ACTIONS`. Every entry
+passes the contract suite in tests/contracts/test_steps.py.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mautolib.workflows.steps.condition import Condition
+from mautolib.workflows.steps.delay import Delay
+from mautolib.workflows.steps.exit import Exit
+from mautolib.workflows.steps.send_email import SendEmail
+from mautolib.workflows.steps.step import Step
+from mautolib.workflows.steps.tag import Tag
+
+ACTION: Final = "action"
+STEPS: Final[dict[str, type[Step]]] = {
+    "condition": Condition,
+    "delay": Delay,
+    "exit": Exit,
+}
+ACTIONS: Final[dict[str, type[Step]]] = {
+    "send_email": SendEmail,
+    "tag": Tag,
+}
+
+__all__ = ["ACTION", "ACTIONS", "STEPS", "Step"]

@@ -1,0 +1,60 @@
+"""Put a tag on the contact: `{"type": "action", "action": "tag", "tag_name": "welcomed"}`.
+
+A tag that does not exist is made. Who newly gets it has a `tag_added` event; who has it already is left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from sqlalchemy import Connection
+
+from mautolib.db.statements import statement
+from mautolib.events.append import NewEvent, append
+from mautolib.events.types import EventType
+from mautolib.workflows.model import LogStatus
+from mautolib.workflows.steps.fields import Fields
+from mautolib.workflows.steps.step import Outcome, Visit
+
+NO_CONTACT = "Unknown action or no contact"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tag:
+    """Adds one tag."""
+
+    branches: ClassVar[tuple[str, ...]] = ()
+    tag_name: str
+
+    @classmethod
+    def read(cls, fields: Fields) -> Self:
+        """`tag_name` of at most 100 characters."""
+        return cls(tag_name=fields.text("tag_name", most=100))
+
+    def check(self, tx: Connection, fields: Fields, *, starting: bool) -> None:
+        """The tag is made when it is needed."""
+
+    def run(self, visit: Visit) -> list[Outcome]:
+        """Tag every member whose contact still exists."""
+        wanted = sorted({member.contact_id for member in visit.members if member.contact_id})
+        values = {"tag_name": self.tag_name, "contact_ids": wanted, "now": visit.now}
+        # Two statements: the second sees a tag that another transaction made while the first was waiting for it.
+        visit.tx.execute(statement("workflows.ensure_tag"), values)
+        rows = visit.tx.execute(statement("workflows.tag_contacts"), values).all()
+        told = [
+            NewEvent(
+                event_type=EventType.TAG_ADDED,
+                contact_id=row.contact_id,
+                occurred_at=visit.now,
+                properties={"tag_name": self.tag_name, "workflow_id": str(visit.workflow_id)},
+            )
+            for row in rows
+            if row.is_new
+        ]
+        append(visit.tx, told, now=visit.now)
+        present = {row.contact_id for row in rows}
+        shown = {"action": "tag", "tag_name": self.tag_name}
+        done = Outcome(result={"success": True, **shown})
+        failed = Outcome(status=LogStatus.FAILED, result={"success": False, **shown, "error": NO_CONTACT})
+        return [done if member.contact_id in present else failed for member in visit.members]

@@ -1,0 +1,68 @@
+-- Dispatch: taking events off the queue and telling webhooks what people did.
+
+-- name: waiting_buckets
+-- The buckets that have events waiting, found by jumping through the key instead of reading it all.
+with recursive buckets (bucket) as (
+    (select bucket from event_pending order by bucket limit 1)
+    union all
+    select (
+        select event_pending.bucket
+        from event_pending
+        where event_pending.bucket > buckets.bucket
+        order by event_pending.bucket
+        limit 1
+    )
+    from buckets
+    where buckets.bucket is not null
+)
+
+select bucket
+from buckets
+where bucket is not null;
+
+-- name: lock_bucket
+-- Holds a bucket until the transaction ends; false when somebody else does.
+select pg_try_advisory_xact_lock(722617, cast(:bucket as int));
+
+-- name: take
+-- Takes the oldest events of a bucket off the queue; they take effect in the same transaction.
+with oldest as materialized (
+    select event_id, bucket, occurred_at
+    from event_pending
+    where bucket = cast(:bucket as smallint)
+    order by occurred_at, event_id
+    limit cast(:size as int)
+),
+
+taken as (
+    delete from event_pending
+    using oldest
+    where event_pending.bucket = oldest.bucket
+        and event_pending.occurred_at = oldest.occurred_at
+        and event_pending.event_id = oldest.event_id
+    returning event_pending.event_id, event_pending.occurred_at
+)
+
+select event_id, occurred_at
+from taken
+order by occurred_at, event_id;
+
+-- name: tell_engagement
+-- Offers human opens and clicks to webhooks; what a caller merely observed is not ours to tell.
+insert into outbox (event_name, occurred_at, data)
+select
+    case events.event_type when 'email_opened' then 'email.opened' else 'email.clicked' end,
+    events.occurred_at,
+    jsonb_strip_nulls(jsonb_build_object(
+        'message_id', cast(events.message_id as text),
+        'campaign_id', cast(events.campaign_id as text),
+        'contact_id', cast(events.contact_id as text), 'email', contacts.email,
+        'url', events.properties ->> 'url'))
+from unnest(cast(:event_ids as bigint[]), cast(:occurred_ats as timestamptz[]))
+    as batch (event_id, occurred_at)
+inner join events
+    on events.event_id = batch.event_id and events.occurred_at = batch.occurred_at
+left join contacts on contacts.contact_id = events.contact_id
+where events.event_type in ('email_opened', 'email_clicked')
+    and events.source = 'mauto'
+order by events.occurred_at, events.event_id;
