@@ -39,7 +39,7 @@ from mautolib.db.pgprograms import (
 )
 from mautolib.errors import Conflict, Misconfigured, ProviderUnavailable
 
-__all__ = ["Cluster", "MAJOR", "SUPERUSER", "psql_binary", "temporary_cluster"]
+__all__ = ["Cluster", "MAJOR", "SUPERUSER", "end_leftovers", "psql_binary", "temporary_cluster"]
 
 MAJOR = "18"
 SUPERUSER = "postgres"
@@ -109,17 +109,12 @@ class Cluster:
             _make(path, programs, account, password, durable)
             kept = (path / "password").read_text(encoding="utf-8").strip()
             cluster = cls(path=path, port=port, password=kept, durable=durable, _account=account, _lock=lock)
-            _end_leftovers(cluster.data, cluster.name)
+            end_leftovers(path)
             cluster._start(programs, die_with_parent)
         except BaseException:
             lock.close()
             raise
         return cluster
-
-    @property
-    def name(self) -> str:
-        """The name in the command line of each of its processes; belongs to this cluster alone."""
-        return "mauto-" + hashlib.sha256(f"cluster {self.password}".encode()).hexdigest()[:16]
 
     @property
     def data(self) -> Path:
@@ -156,8 +151,11 @@ class Cluster:
         Raises:
             ProviderUnavailable: psql failed; says its message.
         """
-        command = [str(psql_binary()), "-X", "-v", "ON_ERROR_STOP=1", *arguments, self.url(database)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [str(psql_binary()), "-X", "-v", "ON_ERROR_STOP=1", "-h", HOST, "-p", str(self.port),
+                   "-U", SUPERUSER, "-d", database, *arguments]  # fmt: skip
+        # The password goes by the environment: command lines are for all to read.
+        environment = {"PATH": os.environ.get("PATH", ""), "PGPASSWORD": self.password}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise ProviderUnavailable(f"psql: {done.stderr.strip()}")
         return done.stdout
@@ -186,7 +184,7 @@ class Cluster:
         for attempt in range(5):
             self.port = asked or _free_port()
             command = [str(programs / "postgres"), "-D", str(self.data), "-p", str(self.port)]
-            for setting in (f"listen_addresses={HOST}", "unix_socket_directories=", f"cluster_name={self.name}"):
+            for setting in (f"listen_addresses={HOST}", "unix_socket_directories=", f"cluster_name={_mark(self.path)}"):
                 command += ["-c", setting]
             with _open_log(log_file) as log:
                 began = log.tell()
@@ -323,13 +321,16 @@ def _lock_lines(data: Path) -> list[str]:
         return []
 
 
-def _end_leftovers(data: Path, name: str) -> None:
-    """End processes of an earlier server on this data directory and remove a lock file that lies.
+def end_leftovers(path: Path) -> None:
+    """End processes of an earlier server of this cluster and remove a lock file that lies.
 
     After `kill -9` of the server its back-ends may still finish their statement, and its process id may by
     now belong to somebody else; PostgreSQL would then refuse to start.
     """
-    lines = _lock_lines(data)
+    data = path / "data"
+    if not data.exists():
+        return
+    name, lines = _mark(path), _lock_lines(data)
     written = int(lines[0]) if lines and lines[0].strip().isdigit() else 0
     until = time.monotonic() + _STOP_SECONDS
     sent: dict[int, int] = {}
@@ -345,6 +346,11 @@ def _end_leftovers(data: Path, name: str) -> None:
         time.sleep(0.02)
     if written and (sys.platform.startswith("linux") or not _is_alive(written)):
         (data / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _mark(path: Path) -> str:
+    """The name in the command line of each process of a cluster; no other cluster has it."""
+    return "mauto-" + hashlib.sha256((path / "password").read_bytes()).hexdigest()[:16]
 
 
 def _processes_of(name: str) -> list[int]:

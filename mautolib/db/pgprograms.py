@@ -24,7 +24,16 @@ from typing import IO, Any
 
 from mautolib.errors import Misconfigured
 
-__all__ = ["Account", "binaries", "psql_binary", "run_as", "shared_folder", "spawn", "unprivileged_account"]
+__all__ = [
+    "Account",
+    "binaries",
+    "die_with_parent",
+    "psql_binary",
+    "run_as",
+    "shared_folder",
+    "spawn",
+    "unprivileged_account",
+]
 
 #: What root keeps for the unprivileged user when that one cannot reach the place asked for.
 SHARED = Path("/var/lib/mauto")
@@ -134,15 +143,18 @@ def spawn(
     """Start a long-running program as the account; it gets `death_signal` when the calling thread ends (Linux)."""
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=_environment(),
-        start_new_session=True, preexec_fn=_die_with(os.getpid(), death_signal), **_identity(account),
+        start_new_session=True, preexec_fn=die_with_parent(death_signal), **_identity(account),
     )  # fmt: skip
 
 
-def _die_with(parent: int, number: int | None) -> Callable[[], None] | None:
-    """What the child runs before exec, after its change of user (which would clear the death signal)."""
+def die_with_parent(number: int | None) -> Callable[[], None] | None:
+    """A `preexec_fn` after which the kernel sends `number` when the calling thread ends (Linux; else None).
+
+    It runs in the child after its change of user, which would clear the setting.
+    """
     if number is None or not sys.platform.startswith("linux"):
         return None
-    library = ctypes.CDLL(None, use_errno=True)  # loaded before the fork
+    parent, library = os.getpid(), ctypes.CDLL(None, use_errno=True)  # loaded before the fork
 
     def arm() -> None:
         library.prctl(1, number)  # PR_SET_PDEATHSIG
@@ -150,5 +162,3 @@ def _die_with(parent: int, number: int | None) -> Callable[[], None] | None:
             os._exit(1)
 
     return arm
-
-

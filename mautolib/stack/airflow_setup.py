@@ -1,0 +1,181 @@
+"""Airflow as this project runs it: its environment, its commands, and the few facts set in its metadata.
+
+The settings make task slots free at once and keep everything on this machine (no log servers, no examples, no
+anonymous admin); the numbers were measured with Airflow 3.3. Metadata is touched by SQL for three things only, each
+of which would cost seconds through Airflow's own command line: pools, dead jobs, and "is it migrated".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import sys
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psycopg2
+
+from mautolib.stack.home import CHECKOUT, write_private
+from mautolib.stack.plan import LOOPBACK, Plan
+
+__all__ = ["COMPONENTS", "command", "environment", "is_migrated", "prepare_metadata", "remember_migration"]
+
+#: Component -> (arguments of `airflow`, its job type in the metadata).
+COMPONENTS: Mapping[str, tuple[tuple[str, ...], str | None]] = {
+    "airflow-api-server": (("api-server",), None),
+    "airflow-scheduler": (("scheduler", "--skip-serve-logs"), "SchedulerJob"),
+    "airflow-dag-processor": (("dag-processor",), "DagProcessorJob"),
+    "airflow-triggerer": (("triggerer", "--skip-serve-logs"), "TriggererJob"),
+}
+POOLS = {"bulk": (2, "imports and marketing mail"), "transactional": (1, "mail and webhooks that must not wait"),
+         "warehouse": (2, "set-based work inside the database")}  # fmt: skip
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of an `airflow` subcommand in this environment."""
+    return [sys.executable, "-m", "airflow", *arguments]
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """The environment of every Airflow process; the user's own AIRFLOW__ variables win over our tuning."""
+    settings, home, secrets = plan.settings, plan.home, plan.secrets
+    tuned = {
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": str(settings.airflow_parallelism),
+        # The default asks the resolver for a full name: seconds on a machine without a network.
+        "CORE__HOSTNAME_CALLABLE": "socket.gethostname",
+        # A task slot is held for this long after its task ended; 5 by default, 1 is the least.
+        "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
+        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "SCHEDULER__CREATE_CRON_DATA_INTERVALS": "False",
+        "DAG_PROCESSOR__REFRESH_INTERVAL": "15",
+        "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "DATABASE__SQL_ALCHEMY_POOL_SIZE": "5",
+        "LOGGING__LOGGING_LEVEL": "INFO",
+        "LOGGING__COLORED_CONSOLE_LOG": "False",
+        "API__INSTANCE_NAME": "MarketingAutomation-Lite",
+    }
+    url = plan.airflow_url
+    fixed = {
+        "CORE__DAGS_FOLDER": str(dags_folder()),
+        "CORE__PLUGINS_FOLDER": str(plugins_folder(plan)),
+        "CORE__FERNET_KEY": secrets["AIRFLOW_FERNET_KEY"],
+        "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.admin_email}:admin",
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords_file(plan)),
+        "API__HOST": LOOPBACK,
+        "API__PORT": str(plan.port("MAUTO_AIRFLOW_PORT")),
+        "API__BASE_URL": url,
+        "API__SECRET_KEY": secrets["AIRFLOW_API_SECRET_KEY"],
+        "API_AUTH__JWT_SECRET": secrets["AIRFLOW_JWT_SECRET"],
+        "DATABASE__SQL_ALCHEMY_CONN": _sqlalchemy_url(settings.airflow_database_url),
+        "LOGGING__BASE_LOG_FOLDER": str(plan.home.logs / "tasks"),
+        "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(plan.home.logs / "dag-files"),
+    }  # fmt: skip
+    own = {name: value for name, value in plan.outside.items() if name.startswith("AIRFLOW__")}
+    return {
+        **plan.environment("worker"),
+        **{f"AIRFLOW__{name}": value for name, value in tuned.items()},
+        **own,
+        **{f"AIRFLOW__{name}": value for name, value in fixed.items()},
+        "AIRFLOW_HOME": str(home.airflow),
+        "AIRFLOW_CONN_MAUTO_WAREHOUSE": settings.url_for("worker").replace("postgresql://", "postgres://", 1),
+        # Deprecations inside Airflow's own dependencies; ours are errors in the tests.
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def dags_folder() -> Path:
+    """The DAG files: the checkout's, or those inside the installed package."""
+    return CHECKOUT / "dags" if CHECKOUT else Path(__file__).parents[1] / "_files" / "dags"
+
+
+def plugins_folder(plan: Plan) -> Path:
+    """The plugin files: the checkout's; an installed package brings its plugin by entry point instead."""
+    return CHECKOUT / "plugins" if CHECKOUT else plan.home.airflow / "plugins"
+
+
+def write_passwords(plan: Plan) -> None:
+    """Give Airflow the same administrator as the API."""
+    settings = plan.settings
+    write_private(_passwords_file(plan), json.dumps({settings.admin_email: settings.admin_password}))
+
+
+def is_migrated(plan: Plan) -> bool:
+    """Whether the metadata is where `remember_migration` left it for this very version of Airflow."""
+    stamp = _stamp(plan)
+    revision = _revision(plan)
+    return bool(revision) and stamp.is_file() and stamp.read_text(encoding="utf-8") == _mark(revision)
+
+
+def remember_migration(plan: Plan) -> None:
+    """Note the revision of the metadata, so that the next start can skip seconds of checking."""
+    write_private(_stamp(plan), _mark(_revision(plan)))
+
+
+def prepare_metadata(plan: Plan) -> None:
+    """Create the pools (sizes changed by a user stay)."""
+    _execute(
+        plan,
+        "insert into slot_pool (pool, slots, description, include_deferred) values (%s, %s, %s, false)"
+        " on conflict (pool) do nothing",
+        [(name, slots, text) for name, (slots, text) in POOLS.items()],
+    )
+
+
+def bury_jobs(plan: Plan, component: str) -> None:
+    """Mark the jobs of a component that has ended as failed, so that its successor takes its tasks over at once.
+
+    Airflow would find out by itself, by heartbeats that stay away for 30 s. Only where the metadata is
+    ours alone: elsewhere another scheduler may be alive.
+    """
+    job_type = COMPONENTS[component][1]
+    if job_type is None or not plan.is_embedded:
+        return
+    _execute(
+        plan,
+        "update job set state = 'failed', end_date = now() where job_type = %s and state = 'running'",
+        [(job_type,)],
+    )
+
+
+def _execute(plan: Plan, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    url = plan.settings.airflow_database_url
+    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.executemany(statement, rows)
+        connection.commit()
+
+
+def _passwords_file(plan: Plan) -> Path:
+    return plan.home.airflow / "passwords.json"
+
+
+def _stamp(plan: Plan) -> Path:
+    return plan.home.airflow / "migrated"
+
+
+def _mark(revision: str) -> str:
+    return f"{importlib.metadata.version('apache-airflow-core')} {revision}"
+
+
+def _revision(plan: Plan) -> str:
+    url = plan.settings.airflow_database_url
+    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("select to_regclass('alembic_version') is not null")
+        if cursor.fetchone() != (True,):
+            return ""
+        cursor.execute("select version_num from alembic_version")
+        row = cursor.fetchone()
+        return str(row[0]) if row else ""
+
+
+def _sqlalchemy_url(url: str) -> str:
+    return urllib.parse.urlsplit(url)._replace(scheme="postgresql+psycopg2").geturl()
