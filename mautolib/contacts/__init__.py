@@ -8,7 +8,7 @@ through. Who may be mailed is a view of the database, not a decision made here.
 from mautolib.contacts.address import address_key
 from mautolib.contacts.listing import count, search
 from mautolib.contacts.model import Contact, ContactFilter, NewContact
-from mautolib.contacts.store import create, delete, find_by_email, get, update
+from mautolib.contacts.store import add_tags, create, delete, find_by_email, get, update
 
-__all__ = ["Contact", "ContactFilter", "NewContact", "address_key", "count", "create", "delete", "find_by_email", "get",
-           "search", "update"]  # fmt: skip
+__all__ = ["Contact", "ContactFilter", "NewContact", "add_tags", "address_key", "count", "create", "delete",
+           "find_by_email", "get", "search", "update"]  # fmt: skip

@@ -170,7 +170,7 @@ def add_tags(tx: Connection, contact_ids: Sequence[int], tag_ids: Sequence[int],
     pairs = tx.execute(statement("contacts.attach_tags"), binds).all()
     append(tx, [
         NewEvent(event_type=EventType.TAG_ADDED, contact_id=pair.contact_id, occurred_at=now,
-                 properties={"tag_id": str(pair.tag_id), "tag": pair.name})
+                 properties={"tag_id": str(pair.tag_id), "tag_name": pair.name})
         for pair in pairs
     ], now=now)  # fmt: skip
     return len(pairs)
@@ -180,7 +180,7 @@ def remove_tag(tx: Connection, contact_id: int, tag_id: int, *, now: datetime) -
     """Take a tag off a contact; returns whether it was there."""
     name = tx.scalar(statement("contacts.detach_tag"), {"contact_id": contact_id, "tag_id": tag_id})
     if name is not None:
-        _tell(tx, EventType.TAG_REMOVED, contact_id, {"tag_id": str(tag_id), "tag": name}, now)
+        _tell(tx, EventType.TAG_REMOVED, contact_id, {"tag_id": str(tag_id), "tag_name": name}, now)
     return name is not None
 
 

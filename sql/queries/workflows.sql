@@ -237,28 +237,19 @@ select cast(:tag_name as text), cast(:now as timestamptz)
 where not exists (select 1 from tags where lower(name) = lower(cast(:tag_name as text)))
 on conflict (lower(name)) do nothing;
 
--- name: tag_contacts
--- Puts an existing tag on contacts that exist; says who has it only now.
-with people as materialized (
-    select contact_id
-    from contacts
-    where contact_id = any(cast(:contact_ids as bigint[]))
-    order by contact_id
-    for key share
-),
+-- name: find_tag
+-- The tag of a name, in whatever case.
+select tag_id
+from tags
+where lower(name) = lower(cast(:tag_name as text));
 
-added as (
-    insert into contact_tags (contact_id, tag_id, added_at)
-    select people.contact_id, tags.tag_id, cast(:now as timestamptz)
-    from people
-    inner join tags on lower(tags.name) = lower(cast(:tag_name as text))
-    on conflict (contact_id, tag_id) do nothing
-    returning contact_id
-)
-
-select people.contact_id, added.contact_id is not null as is_new
-from people
-left join added on added.contact_id = people.contact_id;
+-- name: hold_contacts
+-- Those of the contacts that exist; they cannot be deleted before the transaction ends.
+select contact_id
+from contacts
+where contact_id = any(cast(:contact_ids as bigint[]))
+order by contact_id
+for key share;
 
 -- name: template_texts
 -- Every version of a template, oldest first.

@@ -170,7 +170,7 @@ def test_tags_are_shown_by_name_and_told_once(tx: Connection) -> None:
     assert [shown.name for shown in contacts.get(tx, one.contact_id).tags] == ["News", "vip"]
     assert store.remove_tag(tx, one.contact_id, vip, now=NOW)
     assert not store.remove_tag(tx, one.contact_id, vip, now=NOW)
-    told = [(kind, properties["tag"]) for kind, properties in events(tx, one.contact_id)[1:]]
+    told = [(kind, properties["tag_name"]) for kind, properties in events(tx, one.contact_id)[1:]]
     assert told == [("tag_added", "vip"), ("tag_added", "News"), ("tag_removed", "vip")]
 
 

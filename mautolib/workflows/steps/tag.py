@@ -10,9 +10,8 @@ from typing import ClassVar, Self
 
 from sqlalchemy import Connection
 
+from mautolib import contacts
 from mautolib.db.statements import statement
-from mautolib.events.append import NewEvent, append
-from mautolib.events.types import EventType
 from mautolib.workflows.model import LogStatus
 from mautolib.workflows.steps.fields import Fields
 from mautolib.workflows.steps.step import Outcome, Visit
@@ -38,22 +37,12 @@ class Tag:
     def run(self, visit: Visit) -> list[Outcome]:
         """Tag every member whose contact still exists."""
         wanted = sorted({member.contact_id for member in visit.members if member.contact_id})
-        values = {"tag_name": self.tag_name, "contact_ids": wanted, "now": visit.now}
+        present = set(visit.tx.scalars(statement("workflows.hold_contacts"), {"contact_ids": wanted}))
+        values = {"tag_name": self.tag_name, "now": visit.now}
         # Two statements: the second sees a tag that another transaction made while the first was waiting for it.
         visit.tx.execute(statement("workflows.ensure_tag"), values)
-        rows = visit.tx.execute(statement("workflows.tag_contacts"), values).all()
-        told = [
-            NewEvent(
-                event_type=EventType.TAG_ADDED,
-                contact_id=row.contact_id,
-                occurred_at=visit.now,
-                properties={"tag_name": self.tag_name, "workflow_id": str(visit.workflow_id)},
-            )
-            for row in rows
-            if row.is_new
-        ]
-        append(visit.tx, told, now=visit.now)
-        present = {row.contact_id for row in rows}
+        tag_id = visit.tx.execute(statement("workflows.find_tag"), values).scalar_one()
+        contacts.add_tags(visit.tx, sorted(present), [tag_id], now=visit.now)
         shown = {"action": "tag", "tag_name": self.tag_name}
         done = Outcome(result={"success": True, **shown})
         failed = Outcome(status=LogStatus.FAILED, result={"success": False, **shown, "error": NO_CONTACT})
