@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from api import documentation, errors
 from api.calls import Service
 from api.conventions import Conventions
-from api.routes import auth, operations
+from api.routes import auth, contacts, operations
 from api.routing import Operations, specificity
 from mautolib.db.engine import connect
 from mautolib.errors import MautoError
@@ -57,7 +57,7 @@ def make_framework(settings: Settings, engine: Engine) -> FastAPI:
     )  # fmt: skip
     app.state.service = Service(settings=settings, engine=engine)
     app.include_router(operations.router)
-    for module in (auth,):
+    for module in (auth, contacts):
         app.include_router(module.router, prefix=documentation.PREFIX)
     documentation.install(app, tracking={}, models=(auth.Login,))
     # The framework takes the first route that fits: literal segments before parameters.

@@ -166,7 +166,7 @@ def _of_domain(error: MautoError) -> Problem:
 
 
 def _input_details(error: InvalidInput) -> list[dict[str, Any]]:
-    found = error.problems or ((error.path, str(error)),)
+    found = ((error.path, str(error)), *error.problems)
     kind = "value_error" if error.code == "validation_error" else error.code
     return [{"type": kind, "loc": list(path) or ["body"], "msg": _clean(message)} for path, message in found]
 

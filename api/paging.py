@@ -12,6 +12,7 @@ import hmac
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -36,15 +37,6 @@ _Cursor = Annotated[
     Query(max_length=2000, description="Where the last page ended (`X-Next-Cursor`); not together with `skip`."),
 ]
 
-#: Documentation of the headers a list answers with.
-LIST_HEADERS: dict[str, Any] = {
-    "X-Total-Count": {"description": "Matching rows, exact up to 100000.", "schema": {"type": "integer"}},
-    "X-Total-Count-Exact": {"description": "Whether that number is exact.", "schema": {"type": "boolean"}},
-    "X-Next-Cursor": {"description": "Sent while rows remain.", "schema": {"type": "string"}},
-    "Link": {"description": 'RFC 8288 `<...>; rel="next"`, while rows remain.', "schema": {"type": "string"}},
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Page:
     """What was asked for: `after` is the position a cursor named, else `skip` rows are left out."""
@@ -65,6 +57,17 @@ def _page(request: Request, limit: _Limit = 50, skip: _Skip = None, cursor: _Cur
 
 #: `skip`=0 (0..1000000), `limit`=50 (1..200), `cursor`.
 SkipLimit = Annotated[Page, Depends(_page)]
+
+
+def position(page: Page) -> tuple[datetime, int] | None:
+    """The position a cursor named in a list ordered by (moment, id); None without a cursor."""
+    if page.after is None:
+        return None
+    try:
+        moment, number = page.after
+        return datetime.fromisoformat(moment), int(number)
+    except (ValueError, TypeError):
+        raise _bad_cursor() from None
 
 
 def make_cursor(settings: Settings, request: Request, position: Sequence[Any]) -> str:

@@ -76,6 +76,20 @@ def problems(*statuses: int, **texts: str) -> dict[int | str, dict[str, Any]]:
     return {status: {**entry, "model": ProblemBody} for status, entry in found.items()}
 
 
+#: The headers a list answers with.
+LIST_HEADERS: dict[str, Any] = {
+    "X-Total-Count": {"description": "Matching rows, exact up to 100000.", "schema": {"type": "integer"}},
+    "X-Total-Count-Exact": {"description": "Whether that number is exact.", "schema": {"type": "boolean"}},
+    "X-Next-Cursor": {"description": "Sent while rows remain.", "schema": {"type": "string"}},
+    "Link": {"description": 'RFC 8288 `<...>; rel="next"`, while rows remain.', "schema": {"type": "string"}},
+}
+
+
+def listed(errors_of_it: dict[int | str, dict[str, Any]]) -> dict[int | str, dict[str, Any]]:
+    """The answers of a list operation: its headers beside its errors."""
+    return {200: {"headers": LIST_HEADERS}, **errors_of_it}
+
+
 class ApiRoute(APIRoute):
     """A route that authenticates before it reads."""
 
@@ -97,7 +111,9 @@ class ApiRoute(APIRoute):
         inner = super().get_route_handler()
         policy = self.policy
 
-        async def handle(request: Request) -> Response:
+        async def handle(given: Request) -> Response:
+            # One request object throughout: who reads the body first keeps it for the others.
+            request = StrictRequest(given.scope, given.receive)
             call = _begin(request, policy)
             request.scope["mauto.call"] = call
             try:
@@ -106,7 +122,7 @@ class ApiRoute(APIRoute):
                     _check_role(call)
                 _check_query(request)
                 _check_media_type(request, policy)
-                response = await inner(StrictRequest(request.scope, request.receive))
+                response = await inner(request)
             except Exception as error:
                 problem = errors.problem_of(error)
                 if request.method not in _SAFE and not call.audited and problem.status < 500:

@@ -51,6 +51,12 @@ def _name(value: str) -> str:
     return value
 
 
+def _one_mebibyte(value: str) -> str:
+    if len(value.encode()) > 1024 * 1024:
+        raise PydanticCustomError("too_large", "A body part has at most 1 MiB")
+    return value
+
+
 def _moment(value: Any) -> Any:
     if isinstance(value, int | float):
         raise PydanticCustomError("datetime_type", "A moment is RFC 3339 text with Z or an offset")
@@ -69,20 +75,19 @@ def _zoned(value: datetime) -> datetime:
     return value
 
 
-def text(maximum: int) -> Any:
-    """Text of at most `maximum` characters, line breaks allowed."""
-    return Annotated[str, StringConstraints(max_length=maximum), AfterValidator(_text)]
-
-
-def line(maximum: int) -> Any:
-    """One line of at most `maximum` characters."""
-    return Annotated[str, StringConstraints(max_length=maximum), AfterValidator(_line)]
-
-
-def name(maximum: int) -> Any:
-    """One line, trimmed and not empty."""
-    return Annotated[str, StringConstraints(max_length=maximum), AfterValidator(_name)]
-
+#: One line of at most so many characters.
+Line3 = Annotated[str, StringConstraints(max_length=3), AfterValidator(_line)]
+Line10 = Annotated[str, StringConstraints(max_length=10), AfterValidator(_line)]
+Line30 = Annotated[str, StringConstraints(max_length=30), AfterValidator(_line)]
+Line64 = Annotated[str, StringConstraints(max_length=64), AfterValidator(_line)]
+Line100 = Annotated[str, StringConstraints(max_length=100), AfterValidator(_line)]
+Line200 = Annotated[str, StringConstraints(max_length=200), AfterValidator(_line)]
+Line320 = Annotated[str, StringConstraints(max_length=320), AfterValidator(_line)]
+Line500 = Annotated[str, StringConstraints(max_length=500), AfterValidator(_line)]
+#: One line, trimmed and not empty.
+Name300 = Annotated[str, StringConstraints(max_length=300), AfterValidator(_name)]
+#: A body part of a mail: at most 1 MiB.
+BodyPart = Annotated[str, AfterValidator(_text), AfterValidator(_one_mebibyte)]
 
 Int32 = Annotated[int, Field(ge=-INT_MAX - 1, le=INT_MAX)]
 Moment = Annotated[

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from api.calls import JSON, Outcome, json_bytes
 from api.routing import CurrentCall, Router, allow, problems
 from api.strict_json import parse
-from api.values import Answer, Model, Shown, line
+from api.values import Answer, Line320, Model, Shown
 from mautolib.auth import passwords, sessions
 from mautolib.auth.roles import Role
 
@@ -48,7 +48,7 @@ _LOGIN_BODY: dict[str, Any] = {
 class Login(Model):
     """E-mail address and password."""
 
-    email: line(320) = Field(examples=["admin@shop.example"])  # type: ignore[valid-type]
+    email: Line320 = Field(examples=["admin@shop.example"])
     password: str = Field(min_length=1, max_length=1024, json_schema_extra={"format": "password"})
 
 

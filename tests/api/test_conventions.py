@@ -68,7 +68,9 @@ def test_a_validation_error_lists_each_fault_and_no_secret(nobody: httpx.Client)
     assert "hunter2" not in answer.text
 
 
-@pytest.mark.parametrize(("given", "kept"), [("abc-1", True), ("x" * 128, True), ("x" * 129, False), ("caf\xe9", False)])
+@pytest.mark.parametrize(
+    ("given", "kept"), [("abc-1", True), ("x" * 128, True), ("x" * 129, False), ("caf\xe9", False)]
+)
 def test_the_callers_request_id_is_kept_when_it_is_printable(nobody: httpx.Client, given: str, kept: bool) -> None:
     answer = nobody.get("/health", headers=[(b"X-Request-ID", given.encode("latin-1"))])
     assert (answer.headers["X-Request-ID"] == given) is kept

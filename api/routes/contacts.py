@@ -1,0 +1,261 @@
+"""Contacts: list, count, create, read, change, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Query, Response
+from pydantic import ConfigDict, Field, JsonValue
+from sqlalchemy import Connection
+
+from api import paging
+from api.calls import JSON, Outcome, json_bytes
+from api.concurrency import check_if_match, etag
+from api.errors import Refused, invalid
+from api.routing import CurrentCall, Router, allow, listed, problems
+from api.values import (
+    Answer,
+    Id,
+    Line3,
+    Line10,
+    Line30,
+    Line64,
+    Line100,
+    Line320,
+    Model,
+    Moment,
+    Shown,
+    parse_id,
+    path_id,
+)
+from mautolib import contacts
+from mautolib.auth.roles import Role
+from mautolib.contacts.model import Contact, ContactFilter, NewContact
+from mautolib.scoring.model import Stage
+
+router = Router("Contacts")
+MISSING = "Contact not found"
+ConsentStatus = Literal["unknown", "pending", "granted", "withdrawn"]
+
+_EXAMPLE: dict[str, JsonValue] = {
+    "email": "ana@shop.example", "first_name": "Ana", "last_name": "Silva", "country": "PT", "language": "pt",
+    "timezone": "Europe/Lisbon", "currency": "EUR", "custom_fields": {"size": "M"}, "subscribed": True,
+}  # fmt: skip
+
+
+class ShownTag(Answer):
+    """A tag of a contact."""
+
+    id: Id
+    name: str
+    color: str
+
+
+class ShownSegment(Answer):
+    """A segment a contact is in."""
+
+    id: Id
+    name: str
+
+
+class ShownContact(Answer):
+    """A person as known now. *Mailable* is who is subscribed, not suppressed, and has not withdrawn consent."""
+
+    model_config = ConfigDict(title="Contact")
+
+    id: Id
+    email: str
+    first_name: str
+    last_name: str
+    phone: str
+    country: str
+    language: str
+    timezone: str
+    currency: str
+    custom_fields: dict[str, Any]
+    subscribed: bool
+    suppressed: bool
+    consent_status: ConsentStatus
+    consent_source: str | None
+    consent_at: Shown | None
+    lifecycle_stage: str | None
+    tags: list[ShownTag]
+    segments: list[ShownSegment]
+    created_at: Shown
+    updated_at: Shown | None
+
+
+class ContactBody(Model):
+    """What may be given for a contact."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
+
+    email: Line320
+    first_name: Line100 = ""
+    last_name: Line100 = ""
+    phone: Line30 = ""
+    country: Line3 = ""
+    language: Line10 = "en"
+    timezone: Line64 = ""
+    currency: Line3 = ""
+    custom_fields: dict[str, Any] = Field(default_factory=dict)
+    subscribed: bool = True
+    consent_status: ConsentStatus = "unknown"
+    consent_source: Line100 | None = None
+    consent_at: Moment | None = None
+
+
+class NewContactBody(ContactBody):
+    """A new contact."""
+
+    model_config = ConfigDict(title="ContactCreate")
+
+    tag_ids: list[str | int] = Field(default=[], description="Unknown ids are dropped.", examples=[["7"]])
+
+    def to_domain(self) -> NewContact:
+        """The noun the library takes."""
+        values = self.model_dump(exclude={"tag_ids"})
+        ids = [number for number in (parse_id(str(given)) for given in self.tag_ids) if number is not None]
+        return NewContact(**values, tag_ids=tuple(dict.fromkeys(ids)))
+
+
+class ContactPatch(ContactBody):
+    """The fields to change; others stay. `custom_fields` replaces the whole dict."""
+
+    model_config = ConfigDict(title="ContactPatch", json_schema_extra={"example": {"first_name": "Ana Maria"}})
+
+    email: Line320 = ""
+
+
+class ContactCount(Answer):
+    """How many contacts match."""
+
+    count: int
+
+
+def shown(contact: Contact) -> ShownContact:
+    """A contact as the API shows it."""
+    return ShownContact(
+        id=str(contact.contact_id), email=contact.email, first_name=contact.first_name, last_name=contact.last_name,
+        phone=contact.phone, country=contact.country, language=contact.language, timezone=contact.timezone,
+        currency=contact.currency, custom_fields=dict(contact.custom_fields), subscribed=contact.subscribed,
+        suppressed=contact.suppressed, consent_status=contact.consent_status.value,
+        consent_source=contact.consent_source, consent_at=contact.consent_at, lifecycle_stage=contact.lifecycle_stage,
+        tags=[ShownTag(id=str(tag.tag_id), name=tag.name, color=tag.color) for tag in contact.tags],
+        segments=[ShownSegment(id=str(one.segment_id), name=one.name) for one in contact.segments],
+        created_at=contact.created_at, updated_at=contact.updated_at,
+    )  # fmt: skip
+
+
+def _filters(
+    subscribed: Annotated[bool | None, Query(description="Only those (not) subscribed.")] = None,
+    tag: Annotated[str | None, Query(max_length=100, description="Exact name of a tag.")] = None,
+    q: Annotated[str | None, Query(max_length=320, description="Part of e-mail, first or last name.")] = None,
+    email: Annotated[str | None, Query(max_length=320, description="Exact address, however it is spelled.")] = None,
+    lifecycle_stage: Annotated[Stage | None, Query(description="Exact stage.")] = None,
+    updated_since: Annotated[Moment | None, Query(description="Changed or created at or after this.")] = None,
+) -> ContactFilter:
+    return ContactFilter(
+        subscribed=subscribed, tag=tag, q=q, email=email, lifecycle_stage=lifecycle_stage, updated_since=updated_since
+    )
+
+
+Filters = Annotated[ContactFilter, Depends(_filters)]
+
+
+@router.get("/contacts/", response_model=list[ShownContact], responses=listed(problems(401, 422)))
+@allow(Role.VIEWER)
+def list_contacts(call: CurrentCall, page: paging.SkipLimit, filters: Filters) -> Response:
+    """Contacts, newest first. Filters combine with AND."""
+    after = paging.position(page)
+    with call.engine.begin() as tx:
+        rows = contacts.search(tx, filters, skip=page.skip, limit=page.limit + 1, after=after)
+        total = contacts.count(tx, filters, at_most=paging.COUNT_LIMIT + 1)
+    kept = rows[: page.limit]
+    last = (kept[-1].created_at.isoformat(), kept[-1].contact_id) if kept else None
+    return paging.list_response(
+        call, [shown(row) for row in kept], page, total=total, last=last, remain=len(rows) > page.limit
+    )
+
+
+@router.get("/contacts/count", response_model=ContactCount, responses=problems(401, 422))
+@allow(Role.VIEWER)
+def count_contacts(call: CurrentCall, filters: Filters) -> ContactCount:
+    """How many contacts match, exactly; without filters, how many there are."""
+    with call.engine.begin() as tx:
+        return ContactCount(count=contacts.count(tx, filters))
+
+
+@router.post(
+    "/contacts/", status_code=201, response_model=ShownContact,
+    responses=problems(401, 403, 422, s409="Contact with this email already exists"),
+)  # fmt: skip
+@allow(Role.EDITOR, action="contact.create")
+async def create_contact(call: CurrentCall, body: NewContactBody) -> Response:
+    """Create a contact.
+
+    An address suppressed as unsubscribe, complaint or compliance starts with `subscribed=false`.
+    """
+
+    def effect(tx: Connection) -> Outcome:
+        made = contacts.create(tx, body.to_domain(), actor=str(call.actor), now=call.now, settings=call.settings)
+        headers = {"etag": etag(made.version)}
+        return Outcome(status=201, body=shown(made), resource_id=made.contact_id, headers=headers)
+
+    return await call.commit(effect)
+
+
+@router.get("/contacts/{id}", response_model=ShownContact, responses=problems(401, s404=MISSING))
+@allow(Role.VIEWER)
+def get_contact(call: CurrentCall, id: str) -> Response:
+    """One contact."""
+    with call.engine.begin() as tx:
+        found = contacts.get(tx, path_id(id, MISSING))
+    return Response(json_bytes(shown(found)), media_type=JSON, headers={"etag": etag(found.version)})
+
+
+@router.patch(
+    "/contacts/{id}", response_model=ShownContact,
+    responses=problems(401, 403, 412, 422, s404=MISSING, s409="The address is taken, or the address is suppressed"),
+)  # fmt: skip
+@allow(Role.EDITOR, action="contact.update")
+async def update_contact(call: CurrentCall, id: str, body: ContactPatch) -> Response:
+    """Change the fields sent; `{}` changes nothing.
+
+    Turning `subscribed` on for an address suppressed as unsubscribe, complaint or compliance is 409 `suppressed`.
+    """
+    changes = body.model_dump(exclude_unset=True)
+    contact_id = path_id(id, MISSING)
+
+    def effect(tx: Connection) -> Outcome:
+        check_if_match(call.request, contacts.get(tx, contact_id, lock=True).version)
+        changed = contacts.update(
+            tx, contact_id, changes, actor=str(call.actor), now=call.now, settings=call.settings
+        )
+        headers = {"etag": etag(changed.version)}
+        log = {"fields": sorted(changes)}
+        return Outcome(body=shown(changed), resource_id=contact_id, changes=log, headers=headers)
+
+    return await call.commit(effect)
+
+
+@router.delete(
+    "/contacts/{id}", status_code=204, response_class=Response, responses=problems(401, 403, 412, s404=MISSING)
+)
+@allow(Role.EDITOR, action="contact.delete")
+async def delete_contact(call: CurrentCall, id: str) -> Response:
+    """Delete a contact with its tags, memberships and enrollments.
+
+    Events, messages and totals stay under the bare id, a suppression stays, and the address may be created again.
+    Erasure from every store is not part of this version: `erase=true` is refused, never taken for a plain deletion.
+    """
+    if call.request.query_params.get("erase", "false").lower() not in ("false", "0", "no", "off"):
+        raise Refused(422, invalid(["query", "erase"], "Erasure is not available in this version"))
+    contact_id = path_id(id, MISSING)
+
+    def effect(tx: Connection) -> Outcome:
+        check_if_match(call.request, contacts.get(tx, contact_id, lock=True).version)
+        contacts.delete(tx, contact_id, actor=str(call.actor), now=call.now)
+        return Outcome(status=204, resource_id=contact_id)
+
+    return await call.commit(effect)
