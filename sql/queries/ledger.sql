@@ -74,8 +74,9 @@ group by taken.status, taken.reason;
 -- What an attempt holds, with the contact as it is now.
 select
     messages.message_id, messages.contact_id, messages.attempt_id, messages.attempt_no,
-    messages.kind, messages.campaign_id, messages.workflow_id, messages.content_id, messages.rfc_message_id,
-    messages.context, coalesce(messages.to_email, contacts.email) as to_email,
+    messages.kind, messages.campaign_id, messages.workflow_id, messages.content_id,
+    messages.rfc_message_id, messages.context,
+    coalesce(messages.to_email, contacts.email) as to_email,
     contacts.email, contacts.first_name, contacts.last_name, contacts.phone, contacts.country,
     contacts.language, contacts.timezone, contacts.currency, contacts.custom_fields,
     contacts.source, contacts.created_at

@@ -1,0 +1,64 @@
+"""What a channel is: it takes finished messages one after another and says what became of each.
+
+Promise of every channel: exactly one result per message taken, in order; never a second hand-over of a message
+whose acceptance is in doubt; nothing handed over that its watch refused. What ails the connection, not one message,
+is raised, and every message without a result was surely not handed over. The contract suite checks all of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from mautolib.ledger.model import Result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outgoing:
+    """A finished message: envelope and bytes.
+
+    Args:
+        sender: envelope sender (MAIL FROM).
+        recipient: the one address it goes to, as stored.
+        data: headers and body with CRLF line ends, not dot-stuffed.
+    """
+
+    message_id: int
+    contact_id: int
+    attempt_id: int
+    sender: str
+    recipient: str
+    data: bytes
+
+
+class Watch(Protocol):
+    """The sender's say in the two moments that matter; asked for every message."""
+
+    def before(self, message: Outgoing) -> Result | None:
+        """Asked before anything about `message` is told to the other side; a result keeps it here."""
+        ...
+
+    def begins(self, message: Outgoing) -> bool:
+        """Asked right before the bytes that may make the other side accept `message`; False stops it."""
+        ...
+
+
+class Channel(Protocol):
+    """One way out; belongs to one thread."""
+
+    #: The name in settings and logs.
+    name: str
+
+    def deliver(self, messages: Iterable[Outgoing], watch: Watch) -> Iterator[Result]:
+        """Hand over `messages` in order, yielding the result of each before the next one begins.
+
+        Raises:
+            TransientError: the way is closed for now; the messages without a result were not handed over.
+            PermanentError: and it will stay closed until a setting changes.
+        """
+        ...
+
+    def close(self) -> None:
+        """Say goodbye politely; never raises."""
+        ...
