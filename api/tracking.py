@@ -1,0 +1,182 @@
+"""Open, click and unsubscribe links: answered here, as raw ASGI, outside the framework (half of a bare answer's speed).
+
+Promises: a genuine open or click is durable before it is answered, with the database down too; the pixel is always
+the pixel; a redirect leads only where a link made here leads; GET and HEAD change nothing but the record of hits.
+Everything else is passed on to the app inside. Wired outermost by `api.app`; one instance per process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Engine
+
+from api.tracking_document import TRACKING_OPENAPI
+from api.tracking_limits import Bursts, WrongLinks
+from api.tracking_requests import Asked
+from api.unsubscribe import Unsubscriber
+from mautolib.classification.hit_verdicts import RULE_VERSION, HitFacts, Verdict, judge
+from mautolib.events.hit_writer import HitWriter
+from mautolib.events.hits import Hit, HitKind
+from mautolib.events.links import LinkSigner, Purpose, Token, is_web_url
+from mautolib.events.spool import Spool, spool_folder
+from mautolib.pages import public
+from mautolib.settings import Settings
+
+__all__ = ["PREFIX", "TRACKING_OPENAPI", "TrackingApp"]
+
+_LOG = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PREFIX = "/api/v1/track/"
+#: One transparent pixel, 43 octets.
+GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
+_GIF_TYPE, _HTML = b"image/gif", b"text/html; charset=utf-8"
+_URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~-._"
+_METHODS = {"open": "GET, HEAD", "click": "GET, HEAD", "unsubscribe": "GET, HEAD, POST"}
+_NO_URL = [{"type": "missing", "loc": ["query", "url"], "msg": "Field required"}]
+
+
+class TrackingApp:
+    """An ASGI app around another one: answers tracking links itself, passes everything else on.
+
+    Args:
+        app: the app inside.
+        engine: used for unsubscribing instead of a pool of its own (the caller disposes of it).
+    Raises:
+        Misconfigured: no database, or a secret is missing or weak.
+    """
+
+    def __init__(self, app: App, settings: Settings, *, engine: Engine | None = None) -> None:
+        self._app = app
+        self._links = LinkSigner.from_settings(settings)
+        self._unsubscriber = Unsubscriber(settings, self._links, engine=engine)
+        spool = Spool(spool_folder(settings))
+        self.writer = HitWriter(
+            settings.url_for("tracker"), spool, rule_version=RULE_VERSION, apply_other=self._unsubscriber.replay
+        )
+        self._unsubscriber.writer = self.writer
+        self._bursts, self._wrong = Bursts(), WrongLinks()
+        self._is_started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass it on."""
+        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            parts = scope["path"][len(PREFIX) :].split("/")
+            is_whole = len(parts) == 3 or (len(parts) == 4 and not parts[3])
+            if is_whole and parts[0] in _METHODS and parts[1] and parts[2]:
+                await self._answer(parts[0], Asked(scope, send, parts[1], parts[2]), receive)
+                return
+        elif scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    async def start(self) -> None:
+        """Begin to write hits; called by the server's start, else by the first request."""
+        if not self._is_started:
+            self._is_started = True
+            await self.writer.start()
+
+    async def stop(self) -> None:
+        """Write what is waiting and let go of everything."""
+        if self._is_started:
+            self._is_started = False
+            await self.writer.stop()
+        self._unsubscriber.close()
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def received() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.start()
+            return message
+
+        async def sent(message: Message) -> None:
+            if message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                await self.stop()
+            await send(message)
+
+        await self._app(scope, received, sent)
+
+    async def _answer(self, what: str, asked: Asked, receive: Receive) -> None:
+        if not self._is_started:
+            await self.start()
+        if asked.method == "GET" or asked.is_head:
+            if what == "open":
+                await self._open(asked)
+            elif what == "click":
+                await self._click(asked)
+            else:
+                await self._unsubscriber.show(asked)
+        elif asked.method == "POST" and what == "unsubscribe":
+            await self._unsubscriber.act(asked, receive)
+        else:
+            await asked.problem(405, "Method not allowed", (b"allow", _METHODS[what].encode()))
+
+    async def _open(self, asked: Asked) -> None:
+        try:
+            s = asked.query.get("s", "")
+            token = self._links.verify(Purpose.OPEN, asked.cid, asked.uid, s) if s else None
+            if token is not None:
+                await self._keep(asked, HitKind.OPEN, token, None)
+            elif s:
+                self._keep_wrong(asked, HitKind.OPEN)
+        except Exception:  # noqa: BLE001 - whatever it is, the pixel is the pixel
+            _LOG.exception("tracking: an open was not kept")
+        await asked.answer(200, _GIF_TYPE, GIF)
+
+    async def _click(self, asked: Asked) -> None:
+        url = asked.query.get("url")
+        if url is None:
+            await asked.problem(422, _NO_URL, code="validation_error")
+            return
+        if not is_web_url(url):
+            await asked.problem(400, "Invalid redirect URL")
+            return
+        s = asked.query.get("s", "")
+        token = self._links.verify(Purpose.CLICK, asked.cid, asked.uid, s, url=url) if s else None
+        if token is not None:
+            await self._keep(asked, HitKind.CLICK, token, url)
+            location = url if url.isascii() else quote(url, safe=_URL_CHARACTERS)
+            await asked.answer(302, b"text/plain; charset=utf-8", b"", (b"location", location.encode("ascii")))
+        elif s and not self._keep_wrong(asked, HitKind.CLICK):
+            await asked.problem(429, "Too many links that were not made here", (b"retry-after", b"60"),
+                                code="rate_limited")  # fmt: skip
+        else:
+            language = public.language_of(asked.header(b"accept-language"))
+            page = public.interstitial(language, url=url).encode()
+            policy = (b"content-security-policy", public.content_security_policy().encode())
+            await asked.answer(200, _HTML, page, policy)
+
+    async def _keep(self, asked: Asked, kind: HitKind, token: Token, url: str | None) -> None:
+        now = datetime.now(UTC)
+        user_agent, network, purpose = asked.user_agent, asked.network, asked.purpose
+        facts = HitFacts(
+            user_agent=user_agent, is_head=asked.is_head, purpose=purpose,
+            seconds_since_made=(now - token.made_at).total_seconds(),
+            recent_hits=self._bursts.count((token.message_id, network), now.timestamp()),
+        )  # fmt: skip
+        await self.writer.keep(Hit(
+            now, kind.value, judge(facts).value, token.contact_id, token.campaign_id, token.message_id,
+            token.position, url, user_agent, network, asked.is_head, purpose,
+        ))  # fmt: skip
+
+    def _keep_wrong(self, asked: Asked, kind: HitKind) -> bool:
+        """Note a link that was not made here, joined to nobody; False when its network asks too often."""
+        now = datetime.now(UTC)
+        network = asked.network
+        may_keep, may_ask = self._wrong.count(network, now.timestamp())
+        if may_keep:
+            self.writer.offer(Hit(now, kind.value, Verdict.INVALID.value, user_agent=asked.user_agent,
+                                  network=network, is_head=asked.is_head, purpose=asked.purpose))  # fmt: skip
+        return may_ask
