@@ -1,7 +1,7 @@
 """Keep the warehouse in order: partitions ahead of time, retention.
 
-**What it does.** Makes the monthly partitions of the coming months, drops raw hits, expired tokens, old idempotency
-keys and staging tables that are past their time.
+**What it does.** Makes the monthly partitions of the coming months, drops raw hits, expired tokens and old idempotency
+keys that are past their time.
 
 **When it runs.** Hourly.
 

@@ -149,9 +149,27 @@ idempotency_keys = _table(
     caller=_TEXT, method=_TEXT, path=_TEXT, idempotency_key=_TEXT, request_hash=_BYTES, claimed_at=_TIME,
     completed_at=_TIME, status=_INT, headers=_JSON, body=_BYTES,
 )
+import_made = _table(
+    "import_made",
+    contact_id=_ID,
+)
+import_people = _table(
+    "import_people",
+    email=_TEXT, email_key=_TEXT, flags=_SMALL, row_count=_ID, is_folded=_BOOL, is_opt_out=_BOOL, first_name=_TEXT,
+    last_name=_TEXT, phone=_TEXT, country=_TEXT, language=_TEXT, timezone=_TEXT, currency=_TEXT,
+    custom_fields=_JSON, subscribed=_BOOL, created_at=_TIME, consent_status=_TEXT, consent_source=_TEXT,
+    consent_at=_TIME,
+)
 import_rejects = _table(
     "import_rejects",
     import_id=_ID, line=_ID, column_name=_TEXT, code=_TEXT, reason=_TEXT, value=_TEXT,
+)
+import_rows = _table(
+    "import_rows",
+    line=_ID, email=_TEXT, email_key=_TEXT, flags=_SMALL, first_name=_TEXT, last_name=_TEXT, phone=_TEXT,
+    country=_TEXT, language=_TEXT, timezone=_TEXT, currency=_TEXT, custom_fields=_JSON, subscribed=_BOOL,
+    created_at=_TIME, consent_status=_TEXT, consent_source=_TEXT, consent_at=_TIME, tags=_JSON, reject_column=_TEXT,
+    reject_code=_TEXT, reject_value=_TEXT,
 )
 imports = _table(
     "imports",

@@ -2,7 +2,7 @@
 
 Each task is one or a few short transactions; a second run finds nothing left to do. Called hourly by the
 maintenance DAG. A lock that is not free within 2 s is left for the next run, so tracking never waits long.
-It deletes only what has a rule here: hits by age, answers and tokens past their use, staging of finished imports.
+It deletes only what has a rule here: hits by age, answers and tokens past their use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ class Task(StrEnum):
 
     PARTITIONS = "partitions"
     RETENTION = "retention"
-    STAGING = "staging"
 
 
 def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str | None = None) -> dict[str, int]:
@@ -41,7 +40,7 @@ def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str |
     Args:
         now: the moment ages are measured at.
         task: only this one.
-    Returns: `partitions` made; `hit_months`, `idempotency_keys`, `tokens`, `sign_in_failures` and `stagings` removed.
+    Returns: `partitions` made; `hit_months`, `idempotency_keys`, `tokens` and `sign_in_failures` removed.
     Raises:
         InvalidInput: no such task.
         Misconfigured: MAUTO_RAW_HIT_DAYS is below 1.
@@ -93,10 +92,6 @@ def _forget_sign_ins(engine: Engine, settings: Settings, now: datetime) -> int:
         return tx.execute(statement_, {"older_than": now - _SIGN_IN_FAILURES}).rowcount
 
 
-def _close_staging(engine: Engine, settings: Settings, now: datetime) -> int:
-    return len(_rows_if_free(engine, "close_import_stagings", {}))
-
-
 def _rows_if_free(engine: Engine, name: str, values: dict[str, object]) -> Sequence[Row[Any]]:
     """Run a statement that locks a table in a transaction of its own; no rows when the table is busy."""
     try:
@@ -118,5 +113,4 @@ _WORK: dict[Task, dict[str, Callable[[Engine, Settings, datetime], int]]] = {
         "tokens": _forget_tokens,
         "sign_in_failures": _forget_sign_ins,
     },
-    Task.STAGING: {"stagings": _close_staging},
 }

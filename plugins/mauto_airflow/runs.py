@@ -18,7 +18,7 @@ from mauto_airflow.warehouse import warehouse
 _LOG = logging.getLogger(__name__)
 
 #: What `maintenance` can be asked to do alone.
-MAINTENANCE_TASKS = ("partitions", "retention", "staging")
+MAINTENANCE_TASKS = ("partitions", "retention")
 
 
 def take_imports(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
@@ -58,8 +58,19 @@ def recalculate_scores(bucket: int, context: Mapping[str, Any]) -> dict[str, int
             known_at=as_of if moments.is_past(context) else None,
             dry_run=params["dry_run"],
         )
-    _say("No contact to score.", result.scored, f"Scored {result.scored} as of {as_of}, {result.changed} changed.")
-    return {"scored": result.scored, "changed": result.changed}
+    counts = {"scored": result.scored, "changed": result.changed, "moved": result.moved, "snapshots": result.snapshots}
+    _say("There is no contact to score.", result.scored, f"Bucket {bucket} as of {as_of:%Y-%m-%d %H:%M} UTC: {counts}.")
+    if params["dry_run"]:
+        _LOG.info("Dry run, nothing written. Grades, stored -> new: %s.", result.grades)
+    return counts
+
+
+def publish_scores(results: list[dict[str, int]], context: Mapping[str, Any], outlet: Any) -> dict[str, int]:
+    """Sum the buckets up and tell the followers which moment was computed."""
+    totals = _sum(results)
+    outlet.extra = {**totals, "as_of": moments.as_of(context).isoformat()}
+    _say("There is no contact to score.", totals.get("scored", 0), f"Scores: {totals}.")
+    return totals
 
 
 def plan_campaigns(params: Mapping[str, Any]) -> list[int]:
@@ -94,10 +105,7 @@ def finish_campaigns(results: list[dict[str, int]], outlet: Any) -> dict[str, in
     """Close campaigns that have nothing left and bring totals up to date."""
     from mautolib.campaigns import finishing
 
-    totals: dict[str, int] = {}
-    for result in results:
-        for status, count in (result or {}).items():
-            totals[status] = totals.get(status, 0) + count
+    totals = _sum(results)
     with warehouse() as (engine, _):
         finished = finishing.finish(engine, moments.now())
     totals["campaigns_finished"] = len(finished)
@@ -158,6 +166,14 @@ def keep_in_order(params: Mapping[str, Any]) -> dict[str, int]:
         counts: dict[str, int] = maintenance.run(engine, settings, now=moments.now(), task=params.get("task"))
     _say("Everything was in order.", sum(counts.values()), f"Maintenance: {counts}.")
     return counts
+
+
+def _sum(results: list[dict[str, int]]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for result in results:
+        for name, count in result.items():
+            totals[name] = totals.get(name, 0) + count
+    return totals
 
 
 def _day(text: str | None) -> date | None:

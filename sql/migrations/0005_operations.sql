@@ -100,30 +100,6 @@ comment on table import_rejects is 'Every row of a file that was not taken: phys
 
 create schema staging;
 comment on schema staging is 'Rows on their way in; unlogged, gone after a crash, never the only copy.';
-create table staging.import_rows (
-    import_id bigint not null,
-    line bigint not null,
-    email text,
-    email_key text,
-    cells jsonb,
-    first_name text,
-    last_name text,
-    phone text,
-    country text,
-    language text,
-    timezone text,
-    currency text,
-    subscribed boolean,
-    created_at timestamptz,
-    consent_status text,
-    consent_source text,
-    consent_at timestamptz,
-    tags text,
-    custom_fields jsonb,
-    is_disposable boolean,
-    is_free_provider boolean,
-    is_role_based boolean
-) partition by list (import_id);
 create unlogged table staging.event_rows (
     batch_id bigint not null,
     ordinal bigint not null,
@@ -138,22 +114,74 @@ create unlogged table staging.event_rows (
     message_id bigint,
     order_key bigint
 );
-create function open_import_staging(import_id bigint) returns void
-language plpgsql security definer set search_path = staging, pg_temp as $$
-begin
-    execute format('create unlogged table if not exists staging.import_rows_%s
-        partition of staging.import_rows for values in (%s)', import_id, import_id);
-    execute format('alter table staging.import_rows_%s set (autovacuum_enabled = off)', import_id);
-end
+-- Patterns, always empty: each import works in temporary tables of these names and columns, which stand before
+-- them in the search path. Temporary: nothing is logged, no import waits for another one's locks, and what a
+-- killed worker leaves behind goes with its connection.
+create table import_rows (
+    line bigint not null,
+    email text,
+    email_key text,
+    flags smallint,
+    first_name text,
+    last_name text,
+    phone text,
+    country text,
+    language text,
+    timezone text,
+    currency text,
+    custom_fields jsonb,
+    subscribed boolean,
+    created_at timestamptz,
+    consent_status text,
+    consent_source text,
+    consent_at timestamptz,
+    tags jsonb,
+    reject_column text,
+    reject_code text,
+    reject_value text
+);
+comment on table import_rows is
+    'Pattern of an import''s rows: one per row of the file; null: blank or not in the file.';
+comment on column import_rows.flags is '1 disposable, 2 free provider, 4 role-based, added up.';
+create table import_people (
+    email text not null,
+    email_key text not null,
+    flags smallint not null,
+    row_count bigint not null,
+    is_folded boolean not null,
+    is_opt_out boolean not null,
+    first_name text,
+    last_name text,
+    phone text,
+    country text,
+    language text,
+    timezone text,
+    currency text,
+    custom_fields jsonb,
+    subscribed boolean,
+    created_at timestamptz,
+    consent_status text,
+    consent_source text,
+    consent_at timestamptz
+);
+comment on table import_people is
+    'Pattern of an import''s people: the rows of one address folded by the update policy.';
+comment on column import_people.is_folded is 'Later rows of the address say something the first does not.';
+create table import_made (
+    contact_id bigint not null
+);
+comment on table import_made is 'Pattern of the contacts an import made.';
+create function imported_text(policy text, known text, given text, is_mapped boolean, empty text) returns text
+language sql immutable parallel safe as $$
+    select case policy
+        when 'fill_empty' then coalesce(nullif(known, ''), given, known)
+        when 'merge' then coalesce(given, known)
+        when 'overwrite' then case when is_mapped then coalesce(given, empty) else known end
+        else known
+    end
 $$;
-comment on function open_import_staging(bigint) is
-    'Makes the unlogged staging partition of one import (the worker role may not create it itself).';
-create function close_import_staging(import_id bigint) returns void
-language plpgsql security definer set search_path = staging, pg_temp as $$
-begin
-    execute format('drop table if exists staging.import_rows_%s', import_id);
-end
-$$;
+comment on function imported_text(text, text, text, boolean, text) is
+    'What an import makes of a known text: policy, value known, value given (null: blank), mapped, value if cleared.';
 
 create table outbox (
     outbox_id bigint generated always as identity primary key,

@@ -36,26 +36,6 @@ where expires_at < cast(:now as timestamptz);
 delete from sign_in_failures
 where failed_at < cast(:older_than as timestamptz);
 
--- name: close_import_stagings
--- Drops the staging partitions of imports that are finished or gone; returns the import of each.
-with partitions as materialized (
-    select cast(substring(child.relname from '^import_rows_(\d+)$') as bigint) as import_id
-    from pg_inherits
-    inner join pg_class as child on child.oid = pg_inherits.inhrelid
-    where pg_inherits.inhparent = cast('staging.import_rows' as regclass)
-),
-
-left_over as materialized (
-    select partitions.import_id
-    from partitions
-    left join imports on imports.import_id = partitions.import_id
-    where partitions.import_id is not null
-        and (imports.import_id is null or imports.finished_at is not null)
-)
-
-select left_over.import_id, close_import_staging(left_over.import_id)
-from left_over;
-
 -- name: beat
 -- Says that a component is alive; an older sign of life never replaces a newer one.
 insert into heartbeats (component, beat_at, detail)

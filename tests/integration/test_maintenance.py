@@ -164,19 +164,8 @@ def test_answers_tokens_and_sign_ins_end_with_their_use(fresh_engine: Engine, se
     assert column(fresh_engine, "select expires_at from revoked_tokens") == [moments["alive"]]
 
 
-def test_staging_of_finished_and_vanished_imports_is_dropped(fresh_engine: Engine, settings: Settings) -> None:
-    with fresh_engine.begin() as tx:
-        running = tx.scalar(text("insert into imports (status) values ('running') returning import_id"))
-        done = tx.scalar(text("insert into imports (status, finished_at) values ('completed', now())"
-                              " returning import_id"))
-        for import_id in (running, done, 4711):
-            tx.execute(text("select open_import_staging(:id)"), {"id": import_id})
-    assert maintenance.run(fresh_engine, settings, now=NOON, task="staging") == {"stagings": 2}
-    assert partitions_of(fresh_engine, "staging.import_rows") == {f"staging.import_rows_{running}"}
-
-
 def test_an_unknown_task_is_named_with_the_known_ones(fresh_engine: Engine, settings: Settings) -> None:
-    with pytest.raises(InvalidInput, match="no task 'hit'; choose one of partitions, retention, staging"):
+    with pytest.raises(InvalidInput, match="no task 'hit'; choose one of partitions, retention"):
         maintenance.run(fresh_engine, settings, now=NOON, task="hit")
 
 
