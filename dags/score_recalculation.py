@@ -46,11 +46,11 @@ def score_recalculation():
     def recalculate(bucket, **context):
         return runs.recalculate_scores(bucket, context)
 
-    @task(pool="warehouse", outlets=[conventions.SCORES])
-    def evaluate_lifecycle(counts, outlet_events, **context):
-        return runs.evaluate_lifecycle(list(counts), context, outlet_events[conventions.SCORES])
+    @task(outlets=[conventions.SCORES])
+    def publish(counts, outlet_events, **context):
+        return runs.publish_scores(list(counts), context, outlet_events[conventions.SCORES])
 
-    evaluate_lifecycle(recalculate.expand(bucket=buckets()))
+    publish(recalculate.expand(bucket=buckets()))
 
 
 score_recalculation()
