@@ -7,7 +7,6 @@ transactional mail. It does not wake anybody: a trigger on the table does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -55,7 +54,7 @@ def queue(tx: Connection, messages: Iterable[NewMessage]) -> int:
     if not rows:
         return 0
     columns = [Column(name, _MESSAGES.c[name].type) for name in _GIVEN]
-    function = func.jsonb_to_recordset(cast(json.dumps(rows), tables.messages.c.context.type))
+    function = func.jsonb_to_recordset(cast(rows, tables.messages.c.context.type))
     given = function.table_valued(*columns, name="given").render_derived(name="given", with_types=True)
     return _store(tx, select(*(given.c[name] for name in _GIVEN))).total
 
