@@ -33,7 +33,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PLAIN_ID = re.compile(r"[0-9]{1,19}\Z", re.ASCII)
 # 40 characters of base64 (message 8, time 6, MAC 16 bytes), then the link's position in base 36. The tail is always
 # alphanumeric, so a mail client's link finder never cuts a trailing - or _ off.
-_TOKEN = re.compile(r"([A-Za-z0-9_-]{40})([0-9a-z]{1,4})\Z", re.ASCII)
+_TOKEN = re.compile(r"([A-Za-z0-9_-]{40})(0|[1-9a-z][0-9a-z]{0,3})\Z", re.ASCII)
 _MAX_ID = (1 << 63) - 1
 _WEB_URL = re.compile(
     r"https?://(?:[^\s/?#\\@]*@)?[^\s/?#\\@:\x00-\x20\x7f][^\s\\\x00-\x20\x7f]*\Z", re.IGNORECASE

@@ -1,0 +1,162 @@
+"""No hit is lost and none counts twice: with the database away, frozen, deaf, or back under another process."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import ProgrammingError
+
+from api.tracking import GIF
+from mautolib.events.spool import spool_folder
+from mautolib.settings import Settings
+from tests.builders import make_contact
+from tests.tracked import Gate, count, links_of, path_of, rows, tracked, until
+
+TARGET = "https://shop.example/sale"
+
+
+@pytest.fixture
+def gate(fresh_database_url: str) -> Iterator[Gate]:
+    gate = Gate(fresh_database_url)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def contact_id(fresh_engine: Engine) -> int:
+    with fresh_engine.begin() as tx:
+        return make_contact(tx)
+
+
+def _spooled(settings: Settings) -> int:
+    return sum(len(path.read_text().splitlines()) for path in spool_folder(settings).glob("*.ndjson"))
+
+
+def test_hits_outlive_a_database_that_is_away_from_the_start(
+    gate: Gate, settings: Settings, fresh_engine: Engine, contact_id: int
+) -> None:
+    links = links_of(settings, contact_id)
+    gate.shut()
+    with tracked(gate.through(settings)) as client:
+        assert client.get(path_of(links.open())).content == GIF
+        assert client.get(path_of(links.click(TARGET))).headers["location"] == TARGET
+        assert (_spooled(settings), count(fresh_engine, "hits")) == (2, 0)
+        gate.reopen()
+        until(lambda: count(fresh_engine, "hits") == 2)
+        until(lambda: _spooled(settings) == 0)
+        assert client.get(path_of(links.open())).content == GIF
+    assert rows(fresh_engine, "select kind, count(*) from hits group by kind order by kind") == [
+        ("click", 1), ("open", 2)]  # fmt: skip
+    assert count(fresh_engine, "events", "event_type = 'email_opened'") == 2
+    assert count(fresh_engine, "event_pending") == 3
+
+
+def test_a_connection_that_died_while_idle_costs_nothing(
+    gate: Gate, settings: Settings, fresh_engine: Engine, contact_id: int
+) -> None:
+    path = path_of(links_of(settings, contact_id).open())
+    with tracked(gate.through(settings)) as client:
+        client.get(path)
+        gate.reopen()
+        client.get(path)
+        assert (count(fresh_engine, "hits"), _spooled(settings)) == (2, 0)
+
+
+def test_a_frozen_database_does_not_hold_the_reader(
+    gate: Gate, settings: Settings, fresh_engine: Engine, contact_id: int
+) -> None:
+    path = path_of(links_of(settings, contact_id).open())
+    with tracked(gate.through(settings)) as client:
+        client.get(path)
+        gate.freeze()
+        began = time.monotonic()
+        assert client.get(path).content == GIF
+        assert time.monotonic() - began < 4
+        began = time.monotonic()
+        assert client.get(path).content == GIF
+        assert time.monotonic() - began < 1
+        gate.reopen()
+        until(lambda: count(fresh_engine, "hits") == 3)
+        until(lambda: _spooled(settings) == 0)
+    assert count(fresh_engine, "hits") == 3
+
+
+def test_a_batch_whose_commit_was_not_heard_of_is_not_counted_twice(
+    gate: Gate, settings: Settings, fresh_engine: Engine, contact_id: int
+) -> None:
+    path = path_of(links_of(settings, contact_id).open())
+    with tracked(gate.through(settings)) as client:
+        client.get(path)
+        gate.deafen()
+        assert client.get(path).content == GIF
+        assert (count(fresh_engine, "hits"), _spooled(settings)) == (2, 1)
+        gate.reopen()
+        until(lambda: _spooled(settings) == 0)
+    assert (count(fresh_engine, "hits"), count(fresh_engine, "events")) == (2, 2)
+
+
+def test_an_unsubscribe_request_outlives_the_database(
+    gate: Gate, settings: Settings, fresh_engine: Engine, contact_id: int
+) -> None:
+    path = path_of(links_of(settings, contact_id, message_id=9).unsubscribe())
+    gate.shut()
+    with tracked(gate.through(settings)) as client:
+        answer = client.post(path, data={"List-Unsubscribe": "One-Click"})
+        assert (answer.status_code, "You have been unsubscribed" in answer.text) == (200, True)
+        gate.reopen()
+        until(lambda: rows(fresh_engine, "select subscribed from contacts") == [(False,)])
+        until(lambda: _spooled(settings) == 0)
+    assert count(fresh_engine, "suppressions", "reason = 'unsubscribe'") == 1
+    assert count(fresh_engine, "events", "event_type = 'unsubscribed' and message_id = 9") == 1
+
+
+def test_the_next_process_takes_over_what_a_dead_one_left(
+    gate: Gate, settings: Settings, fresh_engine: Engine, contact_id: int
+) -> None:
+    links = links_of(settings, contact_id)
+    gate.shut()
+    with tracked(gate.through(settings)) as client:
+        for _ in range(3):
+            client.get(path_of(links.open()))
+    [left] = spool_folder(settings).glob("*.ndjson")
+    kept = left.read_text()
+    # A crash half-way through a write: that reader was never answered.
+    left.write_text(kept + kept.splitlines()[0][:50])
+    # And one after replaying, before the file was removed.
+    (left.parent / "1-1.ndjson").write_text(kept)
+    gate.reopen()
+    with tracked(gate.through(settings)):
+        until(lambda: not list(spool_folder(settings).glob("*.ndjson")))
+    assert (count(fresh_engine, "hits"), count(fresh_engine, "events")) == (3, 3)
+
+
+def test_a_record_nobody_can_apply_is_set_aside(settings: Settings, fresh_engine: Engine, contact_id: int) -> None:
+    folder = spool_folder(settings)
+    folder.mkdir(parents=True)
+    (folder / "1-1.ndjson").write_text('{"key": "k", "hits": [["never", 1]]}\n{"what": "is this"}\n')
+    with tracked(settings) as client:
+        client.get(path_of(links_of(settings, contact_id).open()))
+        until(lambda: not (folder / "1-1.ndjson").exists())
+    assert len((folder / "failed.ndjson").read_text().splitlines()) == 2
+    assert count(fresh_engine, "hits") == 1
+
+
+def test_the_trackers_role_is_enough_and_may_not_read(
+    settings: Settings, fresh_engine: Engine, fresh_database_url: str, contact_id: int
+) -> None:
+    tracker_url = fresh_database_url + "?options=-c%20role%3Dmauto_tracker"
+    with tracked(dataclasses.replace(settings, tracker_database_url=tracker_url)) as client:
+        client.get(path_of(links_of(settings, contact_id).click(TARGET)))
+    assert _spooled(settings) == 0
+    assert rows(fresh_engine, "select contact_id from hits join events using (contact_id)") == [(contact_id,)]
+    with fresh_engine.connect() as connection:
+        connection.execute(text("set role mauto_tracker"))
+        ids = "select contact_id from existing_contacts(array[0, :id])"
+        assert connection.scalars(text(ids), {"id": contact_id}).all() == [contact_id]
+        for forbidden in ("select 1 from contacts", "select 1 from hits", "delete from hits", "delete from events"):
+            with pytest.raises(ProgrammingError, match="permission denied"), connection.begin_nested():
+                connection.execute(text(forbidden))
