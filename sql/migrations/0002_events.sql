@@ -25,6 +25,7 @@ create table events (
 ) partition by range (occurred_at);
 create index events_by_contact on events (contact_id, occurred_at);
 create index events_by_time on events using brin (occurred_at);
+create index unsubscribes_by_campaign on events (campaign_id) where event_type = 'unsubscribed';
 comment on table events is
     'Append-only facts about contacts. contact_id 0 means nobody. Never updated by the application.';
 comment on column events.occurred_at is 'When it happened (may be long ago).';

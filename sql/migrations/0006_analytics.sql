@@ -3,6 +3,13 @@
 create schema analytics;
 comment on schema analytics is 'One number everywhere: the API, the dashboard and analysts read these relations.';
 
+create function analytics.percent(part bigint, whole bigint) returns numeric
+language sql immutable parallel safe as $$
+    -- Never more than the column holds: a mail of unknown fate that was opened is no reason to fail a whole view.
+    select case when whole > 0 then least(round(100.0 * part / whole, 4), 999.9999) end
+$$;
+comment on function analytics.percent(bigint, bigint) is 'part / whole in percent, 4 decimals; null without a whole.';
+
 create table analytics.contact_cohorts (
     granularity text not null,
     cohort_start date not null,

@@ -247,7 +247,8 @@ select
     max(checkout_at) as last_checkout_at
 from (
     select
-        contact_id, placed_at as ordered_at, refunded_total = 0 or refunded_total < total as is_kept,
+        contact_id, placed_at as ordered_at,
+        refunded_total = 0 or refunded_total < total as is_kept,
         cast(null as timestamptz) as checkout_at
     from orders
     where placed_at <= cast(:as_of as timestamptz)
@@ -329,8 +330,8 @@ decided as (
     select
         situations.*,
         case
-            when held_stage = 'evangelist' or ladder_stage = 'evangelist' and held_stage = 'customer'
-                then 'evangelist'
+            when held_stage = 'evangelist' then 'evangelist'
+            when held_stage = 'customer' and ladder_stage = 'evangelist' then 'evangelist'
             when held_stage = 'customer' then 'customer'
             -- Left only by new consent.
             when held_stage = 'churned' and (not cast(:is_lifecycle as boolean) or is_opted_out

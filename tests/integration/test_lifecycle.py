@@ -172,7 +172,8 @@ def test_churned_is_left_only_by_new_consent(tx: Connection) -> None:
     consents, contacts = tables.consents, tables.contacts
     consent = {"contact_id": contact, "source": "api", "actor": "user:1"}
     tx.execute(insert(consents).values(**consent, status="granted", recorded_at=ago(hours=11)))
-    tx.execute(update(contacts).where(contacts.c.contact_id == contact).values(subscribed=True, updated_at=ago(hours=9)))
+    back = update(contacts).where(contacts.c.contact_id == contact)
+    tx.execute(back.values(subscribed=True, updated_at=ago(hours=9)))
     recalculate_within(tx, as_of=ago(hours=8))
     assert stage(tx, contact) == "churned", "that consent is older than the leaving"
     tx.execute(insert(consents).values(**consent, status="granted", recorded_at=ago(hours=7)))

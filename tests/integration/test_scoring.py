@@ -134,8 +134,10 @@ def test_an_event_is_positive_unless_its_matched_rules_sum_below_zero(tx: Connec
 
 def test_only_the_contacts_own_doing_is_engagement(tx: Connection) -> None:
     contact, custom, hand = make_contact(tx), make_contact(tx), make_contact(tx)
-    for event_type in ("email_sent", "email_delivered", "email_bounced", "email_complained", "unsubscribed",
-                       "order_refunded", "tag_added", "contact_updated", "segment_entered", "score_changed"):  # fmt: skip
+    for event_type in (
+        "email_sent", "email_delivered", "email_bounced", "email_complained", "unsubscribed", "order_refunded",
+        "tag_added", "contact_updated", "segment_entered", "score_changed",
+    ):  # fmt: skip
         make_event(tx, contact, event_type, ago(days=1))
     make_event(tx, custom, "webinar_attended", ago(days=2))
     award(tx, hand, -5, ago(days=1))

@@ -70,8 +70,8 @@ def same(left: Any, right: Any) -> bool:
         return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(same, left, right))
-    return type(left) in (int, float) and type(right) in (int, float) and left == right or (
-        type(left) is type(right) and left == right)  # fmt: skip
+    comparable = type(left) is type(right) or {type(left), type(right)} == {int, float}
+    return comparable and bool(left == right)
 
 
 def matches(rule: NewRule, event: Event) -> bool:

@@ -1,0 +1,66 @@
+"""Sign-up cohorts: who of those who came together is still there, by day, week and month.
+
+Promise: `analytics.contact_cohorts` is restated from contacts and events in one transaction, so readers see the old
+table or the new one, and late events change the cells they belong to. A cell that is not over for everybody of its
+cohort is null. Called by the `cohort_analytics` DAG.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import date, datetime
+
+from sqlalchemy import Engine, func, select, text
+
+from mautolib.db.engine import Tx
+from mautolib.db.statements import statement
+from mautolib.errors import InvalidInput
+
+_LOG = logging.getLogger(__name__)
+
+#: Offsets of each cohort: a year of weeks.
+PERIODS = 52
+#: Cohorts by day are kept this far back.
+DAY_COHORTS = 90
+# As for scores: the plan must not depend on fresh statistics, and the days of a million contacts fit in memory.
+_SETTINGS = {"enable_nestloop": "off", "work_mem": "128MB", "jit": "off"}
+
+
+def refresh(
+    engine: Engine,
+    *,
+    as_of: datetime,
+    from_: date | None = None,
+    to: date | None = None,
+    rebuild: bool = False,
+) -> int:
+    """Restate the cohort table as of `as_of`; returns the number of cells written.
+
+    Args:
+        from_: first sign-up day whose cohorts are restated; None: the first there is.
+        to: last such day; None: today. A week or month that only touches the range is restated as a whole.
+        rebuild: restate everything, whatever the range.
+    Raises:
+        InvalidInput: the range ends before it begins.
+    """
+    with engine.begin() as tx:
+        cells = refresh_within(tx, as_of=as_of, from_=None if rebuild else from_, to=None if rebuild else to)
+    _LOG.info("cohorts as of %s: %s cells", as_of.isoformat(), cells)
+    return cells
+
+
+def refresh_within(tx: Tx, *, as_of: datetime, from_: date | None = None, to: date | None = None) -> int:
+    """`refresh` inside the caller's transaction.
+
+    Raises:
+        InvalidInput: the range ends before it begins.
+    """
+    if from_ is not None and to is not None and from_ > to:
+        raise InvalidInput(f"the range of sign-up days ends ({to}) before it begins ({from_})", path=("to",))
+    binds = {"as_of": as_of, "from_day": from_, "to_day": to, "periods": PERIODS, "day_cohorts": DAY_COHORTS}
+    # Two refreshes at once would write the same cells: the second one waits and restates them again.
+    tx.execute(text("lock table analytics.contact_cohorts in share row exclusive mode"))
+    for name, value in _SETTINGS.items():
+        tx.execute(select(func.set_config(name, value, True)))
+    tx.execute(statement("analytics.clear_cohorts"), binds)
+    return int(tx.execute(statement("analytics.restate_cohorts"), binds).rowcount)

@@ -1,0 +1,215 @@
+-- Analyst tables are restated, never patched. Binds of the cohorts: as_of; from_day and to_day (null: no limit) name
+-- the sign-up days whose cohorts are restated; periods is how many offsets a cohort has, day_cohorts for how
+-- many days back there are cohorts by day.
+
+-- name: clear_cohorts
+-- Takes out the cohorts that are about to be restated, and day cohorts that are no longer kept.
+delete from analytics.contact_cohorts
+where (
+        cohort_start <= coalesce(cast(:to_day as date), 'infinity')
+        and cohort_start + case granularity
+            when 'day' then interval '1 day'
+            when 'week' then interval '7 days'
+            else interval '1 month'
+        end > coalesce(cast(:from_day as date), '-infinity')
+    )
+    or (
+        granularity = 'day'
+        and cohort_start
+            < cast(:as_of as timestamptz) - make_interval(days => cast(:day_cohorts as int))
+    )
+
+-- name: grains
+-- How long a cohort takes to sign up, how long its own periods are, and how far back there are cohorts.
+select granularity, period_days, cohort_length, oldest
+from (
+    values
+        ('day', 1, interval '1 day', cast(:as_of as timestamptz)
+            - make_interval(days => cast(:day_cohorts as int))),
+        ('week', 7, interval '7 days', '-infinity'),
+        ('month', 30, interval '1 month', '-infinity')
+) as given (granularity, period_days, cohort_length, oldest)
+
+-- name: cohort_sizes
+-- Contacts by sign-up period (UTC), for each granularity.
+with grains as (
+    -- include: grains
+),
+signup_days as (
+    select
+        date_trunc('day', created_at, 'UTC') as signup_day,
+        count(*) as contact_count,
+        count(*) filter (where subscribed) as subscribed_count
+    from contacts
+    where created_at < cast(:as_of as timestamptz)
+    group by 1
+)
+select
+    grains.granularity, grains.period_days, starts.cohort_start,
+    starts.cohort_start + grains.cohort_length as cohort_end,
+    sum(signup_days.contact_count)::bigint as cohort_size,
+    sum(signup_days.subscribed_count)::bigint as subscribed_count
+from signup_days
+cross join grains
+cross join lateral (
+    select date_trunc(grains.granularity, signup_days.signup_day, 'UTC') as cohort_start
+) as starts
+where starts.cohort_start >= grains.oldest
+    and starts.cohort_start <= coalesce(cast(:to_day as date), 'infinity')
+    and starts.cohort_start + grains.cohort_length > coalesce(cast(:from_day as date), '-infinity')
+group by 1, 2, 3, 4
+
+-- name: cohort_activity
+-- How many contacts of each cohort had a human open or click in each period since their own sign-up.
+with grains as (
+    -- include: grains
+),
+-- First the days of each contact, since weeks and 30 days both consist of them.
+active_days as (
+    select
+        events.contact_id, contacts.created_at,
+        floor(date_part('epoch', events.occurred_at - contacts.created_at) / 86400)::int
+            as day_offset
+    from events
+    inner join contacts on contacts.contact_id = events.contact_id
+    where events.event_type in ('email_opened', 'email_clicked')
+        and events.occurred_at < cast(:as_of as timestamptz)
+        and events.occurred_at >= contacts.created_at
+        and events.occurred_at
+            < contacts.created_at + make_interval(days => 30 * cast(:periods as int))
+    group by 1, 2, 3
+),
+active_periods as (
+    select
+        grains.granularity, active_days.contact_id, active_days.created_at,
+        active_days.day_offset / grains.period_days as period_offset
+    from active_days
+    inner join grains
+        on active_days.created_at >= grains.oldest
+        and active_days.day_offset < grains.period_days * cast(:periods as int)
+    group by 1, 2, 3, 4
+)
+select
+    granularity, date_trunc(granularity, created_at, 'UTC') as cohort_start, period_offset,
+    count(*) as active_count
+from active_periods
+group by 1, 2, 3
+
+-- name: restate_cohorts
+-- Writes the cells of the cohorts; what is not over yet for everybody of a cohort is null.
+with cohorts as (
+    -- include: cohort_sizes
+),
+activity as (
+    -- include: cohort_activity
+),
+cells as (
+    select
+        cohorts.*, period_offset,
+        cohorts.cohort_end + make_interval(days => (period_offset + 1) * cohorts.period_days)
+            <= cast(:as_of as timestamptz) as is_complete
+    from cohorts
+    cross join generate_series(0, cast(:periods as int) - 1) as period_offset
+    where cohorts.cohort_start + make_interval(days => period_offset * cohorts.period_days)
+        < cast(:as_of as timestamptz)
+)
+insert into analytics.contact_cohorts (
+    granularity, cohort_start, cohort_label, cohort_size, period_offset, active_count,
+    subscribed_count, retention_rate, is_complete, refreshed_at
+)
+select
+    cells.granularity, cells.cohort_start::date,
+    to_char(cells.cohort_start, case cells.granularity
+        when 'day' then 'YYYY-MM-DD' when 'week' then 'IYYY-"W"IW' else 'YYYY-MM' end),
+    cells.cohort_size, cells.period_offset,
+    case when cells.is_complete then coalesce(activity.active_count, 0) end,
+    cells.subscribed_count,
+    case when cells.is_complete
+        then analytics.percent(coalesce(activity.active_count, 0), cells.cohort_size) end,
+    cells.is_complete, now()
+from cells
+left join activity
+    on activity.granularity = cells.granularity
+    and activity.cohort_start = cells.cohort_start
+    and activity.period_offset = cells.period_offset
+
+-- name: dashboard_stats
+-- The sums of the front page, from the views everybody reads.
+select people.*, sent.*, flows.*
+from (
+    select
+        count(*) as total_contacts,
+        count(*) filter (where is_subscribed) as subscribed_contacts
+    from analytics.dim_contacts
+) as people
+cross join (
+    select
+        count(*) as total_campaigns,
+        count(*) filter (where status = 'sent') as campaigns_sent,
+        count(*) filter (where status = 'draft') as campaigns_draft,
+        coalesce(sum(sent), 0)::bigint as total_emails_sent,
+        coalesce(sum(delivered), 0)::bigint as delivered,
+        coalesce(sum(unique_opens), 0)::bigint as unique_opens,
+        coalesce(sum(unique_clicks), 0)::bigint as unique_clicks
+    from analytics.campaign_performance
+) as sent
+cross join (
+    select count(*) as total_workflows, count(*) filter (where active) as active_workflows
+    from workflows
+) as flows
+
+-- name: signup_weeks
+-- Contacts by calendar week of their sign-up (ISO, UTC), the current week last; empty weeks are zeros.
+with weeks as (
+    select generate_series(
+        date_trunc('week', cast(:now as timestamptz), 'UTC')
+            - make_interval(weeks => cast(:weeks as int) - 1),
+        date_trunc('week', cast(:now as timestamptz), 'UTC'),
+        interval '7 days'
+    ) as week_start
+),
+signups as (
+    select
+        date_trunc('week', signed_up_at, 'UTC') as week_start,
+        count(*) as total,
+        count(*) filter (where is_subscribed) as subscribed
+    from analytics.dim_contacts
+    where signed_up_at >= (select min(week_start) from weeks)
+        and signed_up_at <= cast(:now as timestamptz)
+    group by 1
+)
+select
+    weeks.week_start::date as week_start,
+    to_char(weeks.week_start, 'IYYY-"W"IW') as week_label,
+    coalesce(signups.total, 0) as total,
+    coalesce(signups.subscribed, 0) as subscribed
+from weeks
+left join signups on signups.week_start = weeks.week_start
+order by weeks.week_start
+
+-- name: grade_distribution
+-- How many scored contacts have each grade, best first.
+select grades.grade, count(people.contact_id) as contact_count
+from unnest(array['A+', 'A', 'B+', 'B', 'C', 'D', 'F']) with ordinality as grades (grade, place)
+left join analytics.dim_contacts as people on people.grade = grades.grade
+group by grades.grade, grades.place
+order by grades.place
+
+-- name: recent_campaigns
+-- Performance of the newest campaigns that began to send.
+select performance.*
+from analytics.campaign_performance as performance
+inner join (
+    select campaign_id, coalesce(sent_at, started_at, requested_at) as moved_at
+    from campaigns
+    where requested_at is not null
+    order by moved_at desc, campaign_id desc
+    limit cast(:limit as int)
+) as newest on newest.campaign_id = performance.campaign_id
+order by newest.moved_at desc, performance.campaign_id desc
+
+-- name: campaign_performance_of
+-- Performance of one campaign.
+select *
+from analytics.campaign_performance
+where campaign_id = cast(:campaign_id as bigint)
