@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.event import listens_for
 
-from mautolib import dispatch, workflows
+from mautolib import dispatch, maintenance, workflows
+from mautolib.db.engine import connect
 from mautolib.dispatch import effects
 from mautolib.events.append import NewEvent, append, append_many
 from mautolib.settings import Settings
@@ -217,3 +219,28 @@ def test_killed_workers_lose_and_double_nothing(
 
 def test_effects_of_no_events_are_none(tx: Connection) -> None:
     assert effects.apply(tx, [], [], now=NOON) == effects.Effects()
+
+
+def test_the_workers_rights_are_enough(fresh_database_url: str, fresh_engine: Engine, settings: Settings) -> None:
+    people = add_people(fresh_engine, 2)
+    with fresh_engine.begin() as tx:
+        mail = {"action": "send_email", "subject": "Hello", "body": "<p>Hello</p>"}
+        add_workflow(tx, "x", steps=[mail, {"action": "tag", "tag_name": "seen"}], exit_on=["y"])
+    report(fresh_engine, people, "x")
+    worker = connect(fresh_database_url)
+
+    @listens_for(worker, "connect")
+    def become_worker(connection: Any, record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("set role mauto_worker")
+        connection.commit()
+
+    try:
+        assert dispatch.run(worker, settings, now=NOON).enrolled == 2
+        assert workflows.advance(worker, settings, now=NOON).messages == 2
+        assert maintenance.run(worker, settings, now=NOON, task="retention")["hit_months"] == 0
+        assert maintenance.run(worker, settings, now=datetime(2033, 1, 1, tzinfo=UTC), task="partitions") == {
+            "partitions": 6}  # fmt: skip
+        assert maintenance.run(worker, settings, now=NOON, task="staging") == {"stagings": 0}
+    finally:
+        worker.dispose()

@@ -1,0 +1,142 @@
+"""What every step type keeps: it refuses what it does not know, needs no contact to survive, and acts once.
+
+A new step type is tested here as soon as it is registered; it needs one example of itself in EXAMPLES.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from mautolib import workflows
+from mautolib.errors import InvalidInput
+from mautolib.settings import Settings
+from mautolib.workflows import NewWorkflow, advancement, definition
+from mautolib.workflows.model import LogStatus
+from mautolib.workflows.steps import ACTION, ACTIONS, STEPS
+from mautolib.workflows.steps.step import Member, Visit
+from tests.builders import make_contact
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "condition": {"type": "condition", "field": "country", "value": "DE", "then": []},
+    "delay": {"type": "delay", "minutes": 30},
+    "exit": {"type": "exit", "reason": "enough"},
+    "send_email": {"type": "action", "action": "send_email", "subject": "Hello", "body": "<p>Hello</p>"},
+    "tag": {"type": "action", "action": "tag", "tag_name": "seen"},
+}
+NAMES = [*STEPS, *ACTIONS]
+
+
+def node_of(name: str, /, **more: Any) -> definition.Node:
+    return definition.read([{**EXAMPLES[name], **more}]).nodes["0"]
+
+
+def visit(tx: Connection, settings: Settings, *contacts: int) -> Visit:
+    members = [
+        Member(enrollment_id=number, contact_id=contact, visit=1, context={}, entered_at=NOON, resumed=False)
+        for number, contact in enumerate(contacts, start=1)
+    ]
+    return Visit(tx=tx, settings=settings, now=NOON, workflow_id=1, version=1, path="0", members=members)
+
+
+def begin(tx: Connection, settings: Settings, name: str) -> tuple[int, int]:
+    """A contact at the step and a tag behind it; returns enrollment and contact."""
+    new = NewWorkflow(name=name, steps=[EXAMPLES[name], EXAMPLES["tag"]])
+    workflow = workflows.create(tx, new, actor="test", now=NOON)
+    contact = make_contact(tx)
+    done = workflows.trigger(tx, settings, workflow.workflow_id, contact_id=contact, now=NOON)
+    return done.enrollment.enrollment_id, contact
+
+
+def test_every_registered_step_has_an_example() -> None:
+    assert sorted(EXAMPLES) == sorted(NAMES)
+    assert ACTION not in STEPS
+    assert not set(STEPS) & set(ACTIONS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_reads_its_own_example(name: str) -> None:
+    node = node_of(name, name="A name", meta={})
+    assert type(node.step) is {**STEPS, **ACTIONS}[name]
+    assert set(node.branches) <= set(node.step.branches)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_refuses_a_key_it_does_not_know(name: str) -> None:
+    with pytest.raises(InvalidInput, match="surprise") as caught:
+        node_of(name, surprise=1)
+    assert caught.value.path == ("body", "steps", 0, "surprise")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_refuses_values_of_a_wrong_kind(name: str) -> None:
+    keys = [key for key in EXAMPLES[name] if key not in ("type", "action", "value")]
+    for key in keys:
+        with pytest.raises(InvalidInput) as caught:
+            node_of(name, **{key: {"no": ["such", "thing"]}})
+        assert caught.value.path[:3] == ("body", "steps", 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_example_can_start(tx: Connection, name: str) -> None:
+    node = node_of(name)
+    node.step.check(tx, node.fields, starting=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_answers_for_every_member_in_order(tx: Connection, settings: Settings, name: str) -> None:
+    contacts = [make_contact(tx), 0, make_contact(tx), 987654]
+    outcomes = node_of(name).step.run(visit(tx, settings, *contacts))
+    assert len(outcomes) == len(contacts)
+    for outcome in outcomes:
+        json.dumps(dict(outcome.result))
+    needs_contact = name in ACTIONS
+    failed = [outcome.status is LogStatus.FAILED for outcome in outcomes]
+    assert failed == ([False, True, False, True] if needs_contact else [False] * 4)
+    for outcome in outcomes:
+        assert (outcome.status is LogStatus.FAILED) == ("error" in outcome.result)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_for_nobody(tx: Connection, settings: Settings, name: str) -> None:
+    assert node_of(name).step.run(visit(tx, settings)) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_visit_is_logged_once_with_its_place(tx: Connection, settings: Settings, name: str) -> None:
+    enrollment_id, contact = begin(tx, settings, name)
+    logs = tx.execute(text("select * from workflow_logs where step_path = '0'")).all()
+    assert len(logs) == 1
+    log = logs[0]
+    assert (log.enrollment_id, log.contact_id, log.step_index, log.visit) == (enrollment_id, contact, 0, 1)
+    expected = {"step": 0, "path": "0", "type": EXAMPLES[name]["type"]}
+    assert expected.items() <= log.result.items()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_moving_the_same_visit_again_adds_nothing(tx: Connection, settings: Settings, name: str) -> None:
+    enrollment_id, contact = begin(tx, settings, name)
+    before = state(tx)
+    tx.execute(
+        text("update enrollments set status = 'running', step_path = '0', resume_at = :at, finished_at = null"),
+        {"at": NOON},
+    )
+    advancement.begin(tx, settings, enrollment_id, contact, now=NOON)
+    assert state(tx) == before
+
+
+def state(tx: Connection) -> Mapping[str, Any]:
+    sql = {
+        "logs": "select enrollment_id, step_path, visit, status from workflow_logs order by log_id",
+        "messages": "select dedupe_key, status from messages order by message_id",
+        "contents": "select count(*) from message_contents",
+        "tags": "select contact_id, tag_id from contact_tags order by 1, 2",
+        "events": "select event_type, contact_id from events order by event_id",
+    }
+    return {name: [tuple(row) for row in tx.execute(text(query))] for name, query in sql.items()}
