@@ -27,19 +27,29 @@ _WEAK = ("change", "secret", "default", "example", "password", "0123456789")
 def _s(group: str, help_text: str, default: Any = dataclasses.MISSING, *, secret: bool = False) -> Any:
     metadata = {"group": group, "help": help_text, "secret": secret}
     if default is dataclasses.MISSING:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
+        return field(metadata=metadata, repr=not secret)
+    return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings of one process. Units are part of the name; money and rates are never floats."""
 
-    database_url: str = _s("database", "PostgreSQL (15 or newer) warehouse; owner role, or the only role", "")
-    api_database_url: str = _s("database", "the same database as role mauto_api; empty: the owner's", "")
-    worker_database_url: str = _s("database", "the same database as role mauto_worker; empty: the owner's", "")
-    tracker_database_url: str = _s("database", "the same database as role mauto_tracker; empty: the owner's", "")
-    analyst_database_url: str = _s("database", "the same database as role mauto_analyst; used by make psql", "")
+    database_url: str = _s(
+        "database", "PostgreSQL (15 or newer) warehouse; owner role, or the only role", "", secret=True
+    )
+    api_database_url: str = _s(
+        "database", "the same database as role mauto_api; empty: the owner's", "", secret=True
+    )
+    worker_database_url: str = _s(
+        "database", "the same database as role mauto_worker; empty: the owner's", "", secret=True
+    )
+    tracker_database_url: str = _s(
+        "database", "the same database as role mauto_tracker; empty: the owner's", "", secret=True
+    )
+    analyst_database_url: str = _s(
+        "database", "the same database as role mauto_analyst; used by make psql", "", secret=True
+    )
 
     secret_keys: tuple[str, ...] = _s(
         "secrets", "key ring, newest first, comma-separated, each of 32 bytes or more", (), secret=True
@@ -91,7 +101,9 @@ class Settings:
     database_port: int = _s("local stack", "port of the embedded PostgreSQL", 54329)
     airflow_port: int = _s("local stack", "port of the Airflow UI, on this machine only", 8080)
     mail_page_port: int = _s("local stack", "page of the local mail sink; runs while MAUTO_SMTP_HOST is not set", 8025)
-    airflow_database_url: str = _s("local stack", "Airflow metadata; empty: database airflow on the same server", "")
+    airflow_database_url: str = _s(
+        "local stack", "Airflow metadata; empty: database airflow on the same server", "", secret=True
+    )
     airflow_parallelism: int = _s("local stack", "tasks that may run at once", 8)
     airflow_keep_days: int = _s("local stack", "finished runs and their logs are kept this long", 30)
 

@@ -231,23 +231,26 @@ def temporary_cluster() -> Iterator[Cluster]:
 
 
 def _reachable_folder(path: Path, account: Account | None) -> Path:
-    """Make the cluster's folder; a link into /var/lib/mauto where the account may not walk to it."""
+    """Make the cluster's folder and return its real place.
+
+    Where the account may not walk to it, `path` becomes a link to a folder under /var/lib/mauto.
+    """
     if path.is_symlink() and not path.exists():
         path.unlink()
     path.mkdir(parents=True, exist_ok=True)
     real = path.resolve()
     if account is None:
         real.chmod(0o700)
-        return path
+        return real
     real.chmod(0o711)
     if run_as(account, ["test", "-x", str(real)]).returncode == 0:
-        return path
+        return real
     if any(real.iterdir()):
         raise Misconfigured(f"user {account.name} cannot reach {real}; allow it: chmod o+x on every parent")
     other = shared_folder("clusters", hashlib.sha256(str(real).encode()).hexdigest()[:12])
     path.rmdir()
     path.symlink_to(other)
-    return path
+    return other
 
 
 def _lock(path: Path) -> IO[bytes]:

@@ -1,0 +1,73 @@
+# `make` lists what there is. Everything runs in .venv, which `make install` makes and every target checks first.
+# PYTHON=/path/to/python3.12 chooses the interpreter; MAUTO_HOME=folder another home than ./.mauto.
+
+PY := .venv/bin/python
+STACK := $(PY) -m mautolib.stack
+UV := $(if $(shell command -v uv),uv,.venv/bin/uv)
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev up down status logs psql dev migrate demo reset test test-all lint fmt bench \
+	check-real lock
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install:  ## Make .venv with everything pinned; does nothing when it is up to date
+	@$(or $(PYTHON),python3) mautolib/stack/bootstrap.py
+
+install-dev:
+	@$(or $(PYTHON),python3) mautolib/stack/bootstrap.py --dev
+
+up: install  ## Start PostgreSQL, Airflow, the API and the mail sink; repair what is half dead
+	@$(STACK) up
+
+down: install  ## Stop them; data stays
+	@$(STACK) down
+
+status: install  ## Show health, memory, addresses and where the password is
+	@$(STACK) status
+
+logs: install  ## Follow the logs (PART=api for one of them)
+	@$(STACK) logs --follow $(PART)
+
+psql: install  ## Open psql as the read-only analyst
+	@$(STACK) psql
+
+dev: install  ## Run a second API that reloads on changes, on the databases of `make up` (PORT=8001)
+	@$(STACK) run -- $(PY) -m uvicorn --factory api.app:create_app --reload --reload-dir api \
+		--reload-dir mautolib --port $(or $(PORT),8001)
+
+migrate: install  ## Bring the warehouse to the newest schema
+	@$(STACK) migrate
+
+demo: install  ## Show the whole main job on generated data (CONTACTS=10000)
+	@$(PY) -m mautolib.demo $(if $(CONTACTS),--contacts $(CONTACTS))
+
+reset: install  ## Stop the demo and remove its data
+	@$(STACK) reset
+
+lint: install-dev  ## Check style and types
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+fmt: install-dev  ## Correct what can be corrected by itself
+	@.venv/bin/ruff check --fix .
+
+test: lint  ## Lint, then every test but the slow ones (ARGS="-k name" narrows)
+	@.venv/bin/pytest -m "not slow" $(ARGS)
+
+test-all: lint  ## Lint, then every test
+	@.venv/bin/pytest $(ARGS)
+
+bench: install-dev  ## Run one benchmark (NAME=sending)
+	@$(PY) -m benchmarks.$(or $(NAME),$(error say which: make bench NAME=... ($(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))))
+
+check-real: install-dev  ## Import real files and compare with their golden numbers (DATA=folder)
+	@MAUTO_REAL_DATA=$(or $(DATA),$(error say where the files are: make check-real DATA=folder)) \
+		.venv/bin/pytest tests/real $(ARGS)
+
+lock: install  ## Resolve requirements.in and requirements-dev.in again
+	@$(COMPILE) --upgrade requirements.in -o requirements.txt
+	@$(COMPILE) --upgrade requirements-dev.in -o requirements-dev.txt
