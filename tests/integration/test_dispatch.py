@@ -241,6 +241,5 @@ def test_the_workers_rights_are_enough(fresh_database_url: str, fresh_engine: En
         assert maintenance.run(worker, settings, now=NOON, task="retention")["hit_months"] == 0
         assert maintenance.run(worker, settings, now=datetime(2033, 1, 1, tzinfo=UTC), task="partitions") == {
             "partitions": 6}  # fmt: skip
-        assert maintenance.run(worker, settings, now=NOON, task="staging") == {"stagings": 0}
     finally:
         worker.dispose()
