@@ -161,7 +161,7 @@ def _form(content_type: str, body: bytes) -> dict[str, str] | None:
         payload = part.get_payload(decode=True)
         if isinstance(name, str) and isinstance(payload, bytes):
             fields[name] = payload.decode("utf-8", "replace").strip()
-    return fields
+    return fields or None
 
 
 def _asks(form: dict[str, str]) -> bool:

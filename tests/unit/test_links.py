@@ -81,7 +81,8 @@ def test_nothing_else_passes() -> None:
         (Purpose.CLICK, cid, other_contact, s, TARGET), (Purpose.CLICK, other_campaign, uid, s, TARGET),
         (Purpose.CLICK, same_workflow, uid, s, TARGET), (Purpose.CLICK, uid, cid, s, TARGET),
         (Purpose.CLICK, cid, uid, s, TARGET + "x"), (Purpose.CLICK, cid, uid, s, ""),
-        (Purpose.CLICK, cid, uid, s[:-1] + "4", TARGET), (Purpose.CLICK, cid, uid, s + "0", TARGET), (Purpose.CLICK, cid, uid, s[:-1] + "0" + s[-1], TARGET),
+        (Purpose.CLICK, cid, uid, s[:-1] + "4", TARGET), (Purpose.CLICK, cid, uid, s + "0", TARGET),
+        (Purpose.CLICK, cid, uid, s[:-1] + "0" + s[-1], TARGET),
         (Purpose.CLICK, cid, uid, s[:-2], TARGET), (Purpose.CLICK, cid, uid, "", TARGET),
         (Purpose.CLICK, "", uid, s, TARGET), (Purpose.CLICK, cid, "", s, TARGET),
     ]  # fmt: skip
