@@ -165,7 +165,8 @@ class _Batch:
         definitions = {key: store.load_definition(self.tx, *key) for key in sorted(versions)}
         moving = travellers
         while moving:
-            for (workflow_id, version, path, _), group in _grouped(moving).items():
+            # Always in the same order, so that batches that make the same tag or content wait instead of deadlocking.
+            for (workflow_id, version, path, _), group in sorted(_grouped(moving).items(), key=lambda item: item[0]):
                 self._step(group, definitions[workflow_id, version], path)
             moving = [traveller for traveller in moving if traveller.status is EnrollmentStatus.RUNNING]
         self._put_down(travellers)
