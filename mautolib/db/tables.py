@@ -149,10 +149,6 @@ idempotency_keys = _table(
     caller=_TEXT, method=_TEXT, path=_TEXT, idempotency_key=_TEXT, request_hash=_BYTES, claimed_at=_TIME,
     completed_at=_TIME, status=_INT, headers=_JSON, body=_BYTES,
 )
-import_made = _table(
-    "import_made",
-    contact_id=_ID,
-)
 import_people = _table(
     "import_people",
     email=_TEXT, email_key=_TEXT, flags=_SMALL, row_count=_ID, is_folded=_BOOL, is_opt_out=_BOOL, first_name=_TEXT,
@@ -170,6 +166,10 @@ import_rows = _table(
     country=_TEXT, language=_TEXT, timezone=_TEXT, currency=_TEXT, custom_fields=_JSON, subscribed=_BOOL,
     created_at=_TIME, consent_status=_TEXT, consent_source=_TEXT, consent_at=_TIME, tags=_JSON, reject_column=_TEXT,
     reject_code=_TEXT, reject_value=_TEXT,
+)
+import_touched = _table(
+    "import_touched",
+    contact_id=_ID, is_new=_BOOL, row_count=_ID, is_opt_out=_BOOL,
 )
 imports = _table(
     "imports",
@@ -191,7 +191,8 @@ message_contents = _table(
     "message_contents",
     content_id=_ID, campaign_id=_ID, workflow_id=_ID, template_id=_ID, template_version=_INT, occurrence=_INT,
     variant_id=_ID, locale=_TEXT, subject=_TEXT, preheader=_TEXT, html_body=_TEXT, text_body=_TEXT, from_name=_TEXT,
-    from_email=_TEXT, reply_to=_TEXT, track_opens=_BOOL, track_clicks=_BOOL, utm=_JSON, digest=_BYTES, created_at=_TIME,
+    from_email=_TEXT, reply_to=_TEXT, track_opens=_BOOL, track_clicks=_BOOL, utm=_JSON, strict=_BOOL, digest=_BYTES,
+    created_at=_TIME,
 )
 message_keys = _table(
     "message_keys",

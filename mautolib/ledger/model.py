@@ -143,6 +143,7 @@ class NewContent:
     """What is to be frozen; exactly one of campaign and others may own it.
 
     Args:
+        strict: a name without a value fails the message instead of rendering empty.
         links: the targets of the HTML part by position, as `templates.links` counts them.
     """
 
@@ -163,6 +164,7 @@ class NewContent:
     track_opens: bool = True
     track_clicks: bool = True
     utm: Mapping[str, str] = field(default_factory=dict)
+    strict: bool = False
     links: tuple[str, ...] = ()
 
 

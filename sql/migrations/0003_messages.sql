@@ -93,6 +93,7 @@ create table message_contents (
     track_opens boolean not null default true,
     track_clicks boolean not null default true,
     utm jsonb not null default '{}',
+    strict boolean not null default false,
     digest bytea,
     created_at timestamptz not null default now(),
     constraint one_content_per_digest unique (digest)

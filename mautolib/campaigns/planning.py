@@ -1,0 +1,151 @@
+"""Planning: a campaign that is due becomes ledger rows, one per candidate, with its content frozen.
+
+Promise: one transaction per campaign; planners may run in parallel and be killed at any moment, a campaign is
+planned once. Who may not be mailed becomes a skipped row at once, with the reason. A scheduled campaign that has
+become impossible fails and says why. Called by the sending DAG and the pump's command line; hands nothing over.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, Engine, func, select, update
+
+from mautolib.campaigns import store, totals
+from mautolib.campaigns.audience import audience
+from mautolib.campaigns.model import Campaign, Status
+from mautolib.campaigns.readiness import Text, problems, text_of
+from mautolib.db import tables
+from mautolib.db.statements import statement
+from mautolib.ledger import content, queue
+from mautolib.ledger.model import NewContent
+from mautolib.outbox import FactName, record
+from mautolib.settings import Settings
+from mautolib.templates.links import rewrite_links
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What planning a campaign did; `problem` if it could not be launched."""
+
+    campaign_id: int
+    queued: int = 0
+    skipped: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audience:
+    """What planning a campaign would do."""
+
+    campaign_id: int
+    candidates: int
+    mailable: int
+
+
+def plan_due(engine: Engine, settings: Settings, now: datetime, *, campaign_id: int | None = None) -> list[Plan]:
+    """Plan every campaign that is due (or only one); returns what was done."""
+    plans: list[Plan] = []
+    while True:
+        with engine.begin() as tx:
+            parameters = {"now": now, "campaign_id": campaign_id, "done": [plan.campaign_id for plan in plans]}
+            found = tx.execute(statement("campaigns.next_to_plan"), parameters).scalar_one_or_none()
+            if found is None:
+                return plans
+            plan = _plan(tx, settings, store.get(tx, found, for_update=True), now)
+        plans.append(plan)
+        if plan.problem is None:
+            _LOG.info("campaign %s planned: %s queued, %s skipped", plan.campaign_id, plan.queued, plan.skipped)
+        else:
+            _LOG.error("campaign %s cannot be launched: %s", plan.campaign_id, plan.problem)
+
+
+def count_due(engine: Engine, settings: Settings, now: datetime, *, campaign_id: int | None = None) -> list[Audience]:
+    """The audience of every campaign that is due, without planning anything."""
+    with engine.begin() as tx:
+        due = tx.execute(statement("campaigns.due_to_plan"), {"now": now, "campaign_id": campaign_id}).scalars().all()
+        return [count_audience(tx, settings, store.get(tx, found)) for found in due]
+
+
+def count_audience(tx: Connection, settings: Settings, campaign: Campaign) -> Audience:
+    """The audience `campaign` would have if it were planned now."""
+    people = audience(campaign, content_id=0, require_consent=settings.require_consent).subquery()
+    counts = select(func.count(), func.count().filter(people.c.reason.is_(None))).select_from(people)
+    candidates, mailable = tx.execute(counts).one()
+    return Audience(campaign_id=campaign.campaign_id, candidates=candidates, mailable=mailable)
+
+
+def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime) -> Plan:
+    found = problems(tx, settings, campaign)
+    if found:
+        reason = "; ".join(problem.message for problem in found)
+        _set(tx, campaign, now, status=Status.FAILED.value, status_reason=reason)
+        return Plan(campaign_id=campaign.campaign_id, problem=reason)
+    occurrence = campaign.occurrence + 1
+    content_id = content.freeze(tx, _content(settings, campaign, text_of(tx, campaign), occurrence))
+    due_at = campaign.requested_at or campaign.scheduled_at or now
+    _set(
+        tx, campaign, now, status=Status.SENDING.value, occurrence=occurrence, requested_at=due_at, planned_at=now,
+        started_at=campaign.started_at or now,
+    )  # fmt: skip
+    queued = queue.queue_audience(
+        tx,
+        audience(campaign, content_id=content_id, require_consent=settings.require_consent),
+        campaign_id=campaign.campaign_id,
+        occurrence=occurrence,
+        due_at=due_at,
+        give_up_at=due_at + timedelta(hours=campaign.expires_after_hours),
+    )
+    totals.refresh_totals(tx, campaign.campaign_id, now)
+    data = {
+        "campaign_id": str(campaign.campaign_id), "name": campaign.name,
+        "totals": {"recipients": queued.total, "skipped": sum(queued.skipped.values())},
+    }  # fmt: skip
+    record(tx, FactName.CAMPAIGN_SENT, data, occurred_at=now)
+    return Plan(campaign_id=campaign.campaign_id, queued=queued.queued, skipped=sum(queued.skipped.values()))
+
+
+def _content(settings: Settings, campaign: Campaign, text: Text, occurrence: int) -> NewContent:
+    return NewContent(
+        subject=text.subject,
+        html_body=text.html_body,
+        text_body=text.text_body,
+        preheader=campaign.preheader,
+        from_name=campaign.from_name or settings.default_from_name,
+        from_email=campaign.from_email or settings.default_from_email,
+        reply_to=campaign.reply_to,
+        campaign_id=campaign.campaign_id,
+        template_id=text.template_id,
+        template_version=text.template_version,
+        occurrence=occurrence,
+        track_opens=campaign.track_opens,
+        track_clicks=campaign.track_clicks,
+        utm=campaign.utm,
+        strict=text.strict,
+        links=static_links(text.html_body),
+    )
+
+
+def static_links(html: str) -> tuple[str, ...]:
+    """The http(s) links of a template by position, as they are counted when clicked."""
+    found: list[str] = []
+
+    def keep(url: str, position: int) -> str:
+        found.append(url)
+        return url
+
+    rewrite_links(html, keep)
+    return tuple(found)
+
+
+def _set(tx: Connection, campaign: Campaign, now: datetime, **values: object) -> None:
+    table = tables.campaigns
+    tx.execute(
+        update(table)
+        .where(table.c.campaign_id == campaign.campaign_id)
+        .values(**values, version=table.c.version + 1, updated_at=now)
+    )
