@@ -69,7 +69,8 @@ def prepare(settings: Settings) -> None:
 def _check_database(engine: Engine, settings: Settings) -> None:
     missing = migrate.pending(engine)
     if missing:
-        raise Misconfigured(f"the database misses {len(missing)} migrations (first {missing[0]}); run `make migrate`")
+        what = f"{len(missing)} files to apply, first {missing[0]}"
+        raise Misconfigured(f"the database is not up to date ({what}); run `make migrate`")
     with engine.begin() as tx:
         users.ensure_admin(tx, settings, datetime.now(UTC))
 

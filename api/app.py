@@ -21,8 +21,9 @@ from starlette.types import ASGIApp
 from api import documentation, errors
 from api.calls import Service
 from api.conventions import Conventions
-from api.routes import auth, contacts, operations
+from api.routes import analytics, auth, contacts, operations, pages
 from api.routing import Operations, specificity
+from api.tracking import TRACKING_OPENAPI, TrackingApp
 from mautolib.db.engine import connect
 from mautolib.errors import MautoError
 from mautolib.settings import Settings
@@ -46,7 +47,8 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> ASGIApp:
             statement_timeout_ms=STATEMENT_TIMEOUT_MS,
         )  # fmt: skip
     app = make_framework(settings, engine)
-    return Conventions(app, operations=lambda: Operations(app.routes), cors_origins=settings.cors_origins)
+    inside = Conventions(app, operations=lambda: Operations(app.routes), cors_origins=settings.cors_origins)
+    return TrackingApp(inside, settings, engine=engine)
 
 
 def make_framework(settings: Settings, engine: Engine) -> FastAPI:
@@ -57,9 +59,10 @@ def make_framework(settings: Settings, engine: Engine) -> FastAPI:
     )  # fmt: skip
     app.state.service = Service(settings=settings, engine=engine)
     app.include_router(operations.router)
-    for module in (auth, contacts):
+    for module in (auth, contacts, analytics):
         app.include_router(module.router, prefix=documentation.PREFIX)
-    documentation.install(app, tracking={}, models=(auth.Login,))
+    app.router.routes += pages.routes()
+    documentation.install(app, tracking=TRACKING_OPENAPI, models=(auth.Login,))
     # The framework takes the first route that fits: literal segments before parameters.
     app.router.routes.sort(key=specificity)
     for kind in (MautoError, RequestValidationError, HTTPException, SQLAlchemyError):

@@ -125,7 +125,9 @@ def _document(app: FastAPI, tracking: dict[str, Any], models: tuple[type[BaseMod
         title=TITLE, version=__version__, description=DESCRIPTION, routes=app.routes, tags=TAGS,
         license_info={"name": "MIT", "identifier": "MIT"},
     )  # fmt: skip
-    document["paths"].update(tracking)
+    for path, operations in tracking.items():
+        public = {"tags": ["Tracking"], "security": [], "x-role": "public"}
+        document["paths"][path] = {method: {**operation, **public} for method, operation in operations.items()}
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):

@@ -104,6 +104,8 @@ class ApiRoute(APIRoute):
         extra["x-role"] = str(policy.role or "public")
         if policy.role is None:
             extra["security"] = []
+        # The first sentence of the docstring is the line people see in a list of operations.
+        options["summary"] = (endpoint.__doc__ or endpoint.__name__).strip().splitlines()[0].rstrip(".")
         super().__init__(path, endpoint, openapi_extra=extra, **options)
 
     def get_route_handler(self) -> _Handler:

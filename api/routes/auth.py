@@ -23,7 +23,7 @@ router = Router("Sign-in")
 FORM = "application/x-www-form-urlencoded"
 _SMALL = 64 * 1024
 #: Hashing has threads of its own: a storm of sign-ins must not hold up everything else.
-_HASHING = anyio.CapacityLimiter(passwords.CONCURRENT_HASHES)
+HASHING = anyio.CapacityLimiter(passwords.CONCURRENT_HASHES)
 
 _LOGIN_BODY: dict[str, Any] = {
     "requestBody": {
@@ -113,13 +113,16 @@ async def login(call: CurrentCall, request: Request) -> Response:
         )  # fmt: skip
 
     call.audited = True  # `sign_in` writes its own entry, whatever comes of it
-    return _pair(await run_sync(sign_in, limiter=_HASHING))
+    return _pair(await run_sync(sign_in, limiter=HASHING))
 
 
 @router.post("/auth/refresh", response_model=TokenPair, responses=problems(422, s401="Invalid or expired token"))
 @allow(None, action="auth.refresh", body_limit=_SMALL)
 def refresh(call: CurrentCall, body: Refresh) -> Response:
-    """Trade a refresh token for a new pair. A token used a second time ends its whole session."""
+    """Trade a refresh token for a new pair.
+
+    A token used a second time was stolen by somebody: it ends its whole session.
+    """
     call.audited = True  # `refresh` writes its own entry, whatever comes of it
     session = sessions.refresh(
         call.engine, call.settings, token=body.refresh_token, origin=call.origin, now=call.now
@@ -130,7 +133,10 @@ def refresh(call: CurrentCall, body: Refresh) -> Response:
 @router.post("/auth/logout", status_code=204, response_class=Response, responses=problems(401, 422))
 @allow(Role.VIEWER, action="auth.logout", body_limit=_SMALL)
 async def logout(call: CurrentCall, body: Annotated[Logout | None, Body()] = None) -> Response:
-    """End this session: its access tokens and its refresh tokens are dead at once."""
+    """Sign out.
+
+    The session's access tokens and refresh tokens are dead at once; with `all_sessions` those of every session.
+    """
     all_sessions = body.all_sessions if body else False
 
     def effect(tx: Connection) -> Outcome:
@@ -143,7 +149,7 @@ async def logout(call: CurrentCall, body: Annotated[Logout | None, Body()] = Non
 @router.get("/auth/me", response_model=Me, responses=problems(401))
 @allow(Role.VIEWER)
 async def me(call: CurrentCall) -> Me:
-    """Who the token stands for."""
+    """Show who the token stands for."""
     user = call.signed_in.user
     return Me(
         id=str(user.user_id), email=user.email, is_superuser=user.role is Role.ADMIN, name=user.name, role=user.role,
@@ -157,14 +163,17 @@ async def me(call: CurrentCall) -> Me:
 )  # fmt: skip
 @allow(Role.VIEWER, action="auth.password", body_limit=_SMALL)
 async def change_password(call: CurrentCall, body: PasswordChange) -> Response:
-    """Change one's own password (10 to 128 characters); one's other sessions end."""
+    """Change one's own password.
+
+    A password has 10 to 128 characters. One's other sessions end; the one in hand goes on.
+    """
 
     def check() -> str:
         return sessions.change_password(
             call.engine, call.signed_in, current=body.current_password, new=body.new_password
         )
 
-    new_hash = await run_sync(check, limiter=_HASHING)
+    new_hash = await run_sync(check, limiter=HASHING)
 
     def effect(tx: Connection) -> Outcome:
         sessions.replace_password(tx, call.signed_in, new_hash=new_hash, now=call.now)

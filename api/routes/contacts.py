@@ -166,7 +166,10 @@ Filters = Annotated[ContactFilter, Depends(_filters)]
 @router.get("/contacts/", response_model=list[ShownContact], responses=listed(problems(401, 422)))
 @allow(Role.VIEWER)
 def list_contacts(call: CurrentCall, page: paging.SkipLimit, filters: Filters) -> Response:
-    """Contacts, newest first. Filters combine with AND."""
+    """List contacts.
+
+    Newest first. Filters combine with AND.
+    """
     after = paging.position(page)
     with call.engine.begin() as tx:
         rows = contacts.search(tx, filters, skip=page.skip, limit=page.limit + 1, after=after)
@@ -181,7 +184,10 @@ def list_contacts(call: CurrentCall, page: paging.SkipLimit, filters: Filters) -
 @router.get("/contacts/count", response_model=ContactCount, responses=problems(401, 422))
 @allow(Role.VIEWER)
 def count_contacts(call: CurrentCall, filters: Filters) -> ContactCount:
-    """How many contacts match, exactly; without filters, how many there are."""
+    """Count contacts.
+
+    Exact, with the filters of the list; without any, all contacts.
+    """
     with call.engine.begin() as tx:
         return ContactCount(count=contacts.count(tx, filters))
 
@@ -208,7 +214,7 @@ async def create_contact(call: CurrentCall, body: NewContactBody) -> Response:
 @router.get("/contacts/{id}", response_model=ShownContact, responses=problems(401, s404=MISSING))
 @allow(Role.VIEWER)
 def get_contact(call: CurrentCall, id: str) -> Response:
-    """One contact."""
+    """Show a contact."""
     with call.engine.begin() as tx:
         found = contacts.get(tx, path_id(id, MISSING))
     return Response(json_bytes(shown(found)), media_type=JSON, headers={"etag": etag(found.version)})
@@ -220,8 +226,9 @@ def get_contact(call: CurrentCall, id: str) -> Response:
 )  # fmt: skip
 @allow(Role.EDITOR, action="contact.update")
 async def update_contact(call: CurrentCall, id: str, body: ContactPatch) -> Response:
-    """Change the fields sent; `{}` changes nothing.
+    """Change a contact.
 
+    Only the fields sent; `{}` changes nothing.
     Turning `subscribed` on for an address suppressed as unsubscribe, complaint or compliance is 409 `suppressed`.
     """
     changes = body.model_dump(exclude_unset=True)
@@ -244,8 +251,9 @@ async def update_contact(call: CurrentCall, id: str, body: ContactPatch) -> Resp
 )
 @allow(Role.EDITOR, action="contact.delete")
 async def delete_contact(call: CurrentCall, id: str) -> Response:
-    """Delete a contact with its tags, memberships and enrollments.
+    """Delete a contact.
 
+    Its tags, memberships and enrollments go with it.
     Events, messages and totals stay under the bare id, a suppression stays, and the address may be created again.
     Erasure from every store is not part of this version: `erase=true` is refused, never taken for a plain deletion.
     """

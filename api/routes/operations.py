@@ -43,14 +43,17 @@ class Ready(Answer):
 @router.get("/health", response_model=Health)
 @allow(None)
 async def health() -> Health:
-    """Whether the process answers. Touches nothing; never fails while the process lives."""
+    """Say whether the process answers.
+
+    Touches nothing; never fails while the process lives.
+    """
     return Health(app=APP, version=__version__)
 
 
 @router.get("/ready", response_model=Ready, responses=problems(503))
 @allow(None)
 def ready(call: CurrentCall) -> Response:
-    """Whether the service can do its work.
+    """Say whether the service can do its work.
 
     `database` and `migrations` decide; `airflow` (the last sign of life of background work) only informs, unless
     `MAUTO_READY_REQUIRES_AIRFLOW` is set.

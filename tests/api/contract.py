@@ -16,7 +16,17 @@ from fastapi import FastAPI
 from mautolib.settings import Settings
 
 #: Pages and files for people; they are no operations of the contract.
-PAGES = {"/docs", "/redoc", "/openapi.json", "/docs/assets/{name}"}
+PAGES = {
+    "/docs", "/redoc", "/openapi.json", "/docs/assets/{name}",
+    "/dashboard", "/dashboard/sign-in", "/dashboard/sign-out",
+}  # fmt: skip
+
+
+#: Enough to wire the app; nothing is connected.
+SETTINGS = Settings(
+    database_url="postgresql://nobody@127.0.0.1:1/nothing",
+    secret_keys=("8f0b7a61d5c24e93b1f6a07d3e582c49",), suppression_pepper="c1d94e27a85f3b60e7924d1fa6b0358e",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +62,7 @@ def document() -> dict[str, Any]:
     from api.app import make_framework
     from mautolib.db.engine import connect
 
-    settings = Settings(
-        database_url="postgresql://nobody@127.0.0.1:1/nothing",
-        secret_keys=("8f0b7a61d5c24e93b1f6a07d3e582c49",), suppression_pepper="c1d94e27a85f3b60e7924d1fa6b0358e",
-    )  # fmt: skip
-    app: FastAPI = make_framework(settings, connect(settings.database_url))
+    app: FastAPI = make_framework(SETTINGS, connect(SETTINGS.database_url))
     found: dict[str, Any] = app.openapi()
     return found
 

@@ -1,0 +1,180 @@
+"""The pages for people under `/dashboard`: sign in, look, sign out.
+
+A session of the API in a cookie of its own kind (HttpOnly, SameSite=Strict, its own key), a token in every form.
+No operation of the contract; not in OpenAPI.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from datetime import UTC, datetime
+from urllib.parse import parse_qs
+
+from anyio.to_thread import run_sync
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from api.calls import Service
+from api.errors import Refused
+from api.routes.auth import HASHING
+from mautolib.auth import audit, sessions, tokens
+from mautolib.errors import MautoError, NotAllowed, NotAuthenticated, RateLimited
+from mautolib.pages import overview
+from mautolib.settings import Settings
+
+HOME, SIGN_IN, SIGN_OUT = "/dashboard", "/dashboard/sign-in", "/dashboard/sign-out"
+_SESSION, _FORM = "mauto_session", "mauto_form"
+_FORM_TYPE = "application/x-www-form-urlencoded"
+
+
+def routes() -> list[Route]:
+    """The routes of the pages."""
+    return [
+        Route(HOME, _home, methods=["GET"], include_in_schema=False),
+        Route(SIGN_IN, _sign_in_form, methods=["GET"], include_in_schema=False),
+        Route(SIGN_IN, _sign_in, methods=["POST"], include_in_schema=False),
+        Route(SIGN_OUT, _sign_out, methods=["POST"], include_in_schema=False),
+    ]
+
+
+async def _home(request: Request) -> Response:
+    service = _service(request)
+    now = datetime.now(UTC)
+
+    def render() -> str | None:
+        who = _who(service, request, now)
+        if who is None:
+            return None
+        with service.engine.begin() as tx:
+            return overview.overview_html(
+                tx, now=now, embedded=False, user=who.user.email, csrf=_csrf(service.settings, request),
+                airflow_url=service.settings.airflow_url,
+            )  # fmt: skip
+
+    html = await run_sync(render)
+    return _see_other(SIGN_IN) if html is None else _html(html)
+
+
+async def _sign_in_form(request: Request) -> Response:
+    service = _service(request)
+    return _with_form(request, service.settings, status=200)
+
+
+async def _sign_in(request: Request) -> Response:
+    service = _service(request)
+    form = await _checked_form(request, service.settings)
+    email, password = form.get("email", "")[:320], form.get("password", "")[:1024]
+    now = datetime.now(UTC)
+    origin = sessions.Origin(address=request.client.host if request.client else "", request_id=_request_id(request))
+
+    def work() -> sessions.Session:
+        return sessions.sign_in(
+            service.engine, service.settings, email=email, password=password, origin=origin, now=now
+        )
+
+    try:
+        session = await run_sync(work, limiter=HASHING)
+    except (NotAuthenticated, NotAllowed, RateLimited) as error:
+        status = 429 if isinstance(error, RateLimited) else 401
+        return _with_form(request, service.settings, status=status, email=email, error=str(error))
+    response = _see_other(HOME)
+    token = sessions.page_token(service.settings, session, now=now)
+    _set_cookie(response, request, service.settings, _SESSION, token, int(sessions.PAGE_LIFE.total_seconds()))
+    # A new form secret with every session: one planted before is of no use after.
+    _set_cookie(response, request, service.settings, _FORM, secrets.token_urlsafe(24), None)
+    return response
+
+
+async def _sign_out(request: Request) -> Response:
+    service = _service(request)
+    await _checked_form(request, service.settings)
+    now = datetime.now(UTC)
+
+    def work() -> None:
+        who = _who(service, request, now)
+        if who is None:
+            return
+        with service.engine.begin() as tx:
+            sessions.sign_out(tx, who, all_sessions=False, now=now)
+            audit.write(tx, audit.Entry(
+                actor=who.actor, action="auth.logout", resource_type="auth", status=303,
+                request_id=_request_id(request),
+            ))  # fmt: skip
+
+    await run_sync(work)
+    response = _see_other(SIGN_IN)
+    for name in (_SESSION, _FORM):
+        response.delete_cookie(name, path=HOME)
+    return response
+
+
+def _who(service: Service, request: Request, now: datetime) -> sessions.SignedIn | None:
+    token = request.cookies.get(_SESSION)
+    if not token:
+        return None
+    try:
+        with service.engine.begin() as tx:
+            return sessions.resolve(tx, service.settings, tokens.Kind.PAGE, token, now=now)
+    except MautoError:
+        return None
+
+
+def _with_form(request: Request, settings: Settings, *, status: int, email: str = "", error: str = "") -> Response:
+    secret = request.cookies.get(_FORM) or secrets.token_urlsafe(24)
+    html = overview.sign_in_html(csrf=_token(settings, secret), email=email, error=error)
+    response = _html(html, status)
+    _set_cookie(response, request, settings, _FORM, secret, None)
+    return response
+
+
+async def _checked_form(request: Request, settings: Settings) -> dict[str, str]:
+    """The fields of a form that this site itself has shown.
+
+    Raises:
+        Refused: 415 for another kind of body, 403 without the form's token.
+    """
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != _FORM_TYPE:
+        raise Refused(415, f"This page takes {_FORM_TYPE}")
+    fields = parse_qs((await request.body()).decode("utf-8", "replace"), keep_blank_values=True)
+    form = {name: values[0] for name, values in fields.items()}
+    wanted = _csrf(settings, request)
+    if not wanted or not hmac.compare_digest(wanted.encode(), form.get("csrf", "").encode()):
+        raise Refused(403, "This form is out of date; open the page again")
+    return form
+
+
+def _csrf(settings: Settings, request: Request) -> str:
+    secret = request.cookies.get(_FORM)
+    return _token(settings, secret) if secret else ""
+
+
+def _token(settings: Settings, secret: str) -> str:
+    return hmac.new(settings.keys("page-form")[0], secret.encode(errors="replace"), "sha256").hexdigest()
+
+
+def _set_cookie(
+    response: Response, request: Request, settings: Settings, name: str, value: str, seconds: int | None
+) -> None:
+    secure = request.url.scheme == "https" or settings.public_base_url.startswith("https:")
+    response.set_cookie(
+        name, value, max_age=seconds, path=HOME, secure=secure, httponly=True, samesite="strict"
+    )
+
+
+def _html(html: str, status: int = 200) -> Response:
+    return HTMLResponse(html, status, headers={"Content-Security-Policy": overview.content_security_policy()})
+
+
+def _see_other(path: str) -> RedirectResponse:
+    return RedirectResponse(path, 303)
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _request_id(request: Request) -> str:
+    return str(request.scope.get("mauto.request_id", ""))
