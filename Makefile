@@ -8,7 +8,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up down status logs psql dev migrate demo reset test test-all lint fmt bench \
+.PHONY: help install install-dev up down status logs psql dev migrate demo reset test test-all lint fmt bench contract \
 	check-real lock
 
 help:  ## Show this list
@@ -63,6 +63,9 @@ test-all: lint  ## Lint, then every test
 
 bench: install-dev  ## Run one benchmark (NAME=sending)
 	@$(PY) -m benchmarks.$(or $(NAME),$(error say which: make bench NAME=... ($(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))))
+
+contract: install-dev  ## List the operations of the HTTP contract: served, not yet
+	@$(PY) -m tests.api.contract
 
 check-real: install-dev  ## Import real files and compare with their golden numbers (DATA=folder)
 	@MAUTO_REAL_DATA=$(or $(DATA),$(error say where the files are: make check-real DATA=folder)) \
