@@ -194,3 +194,182 @@ waiting as (
 
 select count(*) as hit_count
 from given;
+
+-- name: record_orders
+-- Stores orders, each (source, order_id) once, with the last exchange rate before it.
+with given as materialized (
+    select incoming.*
+    from unnest(
+        cast(:contact_id as bigint[]), cast(:source as text[]), cast(:order_id as text[]),
+        cast(:placed_at as timestamptz[]), cast(:currency as text[]), cast(:total as numeric[]),
+        cast(:discount as numeric[]), cast(:shipping as numeric[]), cast(:tax as numeric[]),
+        cast(:lines as text[]), cast(:cart_id as text[])
+    ) with ordinality as incoming (
+        contact_id, source, order_id, placed_at, currency, total, discount, shipping, tax, lines,
+        cart_id, ordinal)
+),
+
+stored as (
+    insert into orders (
+        contact_id, source, order_id, placed_at, currency, total, discount, shipping, tax, lines,
+        cart_id, reporting_currency, fx_rate, fx_date, received_at)
+    select distinct on (given.source, given.order_id)
+        given.contact_id, given.source, given.order_id, given.placed_at, given.currency,
+        given.total, given.discount, given.shipping, given.tax, cast(given.lines as jsonb),
+        given.cart_id,
+        cast(:reporting_currency as text), fx.rate, fx.rate_date, cast(:now as timestamptz)
+    from given
+    left join lateral fx_rate_on(
+        given.currency, cast(:reporting_currency as text),
+        cast(given.placed_at at time zone 'utc' as date)) as fx on true
+    order by given.source, given.order_id, given.ordinal
+    on conflict (source, order_id) do nothing
+    returning source, order_id, order_key
+)
+
+select given.ordinal, stored.order_key
+from given
+inner join stored on stored.source = given.source and stored.order_id = given.order_id
+where not exists (
+    select 1
+    from given as earlier
+    where earlier.source = given.source and earlier.order_id = given.order_id
+        and earlier.ordinal < given.ordinal
+);
+
+-- name: compare_orders
+-- Known orders that were told again: their key, and whether the content is the same.
+select
+    incoming.ordinal, orders.order_key,
+    (orders.currency, orders.total, orders.discount, orders.shipping, orders.tax, orders.lines,
+        orders.cart_id)
+    is not distinct from
+    (cast(incoming.currency as char(3)), cast(incoming.total as numeric(19, 4)),
+        cast(incoming.discount as numeric(19, 4)), cast(incoming.shipping as numeric(19, 4)),
+        cast(incoming.tax as numeric(19, 4)), cast(incoming.lines as jsonb), incoming.cart_id)
+    as is_same
+from unnest(
+    cast(:source as text[]), cast(:order_id as text[]), cast(:currency as text[]),
+    cast(:total as numeric[]), cast(:discount as numeric[]), cast(:shipping as numeric[]),
+    cast(:tax as numeric[]), cast(:lines as text[]), cast(:cart_id as text[])
+) with ordinality as incoming (
+    source, order_id, currency, total, discount, shipping, tax, lines, cart_id, ordinal)
+inner join orders on orders.source = incoming.source and orders.order_id = incoming.order_id;
+
+-- name: record_refunds
+-- Stores refunds, a numbered one once; says which are new and whose the order is, if it is here.
+with given as materialized (
+    select incoming.*
+    from unnest(
+        cast(:source as text[]), cast(:order_id as text[]), cast(:refund_id as text[]),
+        cast(:currency as text[]), cast(:amount as numeric[]), cast(:occurred_at as timestamptz[])
+    ) with ordinality as incoming (
+        source, order_id, refund_id, currency, amount, occurred_at, ordinal)
+),
+
+fresh as (
+    select distinct on (source, order_id, coalesce(refund_id, 'unnumbered ' || ordinal)) *
+    from given
+    order by source, order_id, coalesce(refund_id, 'unnumbered ' || ordinal), ordinal
+),
+
+numbered as (
+    insert into refunds (source, order_id, refund_id, currency, amount, occurred_at)
+    select source, order_id, refund_id, currency, amount, occurred_at
+    from fresh
+    where refund_id is not null
+    on conflict (source, order_id, refund_id) where refund_id is not null do nothing
+    returning source, order_id, refund_id
+),
+
+unnumbered as (
+    insert into refunds (source, order_id, currency, amount, occurred_at)
+    select source, order_id, currency, amount, occurred_at
+    from fresh
+    where refund_id is null
+)
+
+select fresh.ordinal, coalesce(orders.contact_id, 0) as contact_id, orders.order_key
+from fresh
+left join numbered
+    on numbered.source = fresh.source and numbered.order_id = fresh.order_id
+    and numbered.refund_id = fresh.refund_id
+left join orders on orders.source = fresh.source and orders.order_id = fresh.order_id
+where fresh.refund_id is null or numbered.refund_id is not null
+order by fresh.ordinal;
+
+-- name: apply_refunds
+-- Takes waiting refunds off their orders, now that both are here; returns how many.
+with waiting as materialized (
+    select refunds.refund_key, orders.contact_id, orders.order_key, refunds.amount
+    from refunds
+    inner join orders
+        on orders.source = refunds.source and orders.order_id = refunds.order_id
+        and orders.currency = refunds.currency
+    where refunds.applied_at is null
+    order by refunds.refund_key
+    for update of refunds skip locked
+),
+
+sums as (
+    select contact_id, order_key, sum(amount) as amount
+    from waiting
+    group by contact_id, order_key
+),
+
+reduced as (
+    update orders
+    set refunded_total = orders.refunded_total + sums.amount
+    from sums
+    where orders.contact_id = sums.contact_id and orders.order_key = sums.order_key
+),
+
+applied as (
+    update refunds
+    set applied_at = cast(:now as timestamptz)
+    from waiting
+    where refunds.refund_key = waiting.refund_key
+    returning refunds.refund_key
+)
+
+select count(*) as refund_count
+from applied;
+
+-- name: upsert_rates
+-- Stores exchange rates; returns how many were new or changed, and the first day of these.
+with stored as (
+    insert into fx_rates (rate_date, base, quote, rate, source, loaded_at)
+    select distinct on (incoming.base, incoming.quote, incoming.rate_date)
+        incoming.rate_date, incoming.base, incoming.quote, incoming.rate, cast(:source as text),
+        cast(:now as timestamptz)
+    from unnest(
+        cast(:rate_date as date[]), cast(:base as text[]), cast(:quote as text[]),
+        cast(:rate as numeric[])
+    ) with ordinality as incoming (rate_date, base, quote, rate, ordinal)
+    order by incoming.base, incoming.quote, incoming.rate_date, incoming.ordinal desc
+    on conflict (base, quote, rate_date) do update
+    set rate = excluded.rate, source = excluded.source, loaded_at = excluded.loaded_at
+    where fx_rates.rate is distinct from excluded.rate
+    returning rate_date
+)
+
+select count(*) as rate_count, min(rate_date) as first_day
+from stored;
+
+-- name: convert_orders
+-- Gives orders placed since a day, and those that wait for a rate, the last rate before them.
+with wanted as (
+    select orders.contact_id, orders.order_key, fx.rate, fx.rate_date
+    from orders
+    inner join lateral fx_rate_on(
+        orders.currency, orders.reporting_currency,
+        cast(orders.placed_at at time zone 'utc' as date)) as fx on true
+    where orders.fx_rate is null or orders.placed_at >= cast(:since as timestamptz)
+)
+
+update orders
+set fx_rate = wanted.rate, fx_date = wanted.rate_date
+from wanted
+where orders.contact_id = wanted.contact_id and orders.order_key = wanted.order_key
+    and (orders.fx_rate, orders.fx_date)
+    is distinct from (cast(wanted.rate as numeric(18, 8)), wanted.rate_date);
