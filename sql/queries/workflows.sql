@@ -253,7 +253,10 @@ for key share;
 
 -- name: template_texts
 -- Every version of a template, oldest first.
-select version, subject, html_body, text_body, created_at
-from template_versions
-where template_id = cast(:template_id as bigint)
-order by version;
+select
+    versions.subject, versions.html_body, versions.text_body, versions.variables, templates.strict,
+    versions.version, versions.created_at as since
+from template_versions as versions
+inner join templates on templates.template_id = versions.template_id
+where versions.template_id = cast(:template_id as bigint)
+order by versions.version;

@@ -6,13 +6,18 @@ import dataclasses
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes, policy
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 
 from mautolib import workflows
+from mautolib.campaigns.building import Blueprint
 from mautolib.errors import InvalidInput, NotFound
+from mautolib.events.links import LinkSigner
+from mautolib.ledger import content
+from mautolib.ledger.model import Claimed, Kind
 from mautolib.settings import Settings
 from mautolib.templates import catalogue
 from mautolib.templates.model import NewTemplate, TemplateChange
@@ -354,6 +359,58 @@ def test_content_is_the_templates_version_at_entry_and_shared(fresh_engine: Engi
         assert found == [("Old", 1, 3), ("New", 2, 2)]
         assert rows(tx, "select count(*) from message_contents") == [(2,)]
         assert rows(tx, "select distinct position, url from message_links") == [(0, "https://shop.example/a")]
+
+
+def test_a_workflow_mail_shows_contact_and_event(fresh_engine: Engine, settings: Settings) -> None:
+    with fresh_engine.begin() as tx:
+        html = '<p>{{ contact.first_name }}, {{ event.total }} {{ event.currency }}</p><a href="https://shop.example">S</a>'
+        steps = [{"action": "send_email", "subject": "Order {{ event.order_id }}", "body": html}]
+        add_workflow(tx, steps, trigger_type="event", trigger_config={"event_type": "order_placed"})
+        contact = make_contact(tx, email="ann@shop.example", first_name="Ann")
+        order = {"order_id": "A-7", "total": 12.5, "currency": "EUR"}
+        take(tx, (make_event(tx, contact, "order_placed", NOON, properties=order), NOON))
+    workflows.advance(fresh_engine, settings, now=NOON)
+    with fresh_engine.begin() as tx:
+        message = tx.execute(text("select * from messages")).one()
+        frozen = content.load(tx, message.content_id)
+    assert (frozen.from_email, frozen.links) == ("news@shop.example", ("https://shop.example",))
+    claimed = Claimed(
+        message_id=message.message_id, contact_id=contact, attempt_id=1, attempt_no=1, kind=Kind.WORKFLOW,
+        campaign_id=None, workflow_id=message.workflow_id, content_id=message.content_id,
+        to_email="ann@shop.example", rfc_message_id="x@shop.example", context=message.context,
+        contact={"first_name": "Ann"},
+    )  # fmt: skip
+    blueprint = Blueprint(frozen, settings=settings, signer=LinkSigner.from_settings(settings))
+    mail = message_from_bytes(blueprint.write(claimed, NOON).data, policy=policy.default)
+    body = mail.get_body(("html",)).get_content()
+    assert mail["Subject"] == "Order A-7"
+    assert "Ann, 12.5 EUR" in body
+    assert "/track/click/" in body
+    assert "https://shop.example\"" not in body
+    assert "/track/unsubscribe/" in mail["List-Unsubscribe"]
+
+
+@pytest.mark.parametrize("name", ["preferences_url", "campaign.name"])
+def test_a_name_a_workflow_does_not_give_is_refused(tx: Connection, name: str) -> None:
+    html = f"<p>{{{{ {name} }}}}</p>"
+    with pytest.raises(InvalidInput, match=f"Undefined variable: {name}"):
+        add_workflow(tx, [{**MAIL, "body": html}], active=False)
+    template = catalogue.create(tx, NewTemplate(name="T", subject="x", html_body=html), now=NOON)
+    steps = [{"action": "send_email", "template_id": str(template.template_id)}]
+    with pytest.raises(InvalidInput, match=f"Undefined variable: {name}"):
+        add_workflow(tx, steps, active=True)
+
+
+def test_a_template_that_turned_faulty_mails_nobody(fresh_engine: Engine, settings: Settings) -> None:
+    with fresh_engine.begin() as tx:
+        template_id = add_template(tx)
+        workflow_id = add_workflow(tx, [{"action": "send_email", "template_id": str(template_id)}])
+        catalogue.revise(tx, template_id, TemplateChange(html_body="{% if %}"), now=NOON)
+        enter(tx, workflow_id, make_contact(tx), at=NOON + HOUR)
+    result = workflows.advance(fresh_engine, settings, now=NOON + HOUR)
+    assert (result.messages, result.failed_steps, result.completed) == (0, 1, 1)
+    with fresh_engine.begin() as tx:
+        assert "syntax" in rows(tx, "select result ->> 'error' from workflow_logs")[0][0]
 
 
 def test_enrollments_stay_on_their_version(fresh_engine: Engine, settings: Settings) -> None:

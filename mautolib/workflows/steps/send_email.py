@@ -15,11 +15,12 @@ from typing import Any, ClassVar, Final, Self
 
 from sqlalchemy import Connection, Row
 
+from mautolib.campaigns.planning import static_links
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.ledger import content, queue
 from mautolib.ledger.model import Kind, NewContent, NewMessage
-from mautolib.templates import catalogue, links
+from mautolib.templates import catalogue
 from mautolib.templates.compile import compile_template
 from mautolib.workflows.model import LogStatus
 from mautolib.workflows.steps.fields import Fields
@@ -28,26 +29,34 @@ from mautolib.workflows.steps.tag import NO_CONTACT
 
 #: A mail that could not be handed over for so long is no longer wanted.
 GIVES_UP_AFTER: Final = timedelta(hours=72)
+#: Names other mail may use, but that of a workflow does not give.
+_NOT_GIVEN: Final = ("campaign", "preferences_url")
 _LONGEST_SUBJECT: Final = 500
 _LONGEST_BODY: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Text:
-    """What one version says, and since when; `problem` keeps it from being sent."""
+    """What one version says, and since when."""
 
     subject: str
     html_body: str
-    text_body: str
-    version: int | None
-    since: datetime | None
+    text_body: str = ""
+    strict: bool = False
+    variables: Sequence[str] = ()
+    version: int | None = None
+    since: datetime | None = None
 
     def problem(self) -> str | None:
-        compiled = compile_template(self.subject, self.html_body, self.text_body)
-        if compiled.valid:
-            return None
-        first = compiled.problems[0]
-        return f"{first.message} ({first.part}, line {first.line})"
+        """What keeps it from being sent; None: nothing."""
+        compiled = compile_template(
+            self.subject, self.html_body, self.text_body, strict=self.strict, variables=self.variables
+        )
+        if not compiled.valid:
+            first = compiled.problems[0]
+            return f"{first.message} ({first.part}, line {first.line})"
+        missing = [name for name in compiled.variables if name.split(".")[0] in _NOT_GIVEN]
+        return f"Undefined variable: {missing[0]}; a workflow does not give it" if missing else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +89,10 @@ class SendEmail:
             template = catalogue.get(tx, self.template_id)
         except NotFound as error:
             raise fields.error("template_id", str(error)) from None
-        if starting and not template.valid:
-            first = template.problems[0]
-            message = f"The template is faulty: {first.message} ({first.part}, line {first.line})"
-            raise fields.error("template_id", message)
+        names = ("subject", "html_body", "text_body", "strict", "variables")
+        problem = _Text(**{name: getattr(template, name) for name in names}).problem() if starting else None
+        if problem:
+            raise fields.error("template_id", f"The template is faulty: {problem}")
 
     def run(self, visit: Visit) -> list[Outcome]:
         """Queue a mail for every member who may be mailed."""
@@ -114,29 +123,20 @@ class SendEmail:
         return [self._outcome(member, messages, refused, facts, numbers) for member in visit.members]
 
     def _own_text(self) -> _Text:
-        return _Text(subject=self.subject, html_body=self.body, text_body="", version=None, since=None)
+        return _Text(subject=self.subject, html_body=self.body)
 
     def _texts(self, tx: Connection) -> list[_Text]:
         if self.template_id is None:
             return [self._own_text()]
         rows = tx.execute(statement("workflows.template_texts"), {"template_id": self.template_id})
-        return [
-            _Text(subject=row.subject, html_body=row.html_body, text_body=row.text_body, version=row.version,
-                  since=row.created_at)
-            for row in rows
-        ]  # fmt: skip
+        return [_Text(**row) for row in rows.mappings()]
 
     def _freeze(self, visit: Visit, text: _Text) -> int:
-        urls: list[str] = []
-
-        def keep(url: str, position: int) -> str:
-            urls.append(url)
-            return url
-
-        links.rewrite_links(text.html_body, keep)
         new = NewContent(
             workflow_id=visit.workflow_id, template_id=self.template_id, template_version=text.version,
-            subject=text.subject, html_body=text.html_body, text_body=text.text_body, links=tuple(urls),
+            subject=text.subject, html_body=text.html_body, text_body=text.text_body, strict=text.strict,
+            from_name=visit.settings.default_from_name, from_email=visit.settings.default_from_email,
+            links=static_links(text.html_body),
         )  # fmt: skip
         return content.freeze(visit.tx, new)
 
