@@ -9,14 +9,22 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from mautolib.db import statements
+from mautolib.db.files import sql_root
 
-ALL = [(domain, name) for domain in statements.domains() for name in statements.load(domain)]
+ALL = [
+    pytest.param(domain, name, id=f"{domain}.{name}")
+    for domain in statements.domains()
+    for name in statements.load(domain)
+]
+_COPY = re.compile(r"copy \((.*)\) to stdout.*", re.S)  # COPY itself cannot be prepared, its query can
 _BIND = re.compile(r"(?<![:\w]):(\w+)")
 
 
 def prepare(tx: Connection, sql: str) -> None:
     """PREPARE a statement, its binds numbered; raises what PostgreSQL says."""
     names: list[str] = []
+    copied = _COPY.fullmatch(sql)
+    sql = copied.group(1) if copied else sql
 
     def number(match: re.Match[str]) -> str:
         if match.group(1) not in names:
@@ -29,12 +37,12 @@ def prepare(tx: Connection, sql: str) -> None:
         tx.exec_driver_sql("deallocate probe")
 
 
-@pytest.mark.parametrize(("domain", "name"), ALL, ids=".".join)
+@pytest.mark.parametrize(("domain", "name"), ALL)
 def test_a_statement_can_be_prepared(tx: Connection, domain: str, name: str) -> None:
     prepare(tx, statements.load(domain)[name].sql)
 
 
-@pytest.mark.parametrize(("domain", "name"), ALL, ids=".".join)
+@pytest.mark.parametrize(("domain", "name"), ALL)
 def test_a_statement_keeps_the_house_style(domain: str, name: str) -> None:
     sql = statements.load(domain)[name].written
     lines = sql.splitlines()
