@@ -166,9 +166,17 @@ def _of_domain(error: MautoError) -> Problem:
 
 
 def _input_details(error: InvalidInput) -> list[dict[str, Any]]:
-    found = ((error.path, str(error)), *error.problems)
+    own = ((error.path, str(error)),)
+    # Without a path of its own the message only sums up the problems.
+    found = error.problems if error.problems and not error.path else own + error.problems
     kind = "value_error" if error.code == "validation_error" else error.code
-    return [{"type": kind, "loc": list(path) or ["body"], "msg": _clean(message)} for path, message in found]
+    return [{"type": kind, "loc": _loc(error, path), "msg": _clean(message)} for path, message in found]
+
+
+def _loc(error: InvalidInput, path: tuple[str | int, ...]) -> list[str | int]:
+    if error.code == "validation_error" and path[:1] not in (("body",), ("query",), ("path",), ("header",)):
+        return ["body", *path]
+    return list(path) or ["body"]
 
 
 def _of_validation(error: RequestValidationError) -> Problem:

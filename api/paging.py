@@ -70,6 +70,17 @@ def position(page: Page) -> tuple[datetime, int] | None:
         raise _bad_cursor() from None
 
 
+def position_id(page: Page) -> int | None:
+    """The position a cursor named in a list ordered by id; None without a cursor."""
+    if page.after is None:
+        return None
+    try:
+        (number,) = page.after
+        return int(number)
+    except (ValueError, TypeError):
+        raise _bad_cursor() from None
+
+
 def make_cursor(settings: Settings, request: Request, position: Sequence[Any]) -> str:
     """A cursor for the page that begins after `position` (the values the list is ordered by, JSON-ready)."""
     payload = json.dumps(list(position), separators=(",", ":")).encode()

@@ -1,0 +1,407 @@
+"""Campaigns: write a draft, send it, stop it, look at its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import Query, Response
+from pydantic import ConfigDict, Field, JsonValue
+from sqlalchemy import Connection
+
+from api import paging
+from api.calls import JSON, MIB, Call, Outcome, json_bytes
+from api.concurrency import check_if_match, etag
+from api.errors import Refused, invalid
+from api.routing import CurrentCall, Router, allow, listed, problems
+from api.values import (
+    Answer,
+    BodyPart,
+    Id,
+    Int32,
+    Line64,
+    Line200,
+    Line320,
+    Line500,
+    Model,
+    Moment,
+    Name300,
+    OptionalId,
+    Shown,
+    parse_id,
+    path_id,
+)
+from mautolib.auth.roles import Role
+from mautolib.campaigns import control, launch, store, totals
+from mautolib.campaigns.model import Campaign, NewCampaign, Status, Totals
+from mautolib.errors import Conflict, DomainError, InvalidInput, InvalidTransition
+
+router = Router("Campaigns")
+MISSING = "Campaign not found"
+LARGE = 4 * MIB
+Limit = Annotated[int, Field(ge=0, le=2**31 - 1, description="0: no limit.")]
+
+_EXAMPLE: dict[str, JsonValue] = {
+    "name": "Spring newsletter", "subject": "Hello {{ contact.first_name }}",
+    "html_body": '<p>Hello {{ contact.first_name }}</p><p><a href="{{ unsubscribe_url }}">Unsubscribe</a></p>',
+}  # fmt: skip
+
+
+class Utm(Model):
+    """Parameters added to links that lack them."""
+
+    source: Line200 = ""
+    medium: Line200 = ""
+    campaign: Line200 = ""
+    term: Line200 = ""
+    content: Line200 = ""
+
+
+class LocaleContent(Model):
+    """What a campaign says in one language."""
+
+    subject: Line500
+    preheader: Line200 = ""
+    html_body: BodyPart
+    text_body: BodyPart = ""
+
+
+class SendWindow(Model):
+    """When mail may go out."""
+
+    local_time: bool = False
+    start: str = Field(default="00:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    end: str = Field(default="24:00", pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")
+    weekdays: list[Annotated[int, Field(ge=1, le=7)]] = Field(default=[1, 2, 3, 4, 5, 6, 7], max_length=7)
+    quiet_start: str | None = Field(default=None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    quiet_end: str | None = Field(default=None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+
+
+class CampaignBody(Model):
+    """What may be given for a campaign."""
+
+    name: Name300
+    subject: Line500
+    preheader: Line200 = ""
+    from_name: Line200 = ""
+    from_email: Line320 = ""
+    reply_to: Line320 = ""
+    html_body: BodyPart = Field(default="", description="Sandboxed Jinja2; own bodies win over the template's.")
+    text_body: BodyPart = Field(default="", description="Empty: made from the HTML.")
+    template_id: OptionalId = None
+    segment_id: OptionalId = Field(default=None, description="None: all contacts.")
+    locales: dict[Line64, LocaleContent] = Field(default={})
+    track_opens: bool = True
+    track_clicks: bool = True
+    utm: Utm = Field(default=Utm())
+    send_window: SendWindow = Field(default=SendWindow())
+    max_per_hour: Limit = 0
+    max_per_day: Limit = 0
+    domain_limits: dict[Line320, Limit] = Field(default={})
+    expires_after_hours: Annotated[int, Field(ge=1, le=720)] = 24
+    scheduled_at: Moment | None = Field(default=None, description="A note until the campaign is scheduled.")
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were sent, as the library takes them."""
+        values = self.model_dump(exclude_unset=True)
+        for name in ("template_id", "segment_id"):
+            if values.get(name) is not None:
+                values[name] = _reference(name, values[name])
+        return values
+
+
+class NewCampaignBody(CampaignBody):
+    """A new campaign; it begins as a draft."""
+
+    model_config = ConfigDict(title="CampaignCreate", json_schema_extra={"example": _EXAMPLE})
+
+
+class CampaignPatch(CampaignBody):
+    """The fields to change; `status` pauses, resumes or cancels."""
+
+    model_config = ConfigDict(title="CampaignPatch", json_schema_extra={"example": {"subject": "Hello again"}})
+
+    name: Name300 = ""
+    subject: Line500 = ""
+    status: Annotated[Status | None, Field(strict=False, description="paused, sending (resumes) or cancelled.")] = None
+
+
+class ShownCampaign(Answer):
+    """A campaign with its figures. `total_recipients` is the sum over all states of its messages."""
+
+    model_config = ConfigDict(title="Campaign")
+
+    id: Id
+    name: str
+    subject: str
+    preheader: str
+    from_name: str
+    from_email: str
+    reply_to: str
+    status: Status
+    template_id: OptionalId
+    segment_id: OptionalId
+    locales: dict[str, Any]
+    track_opens: bool
+    track_clicks: bool
+    utm: dict[str, Any]
+    send_window: dict[str, Any]
+    max_per_hour: Int32
+    max_per_day: Int32
+    domain_limits: dict[str, Any]
+    expires_after_hours: Int32
+    total_recipients: int
+    total_sent: int
+    total_opened: int = Field(description="People who opened.")
+    total_clicked: int = Field(description="Clicks of people.")
+    total_bounced: int
+    total_unsubscribed: int
+    total_complained: int
+    total_skipped: int
+    total_failed: int
+    total_unknown: int
+    in_flight: int
+    scheduled_at: Shown | None
+    schedule_id: OptionalId
+    started_at: Shown | None
+    sent_at: Shown | None
+    status_reason: str | None
+    version: int
+    created_at: Shown
+    updated_at: Shown | None
+
+
+class WholeCampaign(ShownCampaign):
+    """A campaign with its bodies."""
+
+    model_config = ConfigDict(title="CampaignWithBodies")
+
+    html_body: str
+    text_body: str
+
+
+class Queued(Answer):
+    """The campaign waits for the senders."""
+
+    message: Literal["Campaign queued for sending"] = "Campaign queued for sending"
+    campaign_id: str
+
+
+def _reference(name: str, given: str) -> int:
+    number = parse_id(given)
+    if number is None:
+        raise InvalidInput(f"{name.removesuffix('_id').capitalize()} not found", path=("body", name))
+    return number
+
+
+def _values(campaign: Campaign, counted: Totals) -> dict[str, Any]:
+    same = (
+        "name", "subject", "preheader", "from_name", "from_email", "reply_to", "status", "track_opens", "track_clicks",
+        "max_per_hour", "max_per_day", "expires_after_hours", "scheduled_at", "started_at", "sent_at",
+        "status_reason", "version", "created_at", "updated_at",
+    )  # fmt: skip
+    dicts = {name: dict(getattr(campaign, name)) for name in ("locales", "utm", "send_window", "domain_limits")}
+    ids = {name: _shown_id(getattr(campaign, name)) for name in ("template_id", "segment_id", "schedule_id")}
+    return {
+        "id": str(campaign.campaign_id), **{name: getattr(campaign, name) for name in same}, **dicts, **ids,
+        "total_recipients": counted.recipients, "total_sent": counted.sent, "total_opened": counted.unique_opens,
+        "total_clicked": counted.human_clicks, "total_bounced": counted.bounced,
+        "total_unsubscribed": counted.unsubscribed, "total_complained": counted.complained,
+        "total_skipped": counted.skipped, "total_failed": counted.failed, "total_unknown": counted.unknown,
+        "in_flight": counted.in_flight,
+    }  # fmt: skip
+
+
+def _shown_id(value: int | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _whole(tx: Connection, campaign: Campaign) -> WholeCampaign:
+    counted = totals.totals_of(tx, [campaign.campaign_id])[campaign.campaign_id]
+    return WholeCampaign(**_values(campaign, counted), html_body=campaign.html_body, text_body=campaign.text_body)
+
+
+def _outcome(
+    tx: Connection, campaign: Campaign, *, status: int = 200, changes: Mapping[str, Any] | None = None
+) -> Outcome:
+    return Outcome(
+        status=status, body=_whole(tx, campaign), resource_id=campaign.campaign_id, changes=changes or {},
+        headers={"etag": etag(campaign.version)},
+    )  # fmt: skip
+
+
+@router.get("/campaigns/", response_model=list[ShownCampaign], responses=listed(problems(401, 422)))
+@allow(Role.VIEWER)
+def list_campaigns(
+    call: CurrentCall,
+    page: paging.SkipLimit,
+    status: Annotated[Status | None, Query(description="Exact state.")] = None,
+) -> Response:
+    """List campaigns.
+
+    Newest first, without their bodies.
+    """
+    before = paging.position_id(page)
+    with call.engine.begin() as tx:
+        rows = store.list_campaigns(tx, status=status, skip=page.skip, limit=page.limit + 1, before=before)
+        kept = rows[: page.limit]
+        counted = totals.totals_of(tx, [row.campaign_id for row in kept])
+        total = store.count(tx, status=status)
+    shown = [ShownCampaign(**_values(row, counted[row.campaign_id])) for row in kept]
+    last = (kept[-1].campaign_id,) if kept else None
+    return paging.list_response(call, shown, page, total=total, last=last, remain=len(rows) > page.limit)
+
+
+@router.post("/campaigns/", status_code=201, response_model=WholeCampaign, responses=problems(401, 403, 422))
+@allow(Role.EDITOR, action="campaign.create", body_limit=LARGE)
+async def create_campaign(call: CurrentCall, body: NewCampaignBody) -> Response:
+    """Create a campaign.
+
+    It is a draft until it is sent. A faulty body can be saved, but not sent.
+    """
+
+    def effect(tx: Connection) -> Outcome:
+        made = store.create(tx, NewCampaign(**body.given()), actor=str(call.actor), now=call.now)
+        return _outcome(tx, made, status=201)
+
+    return await call.commit(effect)
+
+
+@router.get("/campaigns/{id}", response_model=WholeCampaign, responses=problems(401, s404=MISSING))
+@allow(Role.VIEWER)
+def get_campaign(call: CurrentCall, id: str) -> Response:
+    """Show a campaign.
+
+    Its figures are counted from the message ledger, at most 10 s old while sending.
+    """
+    with call.engine.begin() as tx:
+        campaign = store.get(tx, path_id(id, MISSING))
+        body = _whole(tx, campaign)
+    return Response(json_bytes(body), media_type=JSON, headers={"etag": etag(campaign.version)})
+
+
+@router.patch(
+    "/campaigns/{id}", response_model=WholeCampaign,
+    responses=problems(401, 403, 412, 422, s404=MISSING, s409="Its state forbids this"),
+)  # fmt: skip
+@allow(Role.EDITOR, action="campaign.update", body_limit=LARGE)
+async def update_campaign(call: CurrentCall, id: str, body: CampaignPatch) -> Response:
+    """Change a campaign.
+
+    Everything may be edited in draft, the name always; else 409 `not_editable`. `status` does what pause, resume
+    and cancel do; the state it already has changes nothing.
+    """
+    changes = body.given()
+    status = changes.pop("status", None)
+    if status is None and "status" in body.model_fields_set:
+        raise Refused(422, invalid(["body", "status"], "A status is not null"))
+
+    def effect(tx: Connection) -> Outcome:
+        campaign = _locked(call, tx, id)
+        changed = store.change(tx, campaign.campaign_id, changes, now=call.now)
+        if status is not None and status is not changed.status:
+            changed = _move(call, tx, changed, status)
+        return _outcome(tx, changed, changes={"fields": sorted(body.model_fields_set)})
+
+    return await call.commit(effect)
+
+
+@router.delete(
+    "/campaigns/{id}", status_code=204, response_class=Response,
+    responses=problems(
+        401, 403, 412, s400="Cannot delete a campaign that is currently sending", s404=MISSING, s409="It is paused"
+    ),
+)  # fmt: skip
+@allow(Role.EDITOR, action="campaign.delete")
+async def delete_campaign(call: CurrentCall, id: str) -> Response:
+    """Delete a campaign.
+
+    Its messages and totals stay in the figures.
+    """
+
+    def effect(tx: Connection) -> Outcome:
+        campaign = _locked(call, tx, id)
+        if campaign.status is Status.SENDING:
+            raise DomainError("Cannot delete a campaign that is currently sending", code="invalid_state")
+        store.remove(tx, campaign.campaign_id)
+        return Outcome(status=204, resource_id=campaign.campaign_id)
+
+    return await call.commit(effect)
+
+
+@router.post(
+    "/campaigns/{id}/send", status_code=202, response_model=Queued,
+    responses=problems(
+        401, 403, 412, s400="Cannot send campaign in '<status>' status", s404=MISSING,
+        s422="`not_sendable`, with every problem",
+    ),
+)  # fmt: skip
+@allow(Role.EDITOR, action="campaign.send")
+async def send_campaign(call: CurrentCall, id: str) -> Response:
+    """Send a campaign.
+
+    Answers at once; content and audience are frozen and handed over in the background within two minutes.
+    """
+
+    def effect(tx: Connection) -> Outcome:
+        campaign = _locked(call, tx, id)
+        try:
+            launch.request_send(tx, call.settings, campaign.campaign_id, now=call.now)
+        except InvalidTransition as error:
+            raise DomainError(str(error), code="invalid_state") from None
+        return Outcome(status=202, body=Queued(campaign_id=str(campaign.campaign_id)), resource_id=campaign.campaign_id)
+
+    return await call.commit(effect)
+
+
+@router.post(
+    "/campaigns/{id}/pause", response_model=WholeCampaign,
+    responses=problems(401, 403, 412, s404=MISSING, s409="Its state forbids this"),
+)  # fmt: skip
+@allow(Role.EDITOR, action="campaign.pause")
+async def pause_campaign(call: CurrentCall, id: str) -> Response:
+    """Pause a campaign.
+
+    From the answer on no further message is claimed; those in flight finish.
+    """
+    return await call.commit(lambda tx: _outcome(tx, _move(call, tx, _locked(call, tx, id), Status.PAUSED)))
+
+
+@router.post(
+    "/campaigns/{id}/resume", response_model=WholeCampaign,
+    responses=problems(401, 403, 412, s404=MISSING, s409="Its state forbids this"),
+)  # fmt: skip
+@allow(Role.EDITOR, action="campaign.resume")
+async def resume_campaign(call: CurrentCall, id: str) -> Response:
+    """Resume a paused campaign."""
+    return await call.commit(lambda tx: _outcome(tx, _move(call, tx, _locked(call, tx, id), Status.SENDING)))
+
+
+@router.post(
+    "/campaigns/{id}/cancel", response_model=WholeCampaign,
+    responses=problems(401, 403, 412, s404=MISSING, s409="Its state forbids this"),
+)  # fmt: skip
+@allow(Role.EDITOR, action="campaign.cancel")
+async def cancel_campaign(call: CurrentCall, id: str) -> Response:
+    """Cancel a campaign for good.
+
+    What is queued is skipped; what is in flight finishes.
+    """
+    return await call.commit(lambda tx: _outcome(tx, _move(call, tx, _locked(call, tx, id), Status.CANCELLED)))
+
+
+def _locked(call: Call, tx: Connection, given: str) -> Campaign:
+    """The campaign of a path, locked, if the caller's copy is of its version."""
+    campaign = store.get(tx, path_id(given, MISSING), for_update=True)
+    check_if_match(call.request, campaign.version)
+    return campaign
+
+
+def _move(call: Call, tx: Connection, campaign: Campaign, target: Status) -> Campaign:
+    if target is Status.PAUSED:
+        return control.pause(tx, campaign.campaign_id, now=call.now)
+    if target is Status.SENDING:
+        return control.resume(tx, campaign.campaign_id, now=call.now)
+    if target is Status.CANCELLED:
+        return control.cancel(tx, campaign.campaign_id, now=call.now)
+    raise Conflict(f"Cannot set a campaign in '{campaign.status}' status to '{target}'")
