@@ -167,10 +167,13 @@ create table import_people (
 comment on table import_people is
     'Pattern of an import''s people: the rows of one address folded by the update policy.';
 comment on column import_people.is_folded is 'Later rows of the address say something the first does not.';
-create table import_made (
-    contact_id bigint not null
+create table import_touched (
+    contact_id bigint not null,
+    is_new boolean not null,
+    row_count bigint not null,
+    is_opt_out boolean not null
 );
-comment on table import_made is 'Pattern of the contacts an import made.';
+comment on table import_touched is 'Pattern of the contacts an import made or changed.';
 create function imported_text(policy text, known text, given text, is_mapped boolean, empty text) returns text
 language sql immutable parallel safe as $$
     select case policy

@@ -1,7 +1,7 @@
 -- Contacts, suppression, tags: what is done to a set at once.
 
 -- name: suppress
--- Suppresses addresses; a stronger reason replaces a weaker one. One row per address, in the order of keys.
+-- Suppresses addresses; a stronger reason replaces a weaker one. One row per address, by key.
 with ranks (reason, strength) as (
     values ('manual', 1), ('bounce', 2), ('unsubscribe', 3), ('complaint', 4), ('compliance', 5)
 ),
@@ -19,8 +19,8 @@ before as materialized (
     inner join given on given.email_key = suppressions.email_key
 ),
 
--- Ordered, so that two writers of the same addresses wait for each other instead of deadlocking. A weaker
--- reason updates nothing but its own row to itself, so that every address comes back.
+-- Ordered, so that two writers of the same addresses wait for each other instead of deadlocking.
+-- A weaker reason updates a row to itself, so that every address comes back.
 written as (
     insert into suppressions (email, email_key, reason, source, notes, created_at)
     select email, email_key, cast(:reason as text), cast(:source as text), cast(:notes as text),
@@ -64,7 +64,7 @@ on conflict (contact_id, tag_id) do nothing
 returning contact_id, tag_id, (select name from tags where tags.tag_id = contact_tags.tag_id);
 
 -- name: delete_contact
--- Removes a person with all that describes them now; events, messages and consents stay under the bare id.
+-- Removes a person with all that describes them now; events, messages and consents stay.
 with gone as (
     delete from contacts where contact_id = cast(:contact_id as bigint) returning contact_id
 ),
@@ -109,7 +109,8 @@ left join lateral (
 ) as labels on true
 left join lateral (
     select jsonb_agg(
-        jsonb_build_array(segments.segment_id, segments.name) order by lower(segments.name)) as segments
+        jsonb_build_array(segments.segment_id, segments.name)
+        order by lower(segments.name)) as segments
     from segments
     inner join (
         select segment_id from segment_memberships

@@ -1,0 +1,26 @@
+"""Imports: contact files and lists come in, every row accounted for.
+
+`request`, `request_file` and `store_upload` ask for one, `run_waiting` and `run` carry it out, `import_items` takes a
+JSON list at once, `preview` looks at a file without keeping anything. A row is created, updated or skipped (rejected
+rows among them, each with line, column and reason); an import never re-subscribes anybody.
+"""
+
+from mautolib.contacts.imports.items import import_items
+from mautolib.contacts.imports.model import Import, ImportOptions, ImportStatus, Reject, RejectCode, UpdatePolicy
+from mautolib.contacts.imports.preview import Preview, preview
+from mautolib.contacts.imports.requests import (
+    StoredFile,
+    cancel,
+    get,
+    list_imports,
+    rejects,
+    request,
+    request_file,
+    store_upload,
+    write_rejects,
+)
+from mautolib.contacts.imports.running import claim_next, run, run_waiting
+
+__all__ = ["Import", "ImportOptions", "ImportStatus", "Preview", "Reject", "RejectCode", "StoredFile", "UpdatePolicy",
+           "cancel", "claim_next", "get", "import_items", "list_imports", "preview", "rejects", "request",
+           "request_file", "run", "run_waiting", "store_upload", "write_rejects"]  # fmt: skip

@@ -1,0 +1,148 @@
+"""From a file's rows to contacts: staged by COPY into temporary tables, merged by set-based statements.
+
+Promises that the merge is one transaction: every contact, consent line, event, tag, reject and count of an import
+is there, or none of it. Statements run in the order of address keys, so imports may run side by side. Called by
+`running` (files) and `items` (JSON); it neither claims nor finishes an import.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from mautolib.contacts.imports.model import REASONS, ImportOptions, UpdatePolicy
+from mautolib.db.copy import copy_chunks
+from mautolib.db.statements import statement
+from mautolib.ledger.model import Skip
+from mautolib.ledger.skip import skip_queued
+
+__all__ = ["Counts", "drop_staging", "keep_rejects", "merge", "open_staging", "stage"]
+
+_TABLES = ("import_rows", "import_people", "import_touched")
+_ROWS_PER_CHUNK = 2000
+_IDS_PER_SKIP = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What became of the rows; `total_rows` = `created` + `updated` + `skipped`, `skipped` contains `rejected`."""
+
+    total_rows: int = 0
+    created: int = 0
+    updated: int = 0
+    skipped: int = 0
+    rejected: int = 0
+    suppressed: int = 0
+
+
+def open_staging(tx: Connection) -> None:
+    """Make the temporary tables of one import; they go with `drop_staging` or with the connection."""
+    drop_staging(tx)
+    for name in _TABLES:
+        tx.exec_driver_sql(f"create temporary table {name} (like public.{name})")
+
+
+def drop_staging(tx: Connection) -> None:
+    """Remove the temporary tables of this connection, if it has any."""
+    tx.exec_driver_sql("drop table if exists " + ", ".join(f"pg_temp.{name}" for name in _TABLES))
+
+
+def stage(tx: Connection, columns: Sequence[str], lines: Iterable[str]) -> int:
+    """COPY ready-made lines (tab-separated, escaped, blank for null) into `import_rows`; returns their number."""
+
+    def chunks() -> Iterator[bytes]:
+        waiting: list[str] = []
+        for line in lines:
+            waiting.append(line)
+            if len(waiting) == _ROWS_PER_CHUNK:
+                yield "".join(waiting).encode()
+                waiting.clear()
+        yield "".join(waiting).encode()
+
+    copied = copy_chunks(tx, f"copy import_rows ({', '.join(columns)}) from stdin with (null '')", chunks())
+    tx.exec_driver_sql("analyze import_rows")
+    return copied
+
+
+def merge(
+    tx: Connection,
+    import_id: int,
+    options: ImportOptions,
+    *,
+    columns: Sequence[str],
+    actor: str,
+    now: datetime,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> Counts:
+    """Make and change contacts from the staged rows, in the caller's transaction; returns the counts.
+
+    Args:
+        columns: of `import_rows` that the file has; others are known to be null.
+        checkpoint: called between statements; raises to give up.
+    """
+    binds = _binds(import_id, options, columns, actor, now)
+
+    def run(name: str) -> Any:
+        checkpoint()
+        return tx.execute(statement(f"imports.{name}"), binds)
+
+    total = run("count_rows").one()
+    if total.rejected:
+        keep_rejects(tx, import_id)
+    if options.update_policy is UpdatePolicy.SKIP:
+        run("fold_first")
+    else:
+        run("fold_single")
+        run("fold_repeated")
+    tx.exec_driver_sql("analyze import_people")
+    run("insert_people")
+    tx.exec_driver_sql("analyze import_touched")
+    if options.update_policy is not UpdatePolicy.SKIP:
+        run("update_people")
+    touched = run("count_touched").one()
+    _tell(tx, options, columns, run)
+    return Counts(
+        total_rows=total.total_rows, created=touched.created, updated=touched.updated,
+        skipped=total.total_rows - touched.created - touched.updated, rejected=total.rejected,
+        suppressed=total.suppressed,
+    )  # fmt: skip
+
+
+def keep_rejects(tx: Connection, import_id: int) -> None:
+    """Write down the staged rows that are not taken, each with its reason."""
+    reasons = json.dumps({str(code): reason for code, reason in REASONS.items()})
+    tx.execute(statement("imports.keep_rejects"), {"import_id": import_id, "reasons": reasons})
+
+
+def _tell(tx: Connection, options: ImportOptions, columns: Sequence[str], run: Callable[[str], Any]) -> None:
+    """What follows from the contacts touched: consent lines, events, mail skipped, tags, webhook facts."""
+    may_opt_out = "subscribed" in columns and options.update_policy in (UpdatePolicy.MERGE, UpdatePolicy.OVERWRITE)
+    if options.consent_source or "consent_status" in columns or may_opt_out:
+        run("keep_consents")
+    run("tell_events")
+    if may_opt_out:
+        ids = list(run("opted_out").scalars())
+        for start in range(0, len(ids), _IDS_PER_SKIP):
+            skip_queued(tx, ids[start : start + _IDS_PER_SKIP], Skip.UNSUBSCRIBED)
+    if "tags" in columns:
+        run("make_tags")
+    if "tags" in columns or options.tag_ids:
+        run("attach_tags")
+    run("tell_webhooks")
+
+
+def _binds(
+    import_id: int, options: ImportOptions, columns: Sequence[str], actor: str, now: datetime
+) -> dict[str, Any]:
+    return {
+        "import_id": import_id, "policy": str(options.update_policy), "actor": actor, "now": now,
+        "subscribed_default": options.subscribed_default, "consent_source": options.consent_source,
+        "consent_at": options.consent_at, "tag_ids": list(options.tag_ids), "mapped": list(columns),
+        "drops_nulls": options.update_policy is UpdatePolicy.OVERWRITE,
+        "properties": json.dumps({"source": "import", "import_id": str(import_id)}),
+    }  # fmt: skip

@@ -1,0 +1,244 @@
+"""Reading a CSV file as a stream: unpacked, decoded, split into records that know their physical line.
+
+Promises flat memory whatever the file (a line has an end, a quoted cell has a bound), and that one broken row costs
+one row: a quote that is never closed is found out and reading goes on at the next line. A file that cannot be read
+at all is `InvalidInput` with the line. Called by the importer and the preview; knows nothing about contacts.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from mautolib.errors import InvalidInput
+
+__all__ = ["CsvFile", "Record", "open_csv"]
+
+_BLOCK = 1 << 18
+_SAMPLE = 1 << 18
+MAX_LINE = 1 << 20
+#: A record of more lines than this, or of more characters, has lost its closing quote.
+MAX_RECORD_LINES = 100
+MAX_RECORD = 1 << 17
+_DELIMITERS = ",;\t|"
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+         (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
+#: How much of a sample must be no UTF-8 (and how many lines) before the file is called Windows-1252 unasked.
+_SURE_LINES, _SURE_SHARE = 8, 0.01
+_UNCLEAN = re.compile("[\x00\ud800-\udfff]")
+_UNCLEAN_UTF16 = re.compile("[\x00\ufffd\ud800-\udfff]")
+
+
+#: One row: the physical line it begins on, its cells, or the text of a line whose quote is never closed.
+Record = tuple[int, list[str] | str]
+
+
+class CsvFile:
+    """An open file: what was found about it, and its records, once.
+
+    `is_suspect` turns true as soon as a NUL or bytes that do not fit the encoding were met (as lone surrogates):
+    from then on cells have to be looked at one by one.
+    """
+
+    def __init__(self, raw: IO[bytes], *, encoding: str, delimiter: str | None, limit: int) -> None:
+        self._raw = raw
+        self._bytes = _Bounded(raw, limit)
+        head = self._bytes.read(_SAMPLE)
+        self.encoding, skip = _encoding_of(head, encoding)
+        errors = "replace" if self.encoding.startswith("utf-16") else "surrogateescape"
+        self._decoder = codecs.getincrementaldecoder(self.encoding)(errors)
+        self._head: bytes | None = head[skip:]
+        self.is_suspect = False
+        #: What must not be in a cell: NUL, and what stands for bytes that do not fit the encoding.
+        self.unclean = _UNCLEAN_UTF16 if errors == "replace" else _UNCLEAN
+        self._lines = self._split()
+        self._number = 0
+        self._waiting: deque[str] = deque()
+        self._pending: list[str] = []
+        first = next(self._lines, "")
+        self._waiting.append(first)
+        self.delimiter = delimiter or _delimiter_of(first)
+        self.header = self._read_header()
+
+    def __enter__(self) -> CsvFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._raw.close()
+
+    def records(self) -> Iterator[Record]:
+        """The rows after the header; blank lines are passed over."""
+        width, pending = len(self.header), self._pending
+        while True:
+            try:
+                for cells in csv.reader(self._feed(), delimiter=self.delimiter):
+                    if len(pending) == 1:
+                        self._number += 1
+                        if cells:
+                            yield self._number, cells
+                    elif len(cells) == width and self._is_sound(pending):
+                        yield self._number + 1, cells
+                        self._number += len(pending)
+                    else:
+                        break
+                    pending.clear()
+                if not pending:
+                    return
+            except (csv.Error, _Endless):
+                pass
+            yield self._give_up_line()
+
+    def _give_up_line(self) -> Record:
+        """The first pending line is broken; what was swallowed after it is read again."""
+        self._number += 1
+        broken = (self._number, self._pending[0].rstrip("\r\n"))
+        self._waiting.extendleft(reversed(self._pending[1:]))
+        self._pending.clear()
+        return broken
+
+    def _is_sound(self, lines: list[str]) -> bool:
+        """Whether a record of several lines is well-formed: after a closing quote comes a delimiter or the end."""
+        try:
+            return len(list(csv.reader(lines, delimiter=self.delimiter, strict=True))) == 1
+        except csv.Error:
+            return False
+
+    def _feed(self) -> Iterator[str]:
+        pending, waiting = self._pending, self._waiting
+        while waiting:
+            pending.append(waiting.popleft())
+            if len(pending) > 1:
+                self._bound()
+            yield pending[-1]
+        for line in self._lines:
+            pending.append(line)
+            if len(pending) > 1:
+                self._bound()
+            yield line
+
+    def _bound(self) -> None:
+        if len(self._pending) > MAX_RECORD_LINES or sum(map(len, self._pending)) > MAX_RECORD:
+            raise _Endless
+
+    def _read_header(self) -> list[str]:
+        try:
+            record = next(csv.reader(self._feed(), delimiter=self.delimiter), [])
+        except (csv.Error, _Endless) as error:
+            raise InvalidInput("Line 1 has a quote that is not closed", line=1) from error
+        self._number = len(self._pending)
+        self._pending.clear()
+        header = [cell.strip() for cell in record]
+        if not any(header):
+            raise InvalidInput("The file is empty or its first line is; line 1 must name the columns", line=1)
+        if any(self.unclean.search(cell) for cell in header):
+            raise InvalidInput(f"Line 1 has bytes that are not {self.encoding}; name the encoding of the file", line=1)
+        return header
+
+    def _split(self) -> Iterator[str]:
+        """Physical lines with their ends; \\n, \\r\\n and \\r all end one."""
+        rest, count = "", 0
+        while True:
+            data = self._head if self._head is not None else self._bytes.read(_BLOCK)
+            self._head = None
+            text = self._decoder.decode(data, final=not data)
+            self.is_suspect = self.is_suspect or self.unclean.search(text) is not None
+            lines = list(io.StringIO(rest + text, newline=""))
+            # The last piece may go on, and a \r at its end may belong to a \n still to come.
+            rest = lines.pop() if lines and data else ""
+            if len(rest) > MAX_LINE:
+                raise InvalidInput(f"Line {count + len(lines) + 1} is longer than {MAX_LINE} characters; "
+                                   "is this a CSV file?", line=count + len(lines) + 1)  # fmt: skip
+            count += len(lines)
+            yield from lines
+            if not data:
+                return
+
+
+class _Endless(Exception):
+    """A quoted cell that does not end."""
+
+
+class _Bounded:
+    """Reads an unpacked stream up to a limit and says in plain words what is wrong with a packed one."""
+
+    def __init__(self, raw: IO[bytes], limit: int) -> None:
+        self._raw, self._limit, self._count = raw, limit, 0
+
+    def read(self, size: int) -> bytes:
+        try:
+            data = self._raw.read(size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InvalidInput(f"The gzip file is damaged or cut off after {self._count} bytes; upload it again",
+                               code="unreadable_file") from error  # fmt: skip
+        self._count += len(data)
+        if self._count > self._limit:
+            raise InvalidInput(f"The file is larger than {self._limit} bytes unpacked; split it", code="too_large")
+        return data
+
+
+def open_csv(path: Path, *, encoding: str = "auto", delimiter: str | None = None, limit: int) -> CsvFile:
+    """Open a .csv file, plain or gzip (told by its first bytes, not by its name).
+
+    Args:
+        encoding: `auto` or a Python codec.
+        limit: largest size in bytes, unpacked.
+
+    Raises:
+        InvalidInput: no such file, another kind of file, no header line, or a damaged or endless one.
+    """
+    try:
+        with path.open("rb") as opened:
+            magic = opened.read(4)
+        raw = cast(IO[bytes], gzip.GzipFile(path) if magic[:2] == b"\x1f\x8b" else path.open("rb"))
+    except OSError as error:
+        problem = f"The file {path.name} cannot be opened: {error.strerror}"
+        raise InvalidInput(problem, code="unreadable_file") from error
+    try:
+        if magic[:2] == b"PK" or magic == b"\xd0\xcf\x11\xe0":
+            raise InvalidInput("This is a ZIP or Excel file; save it as CSV", code="unsupported_file")
+        return CsvFile(raw, encoding=encoding, delimiter=delimiter, limit=limit)
+    except BaseException:
+        raw.close()
+        raise
+
+
+def _encoding_of(head: bytes, wanted: str) -> tuple[str, int]:
+    """The codec to use and how many bytes of byte order mark to pass over."""
+    for bom, name in _BOMS:
+        if head.startswith(bom) and not (name == "utf-8" and wanted not in ("auto", "utf-8", "utf-8-sig")):
+            if name == "utf-32":
+                raise InvalidInput("The file is UTF-32; save it as UTF-8", line=1)
+            return name, len(bom)
+    if wanted == "utf-16":
+        return "utf-16-le", 0
+    if wanted != "auto":
+        return wanted.replace("-sig", ""), 0
+    return ("cp1252" if _is_surely_windows(head) else "utf-8"), 0
+
+
+def _is_surely_windows(head: bytes) -> bool:
+    lines = head.split(b"\n")[:-1] if len(head) >= _SAMPLE else head.split(b"\n")
+    broken = 0
+    for line in (line for line in lines if not line.isascii()):
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            broken += 1
+        else:
+            return False
+    return broken >= max(_SURE_LINES, _SURE_SHARE * len(lines))
+
+
+def _delimiter_of(line: str) -> str:
+    """The candidate that splits the first line into most cells, quotes respected; a comma when none does."""
+    counts = {mark: len(next(csv.reader([line], delimiter=mark), [])) for mark in _DELIMITERS}
+    return max(counts, key=lambda mark: counts[mark])
+

@@ -1,0 +1,268 @@
+"""Running imports: claimed under a lease, staged from the file, merged in one transaction, finished with counts.
+
+Promises that a killed run is taken again after its lease and gives the same result, because nothing but the finished
+merge is kept; that a worker which lost its lease changes nothing; and that an import ends completed, cancelled or
+failed with one sentence that says what to do. Called by the import DAG and by the API for small files.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import chain, islice
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from mautolib.contacts import domains
+from mautolib.contacts.imports import requests
+from mautolib.contacts.imports.headers import SAMPLE_ROWS, plan_columns
+from mautolib.contacts.imports.merging import Counts, drop_staging, keep_rejects, merge, open_staging, stage
+from mautolib.contacts.imports.model import Import, ImportOptions, ImportStatus
+from mautolib.contacts.imports.reading import CsvFile, Record, open_csv
+from mautolib.contacts.imports.rows import RowStager
+from mautolib.db.engine import is_unavailable
+from mautolib.db.statements import statement
+from mautolib.errors import Conflict, MautoError, ProviderUnavailable, TransientError
+from mautolib.settings import Settings
+
+__all__ = ["claim_next", "run", "run_waiting"]
+
+_LOG = logging.getLogger(__name__)
+LEASE_SECONDS = 60.0
+BEAT_SECONDS = 3.0
+_ROWS_PER_LOOK = 5000
+Progress = Callable[[int], None]
+
+
+class _Stop(Exception):
+    """The run must not go on: cancelled, or another worker has the import."""
+
+
+class Claim:
+    """An import taken by this worker: keeps the lease alive from a thread and knows when to stop.
+
+    Args:
+        request: the import as it was when claimed.
+    """
+
+    def __init__(self, engine: Engine, request: Import, attempt_id: int) -> None:
+        self._engine, self.request, self.attempt_id = engine, request, attempt_id
+        self.status: ImportStatus | None = request.status
+        self.rows = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"import-{request.import_id}", daemon=True)
+
+    @property
+    def keys(self) -> dict[str, int]:
+        """What every later statement about this attempt says."""
+        return {"import_id": self.request.import_id, "attempt_id": self.attempt_id}
+
+    def __enter__(self) -> Claim:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise `_Stop` when the import was cancelled or belongs to another worker."""
+        if self.status is not ImportStatus.RUNNING:
+            raise _Stop
+
+    def _keep(self) -> None:
+        while not self._done.wait(BEAT_SECONDS):
+            try:
+                with self._engine.begin() as tx:
+                    binds = {**self.keys, "lease_seconds": LEASE_SECONDS, "total_rows": self.rows}
+                    found = tx.scalar(statement("imports.beat"), binds)
+            except SQLAlchemyError:
+                # The lease outlives a short outage; the merge finds out by itself about a longer one.
+                _LOG.warning("import %s: no sign of life could be given", self.request.import_id)
+                continue
+            self.status = ImportStatus(found) if found else None
+            if self.status is not ImportStatus.RUNNING:
+                return
+
+
+def claim_next(engine: Engine, *, now: datetime, only: Sequence[int] | None = None) -> Claim | None:
+    """Take the oldest import that waits or whose worker is gone (of `only`, where given); None: there is none."""
+    ids = None if only is None else [int(one) for one in only]
+    with engine.begin() as tx:
+        row = tx.execute(statement("imports.claim"), {"only": ids, "now": now, "lease_seconds": LEASE_SECONDS})
+        found = row.one_or_none()
+        return Claim(engine, requests.to_import(found), found.attempt_id) if found else None
+
+
+def run_waiting(
+    engine: Engine,
+    settings: Settings,
+    *,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    only: Sequence[int] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Import]:
+    """Run imports until none waits (of `only`, where given), giving each as it ends.
+
+    Raises:
+        TransientError: database or storage cannot be reached; the import was given back.
+    """
+    while (claim := claim_next(engine, now=clock(), only=only)) is not None:
+        yield _carry_out(engine, settings, claim, clock, progress)
+
+
+def run(
+    engine: Engine, settings: Settings, import_id: int, *, now: datetime, progress: Progress | None = None
+) -> Import:
+    """Run one import that waits; returns it as it ended (completed, cancelled, or failed with its `error`).
+
+    Args:
+        now: of everything it writes.
+        progress: called now and then with the number of rows read.
+
+    Raises:
+        NotFound: no such import.
+        Conflict: it is finished, or another worker has it.
+        TransientError: database or storage cannot be reached; the import was given back.
+    """
+    claim = claim_next(engine, now=now, only=[import_id])
+    if claim is None:
+        with engine.begin() as tx:
+            raise Conflict(f"The import is {requests.get(tx, import_id).status}")
+    return _carry_out(engine, settings, claim, lambda: now, progress)
+
+
+def _carry_out(
+    engine: Engine, settings: Settings, claim: Claim, clock: Callable[[], datetime], progress: Progress | None
+) -> Import:
+    request = claim.request
+    try:
+        with claim:
+            counts = _work(engine, settings, claim, clock(), progress)
+        _LOG.info("import %s completed: %s", request.import_id, counts)
+    except _Stop:
+        _end(engine, claim, ImportStatus.CANCELLED, ImportStatus.CANCELLING, clock())
+    except TransientError:
+        _give_back(engine, claim)
+        raise
+    except MautoError as error:
+        _fail(engine, claim, str(error), clock())
+    except Exception as error:
+        if is_unavailable(error):
+            _give_back(engine, claim)
+            raise ProviderUnavailable("The database cannot be reached; the import goes on when it is back") from error
+        _fail(engine, claim, f"Unexpected {type(error).__name__}; the log of import {request.import_id} says more",
+              clock())  # fmt: skip
+        raise
+    with engine.begin() as tx:
+        ended = requests.get(tx, request.import_id)
+    if ended.finished_at is not None:
+        requests.forget_upload(settings, ended.storage_uri)
+    return ended
+
+
+def _work(
+    engine: Engine, settings: Settings, claim: Claim, now: datetime, progress: Progress | None
+) -> Counts:
+    claim.check()
+    options = ImportOptions.parse(claim.request.options)
+    with engine.connect() as connection:
+        try:
+            with connection.begin():
+                open_staging(connection)
+                columns = _stage_file(connection, settings, claim, options, now, progress)
+            with connection.begin() as transaction:
+                counts = _merge(connection, claim, options, columns, now)
+                if not _finish(connection, claim, ImportStatus.COMPLETED, ImportStatus.RUNNING, now, counts):
+                    transaction.rollback()
+                    raise _Stop
+        finally:
+            if not connection.invalidated:
+                connection.rollback()
+                with connection.begin():
+                    drop_staging(connection)
+    return counts
+
+
+def _stage_file(
+    tx: Connection, settings: Settings, claim: Claim, options: ImportOptions, now: datetime, progress: Progress | None
+) -> list[str]:
+    path = requests.location(settings, claim.request.storage_uri or "")
+    limit = settings.max_import_bytes
+    with open_csv(path, encoding=options.encoding, delimiter=options.delimiter, limit=limit) as file:
+        records = file.records()
+        first = list(islice(records, SAMPLE_ROWS))
+        plan = plan_columns(file.header, options.mapping, [cells for _, cells in first if isinstance(cells, list)])
+        stager = RowStager(plan, options, domains.lists(settings), unclean=file.unclean, now=now)
+        _LOG.info("import %s: %s, delimiter %r, %s columns", claim.request.import_id, file.encoding, file.delimiter,
+                  len(file.header))  # fmt: skip
+        stage(tx, stager.columns, _lines(chain(first, records), file, stager, claim, progress))
+    return stager.columns
+
+
+def _lines(
+    records: Iterator[Record], file: CsvFile, stager: RowStager, claim: Claim, progress: Progress | None
+) -> Iterator[str]:
+    convert = stager.stage
+    while batch := list(islice(records, _ROWS_PER_LOOK)):
+        claim.check()
+        for line, cells in batch:
+            yield convert(line, cells, is_suspect=file.is_suspect)
+        claim.rows += len(batch)
+        if progress is not None:
+            progress(claim.rows)
+
+
+def _merge(
+    tx: Connection, claim: Claim, options: ImportOptions, columns: Sequence[str], now: datetime
+) -> Counts:
+    what: dict[str, Any] = {"columns": columns, "actor": claim.request.created_by, "now": now,
+                            "checkpoint": claim.check}  # fmt: skip
+    if not options.dry_run:
+        return merge(tx, claim.request.import_id, options, **what)
+    # A dry run does the whole work and takes it back: its counts and rejects are those of the real one.
+    trial = tx.begin_nested()
+    counts = merge(tx, claim.request.import_id, options, **what)
+    trial.rollback()
+    if counts.rejected:
+        keep_rejects(tx, claim.request.import_id)
+    return counts
+
+
+def _finish(
+    tx: Connection, claim: Claim, status: ImportStatus, expected: ImportStatus, now: datetime, counts: Counts,
+    error: str | None = None,
+) -> bool:  # fmt: skip
+    binds = {**claim.keys, **asdict(counts), "status": str(status), "expected": str(expected), "now": now,
+             "error": error}  # fmt: skip
+    return tx.execute(statement("imports.finish"), binds).rowcount == 1
+
+
+def _end(
+    engine: Engine, claim: Claim, status: ImportStatus, expected: ImportStatus, now: datetime, error: str | None = None
+) -> None:
+    with engine.begin() as tx:
+        ended = _finish(tx, claim, status, expected, now, Counts(total_rows=claim.rows), error)
+    word = str(status) if ended else "left to another worker"
+    _LOG.info("import %s: %s", claim.request.import_id, word)
+
+
+def _fail(engine: Engine, claim: Claim, message: str, now: datetime) -> None:
+    _LOG.warning("import %s failed: %s", claim.request.import_id, message)
+    _end(engine, claim, ImportStatus.FAILED, ImportStatus.RUNNING, now, message[:2000])
+    # Cancelled while it was failing: then it is cancelled.
+    _end(engine, claim, ImportStatus.CANCELLED, ImportStatus.CANCELLING, now)
+
+
+def _give_back(engine: Engine, claim: Claim) -> None:
+    try:
+        with engine.begin() as tx:
+            tx.execute(statement("imports.give_back"), claim.keys)
+    except SQLAlchemyError:
+        # Then the lease runs out and the import is taken all the same.
+        _LOG.warning("import %s could not be given back; its lease will run out", claim.request.import_id)

@@ -1,0 +1,456 @@
+-- Imports: claiming one, and merging its rows. import_rows, import_people and import_touched
+-- are the temporary tables of the import at work; the tables of these names in the schema are their
+-- patterns and stay empty.
+
+-- name: claim
+-- Takes the oldest import that waits or whose worker is gone, under a new attempt.
+with next as materialized (
+    select import_id
+    from imports
+    where (
+            status = 'queued'
+            or (status in ('running', 'cancelling') and lease_until < clock_timestamp()))
+        and (cast(:only as bigint[]) is null or import_id = any(cast(:only as bigint[])))
+    order by import_id
+    limit 1
+    for update skip locked
+)
+
+update imports
+set
+    status = case when imports.status = 'cancelling' then 'cancelling' else 'running' end,
+    attempt_id = nextval('attempt_ids'),
+    lease_until = clock_timestamp() + make_interval(secs => cast(:lease_seconds as float8)),
+    started_at = coalesce(imports.started_at, cast(:now as timestamptz))
+from next
+where imports.import_id = next.import_id
+returning imports.*;
+
+-- name: beat
+-- Keeps the lease and shows progress; returns the status, no row when it has another worker.
+update imports
+set
+    lease_until = clock_timestamp() + make_interval(secs => cast(:lease_seconds as float8)),
+    total_rows = greatest(total_rows, cast(:total_rows as bigint))
+where import_id = cast(:import_id as bigint) and attempt_id = cast(:attempt_id as bigint)
+    and status in ('running', 'cancelling')
+returning status;
+
+-- name: finish
+-- Ends an import with its counts, if it is still this attempt's and in the state expected.
+update imports
+set
+    status = cast(:status as text), finished_at = cast(:now as timestamptz),
+    error = cast(:error as text), total_rows = cast(:total_rows as bigint),
+    created = cast(:created as bigint), updated = cast(:updated as bigint),
+    skipped = cast(:skipped as bigint), rejected = cast(:rejected as bigint),
+    suppressed = cast(:suppressed as bigint),
+    attempt_id = null, lease_until = null
+where import_id = cast(:import_id as bigint) and attempt_id = cast(:attempt_id as bigint)
+    and status = cast(:expected as text);
+
+-- name: give_back
+-- Lets another worker take the import at once.
+update imports
+set status = 'queued', attempt_id = null, lease_until = null
+where import_id = cast(:import_id as bigint) and attempt_id = cast(:attempt_id as bigint)
+    and status = 'running';
+
+-- name: count_rows
+-- How many rows there are, how many were not taken, how many of the others are suppressed.
+select
+    count(*) as total_rows, count(import_rows.reject_code) as rejected,
+    count(suppressions.suppression_id) as suppressed
+from import_rows
+left join suppressions
+    on suppressions.email_key = import_rows.email_key and import_rows.reject_code is null;
+
+-- name: keep_rejects
+-- Keeps what was not taken.
+insert into import_rejects (import_id, line, column_name, code, reason, value)
+select
+    cast(:import_id as bigint), import_rows.line, coalesce(import_rows.reject_column, ''),
+    import_rows.reject_code, cast(:reasons as jsonb) ->> import_rows.reject_code,
+    coalesce(import_rows.reject_value, '')
+from import_rows
+where import_rows.reject_code is not null
+order by import_rows.line;
+
+-- name: fold_first
+-- Policy skip: the first row of each address.
+insert into import_people
+select distinct on (email_key)
+    email, email_key, flags, 1, false, false, first_name, last_name, phone, country, language,
+    timezone, currency, custom_fields, subscribed, created_at, consent_status, consent_source,
+    consent_at
+from import_rows
+where reject_code is null
+order by email_key, line;
+
+-- name: fold_single
+-- Other policies: addresses with one row, as the row says.
+insert into import_people
+with repeated as (
+    select email_key from import_rows
+    where reject_code is null
+    group by email_key having count(*) > 1
+)
+
+select
+    single.email, single.email_key, single.flags, 1, false,
+    coalesce(not single.subscribed and cast(:policy as text) <> 'fill_empty', false),
+    single.first_name, single.last_name, single.phone, single.country, single.language,
+    single.timezone, single.currency, single.custom_fields, single.subscribed, single.created_at,
+    single.consent_status, single.consent_source, single.consent_at
+from import_rows as single
+left join repeated on repeated.email_key = single.email_key
+where single.reject_code is null and repeated.email_key is null;
+
+-- name: fold_repeated
+-- Other policies: addresses with several rows, each applied to what the ones before it left.
+insert into import_people
+with ranked as materialized (
+    select
+        rows.*, cast(:policy as text) = 'overwrite' as keeps,
+        case when cast(:policy as text) = 'fill_empty' then rows.line else -rows.line end as rank,
+        coalesce(not rows.subscribed and cast(:policy as text) <> 'fill_empty', false) as is_opt_out
+    from import_rows as rows
+    inner join (
+        select email_key from import_rows
+        where reject_code is null
+        group by email_key having count(*) > 1
+    ) as repeated on repeated.email_key = rows.email_key
+    where rows.reject_code is null
+),
+
+entries as (
+    select
+        ranked.email_key,
+        jsonb_object_agg(entry.key, entry.value order by -ranked.rank) as custom_fields
+    from ranked
+    cross join lateral jsonb_each(ranked.custom_fields) as entry
+    group by ranked.email_key
+),
+
+folded as (
+    select
+        email_key, count(*) as row_count, min(line) as first_line,
+        bool_or(is_opt_out) as is_opt_out,
+        (array_agg(first_name order by rank) filter (where keeps or first_name <> ''))[1]
+            as first_name,
+        (array_agg(last_name order by rank) filter (where keeps or last_name <> ''))[1]
+            as last_name,
+        (array_agg(phone order by rank) filter (where keeps or phone <> ''))[1] as phone,
+        (array_agg(country order by rank) filter (where keeps or country <> ''))[1] as country,
+        (array_agg(language order by rank) filter (where keeps or language <> ''))[1] as language,
+        (array_agg(timezone order by rank) filter (where keeps or timezone <> ''))[1] as timezone,
+        (array_agg(currency order by rank) filter (where keeps or currency <> ''))[1] as currency
+    from ranked
+    group by email_key
+)
+
+select
+    first.email, first.email_key, first.flags, folded.row_count,
+    (folded.first_name, folded.last_name, folded.phone, folded.country, folded.language,
+        folded.timezone, folded.currency, entries.custom_fields, folded.is_opt_out)
+    is distinct from
+    (first.first_name, first.last_name, first.phone, first.country, first.language, first.timezone,
+        first.currency, first.custom_fields, first.is_opt_out),
+    folded.is_opt_out, folded.first_name, folded.last_name, folded.phone, folded.country,
+    folded.language, folded.timezone, folded.currency, entries.custom_fields, first.subscribed,
+    first.created_at, first.consent_status, first.consent_source, first.consent_at
+from folded
+inner join ranked as first on first.email_key = folded.email_key and first.line = folded.first_line
+left join entries on entries.email_key = folded.email_key;
+
+-- name: insert_people
+-- Makes the contacts that are not known, in the order of keys, so that imports of the same
+-- addresses wait for each other instead of deadlocking. Who said no before starts opted out.
+with people as (
+    select
+        given.*,
+        coalesce(given.subscribed, cast(:subscribed_default as boolean))
+        and not given.is_opt_out and suppressions.suppression_id is null as is_subscribed
+    from import_people as given
+    left join contacts on contacts.email_key = given.email_key
+    left join suppressions
+        on suppressions.email_key = given.email_key
+        and suppressions.reason in ('unsubscribe', 'complaint', 'compliance')
+    where contacts.contact_id is null
+),
+
+agreed as (
+    select
+        people.*,
+        coalesce(
+            people.consent_status,
+            case when people.is_subscribed and cast(:consent_source as text) is not null
+                then 'granted' end,
+            'unknown') as new_status
+    from people
+),
+
+made as (
+    insert into contacts (
+        email, email_key, first_name, last_name, phone, country, language, timezone, currency,
+        custom_fields, subscribed, consent_status, consent_source, consent_at, source,
+        is_disposable, is_free_provider, is_role_based, created_at)
+    select
+        email, email_key, coalesce(first_name, ''), coalesce(last_name, ''), coalesce(phone, ''),
+        coalesce(country, ''), coalesce(language, 'en'), coalesce(timezone, ''),
+        coalesce(currency, ''),
+        coalesce(
+            case when cast(:drops_nulls as boolean) then jsonb_strip_nulls(custom_fields)
+                else custom_fields end, '{}'),
+        is_subscribed, new_status,
+        case when new_status <> 'unknown'
+            then coalesce(consent_source, cast(:consent_source as text), 'import') end,
+        case when new_status <> 'unknown'
+            then coalesce(
+                consent_at, cast(:consent_at as timestamptz), cast(:now as timestamptz)) end,
+        'import', flags & 1 > 0, flags & 2 > 0, flags & 4 > 0,
+        coalesce(created_at, cast(:now as timestamptz))
+    from agreed
+    order by email_key
+    on conflict (email_key) do nothing
+    returning contact_id
+)
+
+insert into import_touched (contact_id, is_new, row_count, is_opt_out)
+select contact_id, true, 1, false from made;
+
+-- name: update_people
+-- Applies the policy to contacts that were known and remembers the changed ones.
+-- Locked in the order of keys.
+with known as materialized (
+    select
+        contacts.contact_id, people.row_count,
+        people.is_opt_out and contacts.subscribed as is_opt_out,
+        imported_text(:policy, contacts.first_name, people.first_name,
+            'first_name' = any(cast(:mapped as text[])), '') as first_name,
+        imported_text(:policy, contacts.last_name, people.last_name,
+            'last_name' = any(cast(:mapped as text[])), '') as last_name,
+        imported_text(:policy, contacts.phone, people.phone,
+            'phone' = any(cast(:mapped as text[])), '') as phone,
+        imported_text(:policy, contacts.country, people.country,
+            'country' = any(cast(:mapped as text[])), '') as country,
+        imported_text(:policy, contacts.language, people.language,
+            'language' = any(cast(:mapped as text[])), 'en') as language,
+        imported_text(:policy, contacts.timezone, people.timezone,
+            'timezone' = any(cast(:mapped as text[])), '') as timezone,
+        imported_text(:policy, contacts.currency, people.currency,
+            'currency' = any(cast(:mapped as text[])), '') as currency,
+        case
+            when people.custom_fields is null then contacts.custom_fields
+            when cast(:policy as text) = 'fill_empty'
+                then people.custom_fields || contacts.custom_fields
+            else (contacts.custom_fields || people.custom_fields) - cleared.keys
+        end as custom_fields
+    from import_people as people
+    inner join contacts on contacts.email_key = people.email_key
+    left join import_touched on import_touched.contact_id = contacts.contact_id
+    cross join lateral (
+        select coalesce(array_agg(entry.key), '{}') as keys
+        from jsonb_each(people.custom_fields) as entry
+        where cast(:policy as text) = 'overwrite' and entry.value = 'null'
+    ) as cleared
+    where import_touched.contact_id is null
+    order by contacts.email_key
+    for update of contacts
+),
+
+changed as (
+    update contacts
+    set
+        first_name = known.first_name, last_name = known.last_name, phone = known.phone,
+        country = known.country, language = known.language, timezone = known.timezone,
+        currency = known.currency, custom_fields = known.custom_fields,
+        subscribed = contacts.subscribed and not known.is_opt_out,
+        consent_status = case when known.is_opt_out then 'withdrawn'
+            else contacts.consent_status end,
+        consent_source = case when known.is_opt_out then 'import' else contacts.consent_source end,
+        consent_at = case when known.is_opt_out then cast(:now as timestamptz)
+            else contacts.consent_at end,
+        version = contacts.version + 1, updated_at = cast(:now as timestamptz)
+    from known
+    where contacts.contact_id = known.contact_id
+        and (
+            known.is_opt_out
+            or (contacts.first_name, contacts.last_name, contacts.phone, contacts.country,
+                contacts.language, contacts.timezone, contacts.currency, contacts.custom_fields)
+            is distinct from
+            (known.first_name, known.last_name, known.phone, known.country,
+                known.language, known.timezone, known.currency, known.custom_fields))
+    returning contacts.contact_id, known.row_count, known.is_opt_out
+)
+
+insert into import_touched (contact_id, is_new, row_count, is_opt_out)
+select contact_id, false, row_count, is_opt_out from changed;
+
+-- name: count_touched
+-- Contacts made; rows that changed a known contact or one this import made.
+select
+    (select count(*) from import_touched where is_new) as created,
+    (select coalesce(sum(row_count), 0) from import_touched where not is_new)
+    + (
+        select coalesce(sum(people.row_count - 1), 0)
+        from import_people as people
+        inner join contacts on contacts.email_key = people.email_key
+        inner join import_touched on import_touched.contact_id = contacts.contact_id
+        where people.is_folded and import_touched.is_new
+    ) as updated;
+
+-- name: tell_events
+-- contact_created, contact_updated, and unsubscribed for known contacts a row opted out.
+with happened as (
+    insert into events (contact_id, occurred_at, received_at, event_type, source, properties)
+    select
+        import_touched.contact_id, cast(:now as timestamptz), cast(:now as timestamptz),
+        told.event_type, 'mauto', cast(:properties as jsonb)
+    from import_touched
+    inner join (
+        values ('contact_created', true, false), ('contact_updated', false, false),
+            ('unsubscribed', false, true)
+    ) as told (event_type, is_new, is_opt_out)
+        on told.is_new = import_touched.is_new and told.is_opt_out <= import_touched.is_opt_out
+    returning event_id, contact_id, occurred_at
+)
+
+insert into event_pending (event_id, bucket, contact_id, occurred_at)
+select event_id, contact_id % 64, contact_id, occurred_at from happened;
+
+-- name: keep_consents
+-- A consent line for new contacts that come with a status and known ones that a row opted out.
+insert into consents (contact_id, status, source, actor, recorded_at)
+select
+    contacts.contact_id, contacts.consent_status, coalesce(contacts.consent_source, 'import'),
+    cast(:actor as text), cast(:now as timestamptz)
+from import_touched
+inner join contacts on contacts.contact_id = import_touched.contact_id
+where import_touched.is_opt_out or (import_touched.is_new and contacts.consent_status <> 'unknown')
+order by contacts.contact_id;
+
+-- name: opted_out
+-- Known contacts that a row opted out.
+select contact_id from import_touched where is_opt_out order by contact_id;
+
+-- name: make_tags
+-- Makes the tags that rows name and nobody has made yet.
+insert into tags (name)
+select distinct on (lower(named.name)) named.name
+from import_rows
+cross join lateral jsonb_array_elements_text(import_rows.tags) as named (name)
+where import_rows.reject_code is null
+    and not exists (select from tags where lower(tags.name) = lower(named.name))
+order by lower(named.name), import_rows.line
+on conflict (lower(name)) do nothing;
+
+-- name: attach_tags
+-- Adds the tags of rows and of the whole import to new contacts, and to known ones not skipped.
+with wanted as (
+    select import_rows.email_key, tags.tag_id, import_rows.line
+    from import_rows
+    cross join lateral jsonb_array_elements_text(import_rows.tags) as named (name)
+    inner join tags on lower(tags.name) = lower(named.name)
+    where import_rows.reject_code is null
+    union all
+    select import_people.email_key, tags.tag_id, 0
+    from import_people
+    inner join tags on tags.tag_id = any(cast(:tag_ids as bigint[]))
+),
+
+attached as (
+    insert into contact_tags (contact_id, tag_id, added_at)
+    select distinct contacts.contact_id, wanted.tag_id, cast(:now as timestamptz)
+    from wanted
+    inner join contacts on contacts.email_key = wanted.email_key
+    left join import_touched on import_touched.contact_id = contacts.contact_id
+    where cast(:policy as text) <> 'skip' or import_touched.is_new
+    order by contacts.contact_id, wanted.tag_id
+    on conflict (contact_id, tag_id) do nothing
+    returning contact_id, tag_id
+),
+
+happened as (
+    insert into events (contact_id, occurred_at, received_at, event_type, source, properties)
+    select
+        attached.contact_id, cast(:now as timestamptz), cast(:now as timestamptz), 'tag_added',
+        'mauto',
+        jsonb_build_object('tag_id', cast(tags.tag_id as text), 'tag_name', tags.name)
+    from attached
+    inner join tags on tags.tag_id = attached.tag_id
+    returning event_id, contact_id, occurred_at
+)
+
+insert into event_pending (event_id, bucket, contact_id, occurred_at)
+select event_id, contact_id % 64, contact_id, occurred_at from happened;
+
+-- name: tell_webhooks
+-- contact.created, .updated and .unsubscribed of touched contacts, if any endpoint listens to them.
+with listened as (
+    select told.event_name, told.is_new, told.is_opt_out
+    from (
+        values ('contact.created', true, false), ('contact.updated', false, false),
+            ('contact.unsubscribed', false, true)
+    ) as told (event_name, is_new, is_opt_out)
+    where exists (
+        select from webhook_endpoints
+        where active and events && array['*', told.event_name])
+)
+
+insert into outbox (event_name, occurred_at, data)
+select
+    listened.event_name, cast(:now as timestamptz),
+    jsonb_build_object('contact', jsonb_build_object(
+        'id', cast(contacts.contact_id as text), 'email', contacts.email,
+        'first_name', contacts.first_name, 'last_name', contacts.last_name, 'phone', contacts.phone,
+        'country', contacts.country, 'language', contacts.language, 'timezone', contacts.timezone,
+        'currency', contacts.currency, 'custom_fields', contacts.custom_fields,
+        'subscribed', contacts.subscribed, 'suppressed', suppressions.suppression_id is not null,
+        'consent_status', contacts.consent_status, 'consent_source', contacts.consent_source,
+        'consent_at', contacts.consent_at, 'lifecycle_stage', contact_stages.lifecycle_stage,
+        'tags', coalesce(labels.tags, '[]'), 'segments', coalesce(groups.segments, '[]'),
+        'created_at', contacts.created_at, 'updated_at', contacts.updated_at),
+        'changed', jsonb_build_array())
+from import_touched
+inner join listened
+    on listened.is_new = import_touched.is_new and listened.is_opt_out <= import_touched.is_opt_out
+inner join contacts on contacts.contact_id = import_touched.contact_id
+left join suppressions on suppressions.email_key = contacts.email_key
+left join contact_stages on contact_stages.contact_id = contacts.contact_id
+left join lateral (
+    select jsonb_agg(
+        jsonb_build_object(
+            'id', cast(tags.tag_id as text), 'name', tags.name, 'color', tags.color)
+        order by lower(tags.name)) as tags
+    from contact_tags
+    inner join tags on tags.tag_id = contact_tags.tag_id
+    where contact_tags.contact_id = contacts.contact_id
+) as labels on true
+left join lateral (
+    select jsonb_agg(
+        jsonb_build_object('id', cast(segments.segment_id as text), 'name', segments.name)
+        order by lower(segments.name)) as segments
+    from segment_memberships
+    inner join segments on segments.segment_id = segment_memberships.segment_id
+    where segment_memberships.contact_id = contacts.contact_id
+        and segment_memberships.valid_to = 'infinity'
+) as groups on true
+order by contacts.contact_id;
+
+-- name: rejects_csv
+-- The rows that were not taken, for COPY; a cell a spreadsheet would run gets one quote before it.
+select
+    line,
+    regexp_replace(column_name, '^(''*[=+@\t\r-])', '''\1') as "column", code, reason,
+    regexp_replace(value, '^(''*[=+@\t\r-])', '''\1') as value
+from import_rejects
+where import_id = cast(:import_id as bigint)
+order by line, column_name;
+
+-- name: touched_of
+-- Which contacts of some addresses this import made or changed.
+select contacts.contact_id
+from import_touched
+inner join contacts on contacts.contact_id = import_touched.contact_id
+where contacts.email_key = any(cast(:email_keys as text[]));
