@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 
 from mautolib.demo.people import HISTORY_DAYS, Person
 from mautolib.events.append import NewEvent
+from mautolib.events.orders import NewOrder, NewRefund
 from mautolib.events.types import OBSERVATION, EventType
 
 SOURCE = "demo-shop"
@@ -28,19 +28,6 @@ _PRODUCTS = (
     ("GARDEN-SHEARS", "Garden shears", 39),
 )
 _PAGES = ("/", "/new", "/tea", "/ceramics", "/linen", "/lighting", "/garden", "/journal")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Purchase:
-    """One order of the history, and the share of it that went back later (0 for most)."""
-
-    contact_id: int
-    order_id: str
-    placed_at: datetime
-    currency: str
-    total: Decimal
-    lines: tuple[dict[str, object], ...]
-    refunded_at: datetime | None
 
 
 def events(everybody: Iterable[Person], ids: Mapping[str, int], today: datetime) -> Iterator[NewEvent]:
@@ -84,8 +71,8 @@ def _weeks(someone: Person, contact_id: int, today: datetime) -> Iterator[NewEve
             )
 
 
-def purchases(everybody: Iterable[Person], ids: Mapping[str, int], today: datetime) -> Iterator[Purchase]:
-    """The orders of everybody; one in twenty is sent back within a month."""
+def orders(everybody: Iterable[Person], ids: Mapping[str, int], today: datetime) -> Iterator[NewOrder]:
+    """The orders of everybody, oldest first for each."""
     for someone in everybody:
         contact_id = ids.get(someone.email.lower())
         if contact_id is None:
@@ -98,12 +85,22 @@ def purchases(everybody: Iterable[Person], ids: Mapping[str, int], today: dateti
             if moment >= today:
                 break
             number += 1
-            yield _purchase(someone, contact_id, number, moment, today, dice)
+            yield _order(someone, contact_id, number, moment, dice)
 
 
-def _purchase(
-    someone: Person, contact_id: int, number: int, moment: datetime, today: datetime, dice: random.Random
-) -> Purchase:
+def refunds(bought: Iterable[NewOrder], today: datetime) -> Iterator[NewRefund]:
+    """One order in twenty goes back within a month."""
+    for order in bought:
+        dice = random.Random(f"refund:{order.order_id}")
+        back = order.placed_at + timedelta(days=dice.uniform(3, 25))
+        if dice.random() < 0.05 and back < today:
+            yield NewRefund(
+                order_id=order.order_id, occurred_at=back, currency=order.currency, amount=order.total, source=SOURCE,
+                refund_id=f"R-{order.order_id}", contact_id=order.contact_id,
+            )  # fmt: skip
+
+
+def _order(someone: Person, contact_id: int, number: int, moment: datetime, dice: random.Random) -> NewOrder:
     currency = someone.market.currency
     lines: list[dict[str, object]] = []
     total = Decimal(0)
@@ -112,10 +109,9 @@ def _purchase(
         quantity = dice.choice((1, 1, 1, 2))
         total += unit * quantity
         lines.append({"sku": sku, "name": name, "quantity": quantity, "unit_price": str(unit)})
-    back = moment + timedelta(days=dice.uniform(3, 25)) if dice.random() < 0.05 else None
-    return Purchase(
-        contact_id=contact_id, order_id=f"D{someone.number:06d}-{number}", placed_at=moment, currency=currency,
-        total=total, lines=tuple(lines), refunded_at=back if back and back < today else None,
+    return NewOrder(
+        contact_id=contact_id, source=SOURCE, order_id=f"D{someone.number:06d}-{number}", placed_at=moment,
+        currency=currency, total=total, lines=lines,
     )  # fmt: skip
 
 

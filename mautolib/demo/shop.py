@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine, select
 
-from mautolib import scoring, workflows
+from mautolib import maintenance, scoring, workflows
 from mautolib.db.tables import contacts, templates
 from mautolib.demo import history
 from mautolib.demo.people import Person
@@ -25,14 +25,16 @@ WELCOME = "Welcome series"
 
 def furnish(engine: Engine, settings: Settings, now: datetime) -> dict[str, int]:
     """Install starter templates, scoring rules and the welcome series; returns template ids by name."""
+    maintenance.run(engine, settings, now=now, task="partitions")
     with engine.begin() as tx:
         starters.install_starters(tx, now)
         scoring.install_default_rules(tx, now)
-        by_name = {row.name: row.template_id for row in tx.execute(select(templates.c.name, templates.c.template_id))}
-        if not any(workflow.name == WELCOME for workflow in workflows.list_workflows(tx)):
-            welcome = recipes.welcome_series(template_id=by_name["Welcome"], second_template_id=by_name["Newsletter"])
-            workflows.create(tx, welcome, actor="demo", now=now)
-    return by_name
+        ids = {row.name: row.template_id for row in tx.execute(select(templates.c.name, templates.c.template_id))}
+        if not any(workflow.name == WELCOME for workflow in workflows.search(tx)):
+            # Only who signs up through the API: those who come with a file are no newcomers.
+            series = recipes.welcome_series(ids["Welcome"], ids["Newsletter"], source="api", name=WELCOME)
+            workflows.create(tx, series, actor="demo", now=now)
+    return ids
 
 
 def load_history(
@@ -43,5 +45,7 @@ def load_history(
         ids = {row.email_key: row.contact_id for row in tx.execute(select(contacts.c.email_key, contacts.c.contact_id))}
         orders.load_rates(tx, history.rates(today.date(), settings.reporting_currency), source="demo", now=now)
         told = append_many(tx, history.events(everybody, ids, today), now=now, effects=False)
-        bought = orders.load_history(tx, history.purchases(everybody, ids, today), settings, now=now)
-    return told.accepted + bought
+        bought = list(history.orders(everybody, ids, today))
+        placed = orders.record_orders(tx, bought, settings, now=now, effects=False)
+        returned = orders.record_refunds(tx, history.refunds(bought, today), now=now, effects=False)
+    return told.accepted + placed.accepted + returned.accepted
