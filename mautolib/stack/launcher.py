@@ -61,7 +61,7 @@ class Stack:
         return self.plan.settings
 
     def up(self, progress: Progress) -> None:
-        """Start or repair the stack, and wait until every part is well.
+        """Start or repair the stack, and wait until every part is well; changed settings restart it.
 
         Args:
             progress: called with seconds since the start and one line of text.
@@ -76,15 +76,20 @@ class Stack:
             progress(time.monotonic() - began, text)
 
         was_running = self.home.is_running()
-        if not was_running:
-            self._clear_away()
-        plan = self.plan
+        if was_running and self._has_changed():
+            say("settings have changed since the start; stopping, to start with the new ones")
+            self.down()
+            self._plan, was_running = None, False
         if was_running:
-            self._repair(plan, say)
+            say("already running; waiting until every part is well")
+            with contextlib.suppress(ProcessLookupError, KeyError):
+                os.kill(self.home.read_state()["pid"], signal.SIGHUP)
         else:
-            if not plan.is_embedded:
-                databases.check_server(plan)
-            self._spawn(plan)
+            self._clear_away()
+            if not self.plan.is_embedded:
+                databases.check_server(self.plan)
+            self._spawn(self.plan)
+        plan = self.plan
         try:
             self._await(plan, say)
         except BaseException:
@@ -122,20 +127,16 @@ class Stack:
         self.home.empty()
         self._plan = None
 
+    def _has_changed(self) -> bool:
+        """Whether the running stack was started with other settings; unknown in its first moments."""
+        return bool(self.home.read_state().get("fingerprint", self.plan.fingerprint) != self.plan.fingerprint)
+
     def _clear_away(self) -> bool:
         """End what a killed supervisor left behind, so that its ports are free again."""
         left = end_marked(self.home.path)
         if (self.home.cluster / "password").is_file():
             end_leftovers(self.home.cluster)
         return left > 0
-
-    def _repair(self, plan: Plan, say: Callable[[str], None]) -> None:
-        state = self.home.read_state()
-        say("already running; waiting until every part is well")
-        if state.get("fingerprint") not in (None, plan.fingerprint):
-            say("settings have changed since the start: `make down` and `make up` take them up")
-        with contextlib.suppress(ProcessLookupError, KeyError):
-            os.kill(state["pid"], signal.SIGHUP)
 
     def _spawn(self, plan: Plan) -> None:
         home = self.home

@@ -33,7 +33,7 @@ __all__ = ["Supervisor", "main"]
 _LOG = logging.getLogger(__name__)
 # The scheduler waits for running tasks, which can be killed without harm but then run again.
 _SCHEDULER_STOP_SECONDS = 8.0
-_STAGGER_SECONDS = {"airflow-dag-processor": 2.5, "airflow-triggerer": 4.0}
+_STAGGER_SECONDS = {"airflow-scheduler": 3.0, "airflow-triggerer": 5.0}
 
 
 class _Stop(BaseException):
@@ -146,8 +146,8 @@ class Supervisor:
         airflow_setup.prepare_metadata(self.plan)
         airflow_setup.write_passwords(self.plan)
         environment = airflow_setup.environment(self.plan)
-        # Each burns 3 to 7 seconds of processor time before it is of use; all at once on two cores the API
-        # server, which everything waits for, would come last.
+        # Each burns 3 to 7 seconds of processor time before it is of use. All at once on two cores the API server,
+        # which everything waits for, would come last, and tasks started before it would only ask for it in vain.
         delays = _STAGGER_SECONDS if (os.cpu_count() or 1) < 4 else {}
         for name, (arguments, _) in airflow_setup.COMPONENTS.items():
             program = self._program(name, airflow_setup.command(*arguments), environment)
