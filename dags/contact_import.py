@@ -9,7 +9,8 @@ with line, column and reason (`import_rejects`, `GET /api/v1/imports/{id}/errors
 **Safe to run again.** Yes: at any time, twice at once, after a kill. A worker that died loses its lease and the
 import is taken again from its file; the result is the same.
 
-**A failure means** that a whole file could not be read (no e-mail column, unknown encoding); the import says why.
+**A failure means** that the warehouse was away, or that the file named in the form could not be read as a whole (no
+e-mail column, unknown encoding). An upload that cannot be read does not fail the run: its import says why.
 """
 
 from airflow.sdk import Param, dag, task

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -42,12 +43,12 @@ class Visit:
 def visits(mail_folder: Path) -> Iterator[Visit]:
     """What the readers of the mails in the sink's folder do, as requests."""
     for line in _log(mail_folder):
-        address = line["rcpt"][0] if isinstance(line["rcpt"], list) else line["rcpt"]
+        address = line["rcpt"][0]
         luck = int.from_bytes(hashlib.sha256(address.encode()).digest()[:6], "big") / 2**48
         if luck >= OPENERS:
             continue
         browser = _BROWSERS[int(luck * 1e6) % len(_BROWSERS)]
-        links = _links((mail_folder / line["path"]).read_bytes())
+        links = _links(_message(mail_folder, line))
         yield Visit(kind="open", url=next(link for link in links if "/track/open/" in link), browser=browser)
         clicks = [link for link in links if "/track/click/" in link]
         if luck < CLICKERS and clicks:
@@ -83,10 +84,15 @@ async def _follow(everything: list[Visit]) -> Counter[str]:
     return answered
 
 
-def _log(folder: Path) -> Iterator[dict[str, str]]:
-    for path in sorted(folder.glob("*.jsonl")):
-        with path.open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
+def _log(folder: Path) -> Iterator[dict[str, Any]]:
+    with (folder / "accepted.jsonl").open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
+
+
+def _message(folder: Path, line: dict[str, Any]) -> bytes:
+    with (folder / line["path"]).open("rb") as segment:
+        segment.seek(line["offset"])
+        return segment.read(line["size"])
 
 
 def _links(raw: bytes) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from mauto_airflow import moments
 from mauto_airflow.warehouse import warehouse
+from mautolib.errors import InvalidInput
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,8 +37,10 @@ def take_imports(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
             totals["imports"] += 1
             for name in ("created", "updated", "skipped", "rejected"):
                 totals[name] += getattr(done, name)
-            counts = f"{done.created} created, {done.rejected} rejected"
-            _LOG.info("Import %s %s: %s.", done.import_id, done.status, counts)
+            counts = f"{done.created} created, {done.updated} updated, {done.skipped} skipped, {done.rejected} rejected"
+            _LOG.info("Import %s %s: %s. %s", done.import_id, done.status, counts, done.error or "")
+            if wanted and done.status == "failed":
+                raise InvalidInput(f"import {done.import_id} failed: {done.error}")
     outlet.extra = totals
     _say("No import was waiting.", totals["imports"], f"Finished {totals['imports']} imports: {totals}.")
     return totals
