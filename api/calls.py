@@ -49,11 +49,14 @@ class Service:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What one operation demands: a role (None: public), the size of its body, and its name in the audit log."""
+    """What one operation demands: a role (None: public), the size of its body, and its name in the audit log.
+
+    `body_limit` None: the endpoint reads the body itself and limits it by its kind.
+    """
 
     role: Role | None
     action: str = ""
-    body_limit: int = MIB
+    body_limit: int | None = MIB
     media_types: tuple[str, ...] = (JSON,)
 
 

@@ -98,7 +98,7 @@ class Conventions:
         policy = policy_of(chosen)
         limit = policy.body_limit if policy else _PAGE_BODY_LIMIT
         declared = Headers(scope=scope).get("content-length", "")
-        if declared and (not declared.isdecimal() or int(declared[:20]) > limit):
+        if limit is not None and declared and (not declared.isdecimal() or int(declared[:20]) > limit):
             raise _too_large(limit)
         await self._app(scope, _limited(receive, limit), send)
 
@@ -123,7 +123,7 @@ def _request_id(headers: Headers) -> str:
     return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
+def _limited(receive: Receive, limit: int | None) -> Receive:
     """`receive` that refuses a body over `limit` octets, or one that stops coming."""
     read, complete = 0, False
 
@@ -138,7 +138,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
         if message["type"] == "http.request":
             complete = not message.get("more_body", False)
             read += len(message.get("body", b""))
-            if read > limit:
+            if limit is not None and read > limit:
                 raise _too_large(limit)
         return message
 

@@ -17,7 +17,7 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from mautolib.db.engine import is_unavailable
@@ -124,6 +124,8 @@ def problem_of(error: BaseException) -> Problem:
     if isinstance(error, Refused):
         headers = dict(error.headers or {})
         return Problem(status=error.status_code, code=error.code, detail=error.problem_detail, headers=headers)
+    if isinstance(error, ClientDisconnect):
+        return Problem(status=400, code="bad_request", detail="The connection ended before the body did")
     if isinstance(error, HTTPException):
         status = error.status_code
         # What the framework raises itself: only a body it could not read.

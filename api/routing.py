@@ -35,7 +35,7 @@ _SINGLE = {"skip", "limit", "offset", "cursor"}
 
 
 def allow(
-    role: Role | None, *, action: str = "", body_limit: int = MIB, media_types: tuple[str, ...] = (JSON,)
+    role: Role | None, *, action: str = "", body_limit: int | None = MIB, media_types: tuple[str, ...] = (JSON,)
 ) -> Callable[[_F], _F]:
     """Declare what an endpoint demands; stands directly above the function.
 

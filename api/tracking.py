@@ -19,7 +19,7 @@ from api.tracking_document import TRACKING_OPENAPI
 from api.tracking_limits import Bursts, WrongLinks
 from api.tracking_requests import Asked
 from api.unsubscribe import Unsubscriber
-from mautolib.classification.hit_verdicts import RULE_VERSION, HitFacts, Verdict, judge
+from mautolib.classification.hit_verdicts import RULE_VERSION, Verdict, judge
 from mautolib.events.hit_writer import HitWriter
 from mautolib.events.hits import Hit, HitKind
 from mautolib.events.links import LinkSigner, Purpose, Token, is_web_url
@@ -40,7 +40,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 PREFIX = "/api/v1/track/"
 #: One transparent pixel, 43 octets.
 GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
-_GIF_TYPE, _HTML = b"image/gif", b"text/html; charset=utf-8"
+_HTML = b"text/html; charset=utf-8"
 _URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~-._"
 _METHODS = {"open": "GET, HEAD", "click": "GET, HEAD", "unsubscribe": "GET, HEAD, POST"}
 _NO_URL = [{"type": "missing", "loc": ["query", "url"], "msg": "Field required"}]
@@ -133,7 +133,7 @@ class TrackingApp:
                 self._keep_wrong(asked, HitKind.OPEN)
         except Exception:  # noqa: BLE001 - whatever it is, the pixel is the pixel
             _LOG.exception("tracking: an open was not kept")
-        await asked.answer(200, _GIF_TYPE, GIF)
+        await asked.pixel(GIF)
 
     async def _click(self, asked: Asked) -> None:
         url = asked.query.get("url")
@@ -159,16 +159,16 @@ class TrackingApp:
             await asked.answer(200, _HTML, page, policy)
 
     async def _keep(self, asked: Asked, kind: HitKind, token: Token, url: str | None) -> None:
-        now = datetime.now(UTC)
-        user_agent, network, purpose = asked.user_agent, asked.network, asked.purpose
-        facts = HitFacts(
+        now, user_agent, network, purpose = datetime.now(UTC), asked.user_agent, asked.network, asked.purpose
+        at = now.timestamp()
+        verdict = judge(
             user_agent=user_agent, is_head=asked.is_head, purpose=purpose,
-            seconds_since_made=(now - token.made_at).total_seconds(),
-            recent_hits=self._bursts.count((token.message_id, network), now.timestamp()),
+            seconds_since_made=at - token.made_milliseconds / 1000,
+            recent_hits=self._bursts.count((token.message_id, network), at),
         )  # fmt: skip
         await self.writer.keep(Hit(
-            now, kind.value, judge(facts).value, token.contact_id, token.campaign_id, token.message_id,
-            token.position, url, user_agent, network, asked.is_head, purpose,
+            now, kind, verdict, token.contact_id, token.campaign_id, token.message_id, token.position, url,
+            user_agent, network, asked.is_head, purpose,
         ))  # fmt: skip
 
     def _keep_wrong(self, asked: Asked, kind: HitKind) -> bool:
@@ -177,6 +177,6 @@ class TrackingApp:
         network = asked.network
         may_keep, may_ask = self._wrong.count(network, now.timestamp())
         if may_keep:
-            self.writer.offer(Hit(now, kind.value, Verdict.INVALID.value, user_agent=asked.user_agent,
+            self.writer.offer(Hit(now, kind, Verdict.INVALID, user_agent=asked.user_agent,
                                   network=network, is_head=asked.is_head, purpose=asked.purpose))  # fmt: skip
         return may_ask

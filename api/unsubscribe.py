@@ -114,7 +114,7 @@ class Unsubscriber:
             _LOG.warning("tracking: the database is away, an unsubscribe request goes to the spool")
             await self.writer.keep_record(record)
         await self.writer.keep(Hit(
-            now, HitKind.UNSUBSCRIBE.value, Verdict.HUMAN.value, token.contact_id, token.campaign_id,
+            now, HitKind.UNSUBSCRIBE, Verdict.HUMAN, token.contact_id, token.campaign_id,
             token.message_id, None, None, asked.user_agent, asked.network,
         ))  # fmt: skip
 

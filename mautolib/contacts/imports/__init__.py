@@ -11,6 +11,8 @@ from mautolib.contacts.imports.preview import Preview, preview
 from mautolib.contacts.imports.requests import (
     StoredFile,
     cancel,
+    count_imports,
+    forget_upload,
     get,
     list_imports,
     rejects,
@@ -22,5 +24,5 @@ from mautolib.contacts.imports.requests import (
 from mautolib.contacts.imports.running import claim_next, run, run_waiting
 
 __all__ = ["Import", "ImportOptions", "ImportStatus", "Preview", "Reject", "RejectCode", "StoredFile", "UpdatePolicy",
-           "cancel", "claim_next", "get", "import_items", "list_imports", "preview", "rejects", "request",
-           "request_file", "run", "run_waiting", "store_upload", "write_rejects"]  # fmt: skip
+           "cancel", "claim_next", "count_imports", "forget_upload", "get", "import_items", "list_imports", "preview",
+           "rejects", "request", "request_file", "run", "run_waiting", "store_upload", "write_rejects"]  # fmt: skip

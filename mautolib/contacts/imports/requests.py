@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path, PurePath
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 from sqlalchemy import update as update_of
 
 from mautolib.contacts.imports.model import (
@@ -34,8 +34,8 @@ from mautolib.db.statements import load
 from mautolib.errors import InvalidInput, InvalidTransition, NotFound
 from mautolib.settings import Settings
 
-__all__ = ["StoredFile", "cancel", "get", "list_imports", "rejects", "request", "request_file", "store_upload",
-           "write_rejects"]  # fmt: skip
+__all__ = ["StoredFile", "cancel", "count_imports", "forget_upload", "get", "list_imports", "rejects", "request",
+           "request_file", "store_upload", "write_rejects"]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
 _TABLE = tables.imports
@@ -154,12 +154,20 @@ def get(tx: Connection, import_id: int) -> Import:
 
 
 def list_imports(
-    tx: Connection, *, status: ImportStatus | None = None, skip: int = 0, limit: int = 50
+    tx: Connection, *, status: ImportStatus | None = None, skip: int = 0, limit: int = 50, before: int | None = None
 ) -> list[Import]:
-    """Imports, newest first."""
+    """Imports, newest first; with `before` those older than that id."""
     query = select(_TABLE).order_by(_C.import_id.desc()).offset(skip).limit(limit)
+    if before is not None:
+        query = query.where(_C.import_id < before)
     rows = tx.execute(query if status is None else query.where(_C.status == str(status)))
     return [to_import(row) for row in rows]
+
+
+def count_imports(tx: Connection, *, status: ImportStatus | None = None) -> int:
+    """How many imports there are."""
+    query = select(func.count()).select_from(_TABLE)
+    return int(tx.scalar(query if status is None else query.where(_C.status == str(status))) or 0)
 
 
 def cancel(tx: Connection, import_id: int, *, now: datetime) -> Import:

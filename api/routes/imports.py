@@ -1,0 +1,272 @@
+"""Imports: a JSON list at once, a CSV file in the background, and what became of each."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Annotated, Any
+
+from anyio.to_thread import run_sync
+from fastapi import Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from sqlalchemy import Connection
+
+from api import paging, uploads
+from api.calls import JSON, MIB, Call, Outcome, json_bytes
+from api.errors import Refused
+from api.routes.contacts import NewContactBody
+from api.routing import CurrentCall, Router, allow, listed, problems
+from api.strict_json import parse
+from api.uploads import CSV, GZIP, MULTIPART
+from api.values import Answer, Id, Shown, path_id
+from mautolib.auth import audit
+from mautolib.auth.roles import Role
+from mautolib.contacts import imports
+from mautolib.contacts.imports import Import, ImportOptions, ImportStatus
+from mautolib.contacts.imports.items import MAX_ITEMS
+
+router = Router("Import")
+MISSING = "Import not found"
+JSON_LIMIT = 16 * MIB
+_ITEMS = TypeAdapter(list[NewContactBody])
+
+_OPTION_FIELDS: dict[str, Any] = {
+    "update_policy": {"type": "string", "enum": ["skip", "fill_empty", "merge", "overwrite"], "default": "skip"},
+    "mapping": {
+        "type": "object", "description": "Header to field, `custom_fields.<key>` or null (ignore).",
+        "additionalProperties": {"type": ["string", "null"]},
+    },
+    "tag_ids": {"type": "array", "items": {"type": "string"}},
+    "subscribed_default": {"type": "boolean", "default": True},
+    "consent_source": {"type": "string"},
+    "consent_at": {"type": "string", "format": "date-time"},
+    "delimiter": {"type": "string"},
+    "encoding": {"type": "string", "default": "auto"},
+    "dry_run": {"type": "boolean", "default": False},
+}  # fmt: skip
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {"schema": {"type": "array", "items": {"$ref": "#/components/schemas/ContactCreate"}}},
+            MULTIPART: {
+                "schema": {
+                    "type": "object", "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}, **_OPTION_FIELDS},
+                },
+            },
+            CSV: {"schema": {"type": "string", "format": "binary"}},
+            GZIP: {"schema": {"type": "string", "format": "binary"}},
+        },
+    },
+    "parameters": [{"name": n, "in": "query", "required": False, "schema": s} for n, s in _OPTION_FIELDS.items()],
+}  # fmt: skip
+
+
+class ImportedNow(Answer):
+    """What became of a JSON list."""
+
+    created: int
+    skipped: int = Field(description="Known addresses, and repeats in the list.")
+
+
+class ImportQueued(Answer):
+    """Where to look what becomes of a file."""
+
+    import_id: Id
+    status_url: str
+    status: ImportStatus
+
+
+class ShownImport(Answer):
+    """An import and its counts; `total_rows` = `created` + `updated` + `skipped`, `skipped` contains `rejected`."""
+
+    model_config = ConfigDict(title="Import")
+
+    id: Id
+    status: ImportStatus
+    filename: str | None
+    format: str
+    options: dict[str, Any]
+    total_rows: int | None
+    created: int
+    updated: int
+    skipped: int
+    rejected: int
+    suppressed: int
+    error: str | None
+    created_by: str
+    created_at: Shown
+    started_at: Shown | None
+    finished_at: Shown | None
+    status_url: str
+    errors_url: str
+
+
+def shown(found: Import) -> ShownImport:
+    """An import as the API shows it."""
+    url = f"/api/v1/imports/{found.import_id}"
+    return ShownImport(
+        id=str(found.import_id), status=found.status, filename=found.filename, format=found.format,
+        options=dict(found.options), total_rows=found.total_rows, created=found.created, updated=found.updated,
+        skipped=found.skipped, rejected=found.rejected, suppressed=found.suppressed, error=found.error,
+        created_by=found.created_by, created_at=found.created_at, started_at=found.started_at,
+        finished_at=found.finished_at, status_url=url, errors_url=f"{url}/errors.csv",
+    )  # fmt: skip
+
+
+@router.post(
+    "/contacts/import", status_code=201, response_model=ImportedNow, openapi_extra=_BODY,
+    responses={202: {"model": ImportQueued, "description": "A file: queued"}, **problems(401, 403, 413, 415, 422)},
+)  # fmt: skip
+@allow(Role.EDITOR, action="import.create", body_limit=None, media_types=(JSON, MULTIPART, CSV, GZIP))
+async def import_contacts(call: CurrentCall, request: Request) -> Response:
+    """Import contacts.
+
+    A JSON array (at most 5000 items, 16 MiB) is taken at once, all or nothing: 201. A CSV file (`multipart` field
+    `file`, or as the body; also gzip) is stored and read in the background: 202 and where to look. Options are
+    query parameters or form fields, or one form field `options` with a JSON object of them.
+    """
+    media_type = request.headers.get("content-type", JSON).split(";")[0].strip().lower()
+    return await (_import_items(call, request) if media_type == JSON else _import_file(call, request))
+
+
+async def _import_items(call: Call, request: Request) -> Response:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > JSON_LIMIT:
+            raise Refused(413, f"The body is larger than {JSON_LIMIT} bytes", headers={"Connection": "close"})
+    content = bytes(body)
+    items = await run_sync(_items, content)
+
+    def effect(tx: Connection) -> Outcome:
+        done = imports.import_items(
+            tx, [item.to_domain() for item in items], actor=str(call.actor), now=call.now, settings=call.settings
+        )
+        log = {"created": done.created, "skipped": done.skipped}
+        body = ImportedNow(created=done.created, skipped=done.skipped)
+        return Outcome(status=201, body=body, resource_id=done.import_id, changes=log)
+
+    return await call.commit(effect, content=content)
+
+
+def _items(content: bytes) -> list[NewContactBody]:
+    given = parse(content)
+    if isinstance(given, list) and len(given) > MAX_ITEMS:
+        raise Refused(413, f"A list has at most {MAX_ITEMS} contacts; upload a CSV file instead")
+    try:
+        return _ITEMS.validate_python(given)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in found]) from None
+
+
+async def _import_file(call: Call, request: Request) -> Response:
+    upload = await uploads.receive(request, call.settings)
+    kept = False
+    try:
+        options = ImportOptions.parse(upload.options)
+
+        def effect(tx: Connection) -> Outcome:
+            import_id = imports.request(
+                tx, filename=upload.filename, uri=upload.stored.uri, options=options, actor=str(call.actor),
+                now=call.now, format=upload.stored.format, sha256=upload.stored.sha256,
+            )  # fmt: skip
+            url = f"/api/v1/imports/{import_id}"
+            body = ImportQueued(import_id=str(import_id), status_url=url, status=ImportStatus.QUEUED)
+            return Outcome(status=202, body=body, resource_id=import_id, changes={"bytes": upload.stored.size})
+
+        content = upload.stored.sha256.encode() + json_bytes(options.as_json())
+        response = await call.commit(effect, content=content)
+        kept = response.status_code == 202 and "idempotency-replayed" not in response.headers
+        return response
+    finally:
+        if not kept:
+            imports.forget_upload(call.settings, upload.stored.uri)
+
+
+@router.get("/imports/", response_model=list[ShownImport], responses=listed(problems(401, 422)))
+@allow(Role.VIEWER)
+def list_imports(
+    call: CurrentCall,
+    page: paging.SkipLimit,
+    status: Annotated[ImportStatus | None, Query(description="Exact state.")] = None,
+) -> Response:
+    """List imports.
+
+    Newest first, those taken at once included.
+    """
+    before = paging.position_id(page)
+    with call.engine.begin() as tx:
+        rows = imports.list_imports(tx, status=status, skip=page.skip, limit=page.limit + 1, before=before)
+        total = imports.count_imports(tx, status=status)
+    kept = rows[: page.limit]
+    last = (kept[-1].import_id,) if kept else None
+    return paging.list_response(
+        call, [shown(row) for row in kept], page, total=total, last=last, remain=len(rows) > page.limit
+    )
+
+
+@router.get("/imports/{id}", response_model=ShownImport, responses=problems(401, s404=MISSING))
+@allow(Role.VIEWER)
+def get_import(call: CurrentCall, id: str) -> ShownImport:
+    """Show an import.
+
+    Its counters are at most 10 s old while it runs.
+    """
+    with call.engine.begin() as tx:
+        return shown(imports.get(tx, path_id(id, MISSING)))
+
+
+@router.get(
+    "/imports/{id}/errors.csv", response_class=Response,
+    responses={
+        200: {"content": {CSV: {"schema": {"type": "string"}}}, "description": "line, column, code, reason, value"},
+        **problems(401, 403, s404=MISSING),
+    },
+)  # fmt: skip
+@allow(Role.EDITOR, action="import.errors")
+def import_errors(call: CurrentCall, id: str) -> Response:
+    """Download the rows that were not taken.
+
+    CSV with physical line, column, code, reason and the value (first 200 characters, safe to open in a spreadsheet).
+    """
+    import_id = path_id(id, MISSING)
+    file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=MIB)  # noqa: SIM115 - closed when it has been sent
+    try:
+        with call.engine.begin() as tx:
+            imports.write_rejects(tx, import_id, file.write)
+            audit.write(tx, call.entry(200, resource_id=import_id, changes={}))
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    headers = {"Content-Disposition": f'attachment; filename="import-{import_id}-errors.csv"'}
+    return StreamingResponse(_blocks(file), media_type=CSV, headers=headers)
+
+
+@router.post(
+    "/imports/{id}/cancel", response_model=ShownImport,
+    responses=problems(401, 403, s404=MISSING, s409="It is finished already"),
+)  # fmt: skip
+@allow(Role.EDITOR, action="import.cancel")
+async def cancel_import(call: CurrentCall, id: str) -> Response:
+    """Cancel an import.
+
+    Rows that were merged stay. A running one stops within seconds.
+    """
+    import_id = path_id(id, MISSING)
+
+    def effect(tx: Connection) -> Outcome:
+        return Outcome(body=shown(imports.cancel(tx, import_id, now=call.now)), resource_id=import_id)
+
+    return await call.commit(effect)
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while block := file.read(1 << 16):
+            yield block
