@@ -100,9 +100,13 @@ insert into lifecycle_stages (stage, stage_order) values
     ('customer', 6), ('evangelist', 7), ('dormant', 8), ('churned', 9);
 create table contact_stages (
     contact_id bigint primary key,
-    lifecycle_stage text not null references lifecycle_stages,
+    lifecycle_stage text not null,
     since timestamptz not null,
-    evaluated_at timestamptz not null
+    evaluated_at timestamptz not null,
+    -- Not a reference to lifecycle_stages: that costs a look-up for each of a million rows.
+    constraint lifecycle_stage_is_known check (lifecycle_stage in (
+        'new', 'subscriber', 'lead', 'mql', 'sql', 'opportunity', 'customer', 'evangelist', 'dormant',
+        'churned'))
 ) with (fillfactor = 70);
 comment on table contact_stages is 'The one place of a contact''s lifecycle stage; no row means new.';
 create table stage_transitions (

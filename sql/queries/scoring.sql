@@ -40,7 +40,8 @@ from (
 select
     rule.id as rule_id, rule.event_type, rule.condition, rule.points, rule.max_per_contact,
     case when rule.decay_days > 0 then 1.0::float8 / (86400 * rule.decay_days) else 0 end
-        as half_lives_per_second
+        as half_lives_per_second,
+    rule.points < 0 and rule.event_type <> all(cast(:not_engagement as text[])) as makes_doubtful
 from scoring_rule_versions
 cross join lateral jsonb_to_recordset(scoring_rule_versions.rules) as rule (
     id bigint, event_type text, condition jsonb, points float8, max_per_contact int,
@@ -91,7 +92,7 @@ uncapped as (
             as points,
         max(seen.occurred_at) filter (
             where seen.event_type <> all(cast(:not_engagement as text[]))
-                and seen.event_type not in (select event_type from rules where points < 0)
+                and seen.event_type not in (select event_type from rules where makes_doubtful)
         ) as last_activity_at
     from seen
     left join rules
@@ -133,8 +134,7 @@ doubtful as (
             on rules.event_type = seen.event_type
             and (rules.condition = '{}' or (seen.properties @> rules.condition
                 and seen.properties || rules.condition = seen.properties))
-        where seen.event_type in (select event_type from rules where points < 0)
-            and seen.event_type <> all(cast(:not_engagement as text[]))
+        where seen.event_type in (select event_type from rules where makes_doubtful)
         group by seen.contact_id, seen.event_id, seen.occurred_at
         having coalesce(sum(rules.points), 0) >= 0
     ) as positive
@@ -166,7 +166,8 @@ with people as (
 engaged as (
     -- include: engagement
 ),
-parts as (
+-- Materialized, so that each part is computed once and not wherever it is used.
+parts as materialized (
     select
         people.contact_id, people.email_key, people.subscribed, people.created_at,
         engaged.last_activity_at,
@@ -196,7 +197,7 @@ aged as (
         end as recency_score
     from parts
 ),
-scored as (
+scored as materialized (
     select
         aged.*,
         floor((engagement_score + profile_score + recency_score) * 100 + 0.5) / 100 as total_score

@@ -18,6 +18,8 @@ PAIRS = [
     ("mautolib.ledger.model", "Status", "messages", "message_status_is_known"),
     ("mautolib.ledger.model", "Kind", "messages", "message_kind_is_known"),
     ("mautolib.campaigns.model", "Status", "campaigns", "campaign_status_is_known"),
+    ("mautolib.scoring.model", "Stage", "contact_stages", "lifecycle_stage_is_known"),
+    ("mautolib.scoring.model", "SnapshotSource", "score_history", "snapshot_source_is_known"),
     ("mautolib.workflows.model", "EnrollmentStatus", "enrollments", "enrollment_status_is_known"),
     ("mautolib.workflows.model", "LogStatus", "workflow_logs", "log_status_is_known"),
     ("mautolib.outbox.facts", "FactName", "outbox", "webhook_event_is_known"),
