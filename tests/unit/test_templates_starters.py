@@ -72,6 +72,14 @@ def test_a_starter_suits_mail_programs(key: str) -> None:
     assert tables == 0, "a layout table must not be read out as data"
 
 
+@pytest.mark.parametrize("key", STARTERS)
+def test_a_starter_does_without_a_preference_page(key: str) -> None:
+    names = {name: value for name, value in FULL.items() if name != "preferences_url"}
+    rendered = compiled(key).render(names)
+    assert 'href=""' not in rendered.html and "()" not in rendered.text
+    assert "Unsubscribe (https://mail.example/u)" in rendered.text
+
+
 def test_the_cart_lists_what_is_in_it() -> None:
     text = compiled("cart").render(FULL).text
     assert "Cup & saucer\n\nQuantity 2\n\n4,100 JPY" in text and "Quantity 1" in text
