@@ -8,11 +8,10 @@ are modest and our own: what they miss counts as human, what they name is machin
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-__all__ = ["RULE_VERSION", "HitFacts", "Verdict", "judge"]
+__all__ = ["BURST", "MACHINE_SECONDS", "RULE_VERSION", "Verdict", "judge"]
 
 #: Raised with every change of the rules below.
 RULE_VERSION = 1
@@ -32,23 +31,6 @@ class Verdict(StrEnum):
     INVALID = "invalid"
 
 
-@dataclass(frozen=True, kw_only=True)
-class HitFacts:
-    """What is known of a hit when it comes in.
-
-    Args:
-        purpose: the `Purpose`, `Sec-Purpose`, `X-Purpose` and `X-Moz` headers, joined.
-        seconds_since_made: since the message was rendered for its hand-over; None: unknown.
-        recent_hits: earlier hits of the same message from the same network within the last second.
-    """
-
-    user_agent: str
-    is_head: bool = False
-    purpose: str = ""
-    seconds_since_made: float | None = None
-    recent_hits: int = 0
-
-
 # Apple's mail privacy protection loads every image as soon as the mail arrives, read or not, and names itself with
 # these eleven characters only. The image proxies of Gmail and Yahoo fetch when the reader opens: they are human.
 _PRIVACY_PROXY = re.compile(r"Mozilla/5\.0\Z")
@@ -66,21 +48,33 @@ _ROBOT = re.compile(
 _AHEAD = re.compile(r"prefetch|prerender|preview", re.IGNORECASE)
 
 
-def judge(facts: HitFacts) -> Verdict:
+def judge(
+    *,
+    user_agent: str,
+    is_head: bool = False,
+    purpose: str = "",
+    seconds_since_made: float | None = None,
+    recent_hits: int = 0,
+) -> Verdict:
     """The verdict on one hit of a genuine link, by rule version 1.
 
     HEAD and announced prefetches and privacy proxies are PREFETCH; no or a robot's name, a hit within
     `MACHINE_SECONDS` of the hand-over, and the later hits of a burst are BOT; everything else is HUMAN.
+
+    Args:
+        purpose: the `Purpose`, `Sec-Purpose`, `X-Purpose` and `X-Moz` headers, joined.
+        seconds_since_made: since the message was rendered for its hand-over; None: unknown.
+        recent_hits: earlier hits of the same message from the same network within the last second.
     """
-    if facts.is_head or (facts.purpose and _AHEAD.search(facts.purpose)):
+    if is_head or (purpose and _AHEAD.search(purpose)):
         return Verdict.PREFETCH
-    by_name = _by_name(facts.user_agent)
+    by_name = _by_name(user_agent)
     if by_name is not None:
         return by_name
     # A time in the future says that two clocks differ, nothing else.
-    if facts.seconds_since_made is not None and -1 <= facts.seconds_since_made < MACHINE_SECONDS:
+    if seconds_since_made is not None and -1 <= seconds_since_made < MACHINE_SECONDS:
         return Verdict.BOT
-    return Verdict.BOT if facts.recent_hits >= BURST else Verdict.HUMAN
+    return Verdict.BOT if recent_hits >= BURST else Verdict.HUMAN
 
 
 @lru_cache(maxsize=4096)

@@ -104,11 +104,13 @@ class HitWriter:
         self._has_spooled = True
 
     async def _write_batches(self) -> None:
+        is_crowded = False
         while self._waiting or not self._ending.is_set():
             await self._wake.wait()
             # A lone hit does not wait for company; in a crowd a short pause makes batches several times larger.
-            if 1 < len(self._waiting) < _MOST:
+            if len(self._waiting) < _MOST and (is_crowded or len(self._waiting) > 1):
                 await asyncio.sleep(_LINGER_SECONDS)
+            is_crowded = len(self._waiting) > 1
             batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
             if not self._waiting and not self._ending.is_set():
                 self._wake.clear()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 from mautolib.errors import InvalidInput
@@ -35,6 +35,7 @@ _PLAIN_ID = re.compile(r"[0-9]{1,19}\Z", re.ASCII)
 # alphanumeric, so a mail client's link finder never cuts a trailing - or _ off.
 _TOKEN = re.compile(r"([A-Za-z0-9_-]{40})(0|[1-9a-z][0-9a-z]{0,3})\Z", re.ASCII)
 _MAX_ID = (1 << 63) - 1
+_HALF = (1 << 32) - 1
 _WEB_URL = re.compile(
     r"https?://(?:[^\s/?#\\@]*@)?[^\s/?#\\@:\x00-\x20\x7f][^\s\\\x00-\x20\x7f]*\Z", re.IGNORECASE
 )
@@ -50,6 +51,9 @@ class IdKind(StrEnum):
     NOTHING = "n"
     CONTACT = "u"
     MESSAGE = "m"
+
+
+_OWNERS = (IdKind.CAMPAIGN, IdKind.WORKFLOW, IdKind.NOTHING)
 
 
 class Purpose(StrEnum):
@@ -77,20 +81,24 @@ class Owner:
         return cls(kind=IdKind.NOTHING, owner_id=0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Token:
-    """What a valid link says. `made_at` is when the message was rendered, just before its hand-over."""
+class Token(NamedTuple):
+    """What a valid link says; a tuple, because every hit makes one."""
 
     owner: Owner
     contact_id: int
     message_id: int
-    made_at: datetime
+    made_milliseconds: int
     position: int
 
     @property
     def campaign_id(self) -> int | None:
         """The campaign, if the message belongs to one."""
         return self.owner.owner_id if self.owner.kind is IdKind.CAMPAIGN else None
+
+    @property
+    def made_at(self) -> datetime:
+        """When the message was rendered, just before its hand-over."""
+        return datetime.fromtimestamp(self.made_milliseconds / 1000, UTC)
 
 
 class _Hash(Protocol):
@@ -130,24 +138,23 @@ class _Permutation:
             hashlib.blake2s(key=key, digest_size=4, person=f"id-{kind.value}-{number}".encode())
             for number in range(4)
         ]
+        self._backward = self._rounds[::-1]
 
-    def forward(self, block: bytes) -> bytes:
-        left, right = block[:4], block[4:]
+    def forward(self, number: int) -> bytes:
+        left, right = number >> 32, number & _HALF
         for state in self._rounds:
-            left, right = right, _mixed(state, right, left)
-        return left + right
+            mixed = state.copy()
+            mixed.update(right.to_bytes(4, "big"))
+            left, right = right, left ^ int.from_bytes(mixed.digest(), "big")
+        return (left << 32 | right).to_bytes(8, "big")
 
-    def backward(self, block: bytes) -> bytes:
-        left, right = block[:4], block[4:]
-        for state in reversed(self._rounds):
-            left, right = _mixed(state, left, right), left
-        return left + right
-
-
-def _mixed(state: _Hash, half: bytes, other: bytes) -> bytes:
-    fresh = state.copy()
-    fresh.update(half)
-    return (int.from_bytes(fresh.digest(), "big") ^ int.from_bytes(other, "big")).to_bytes(4, "big")
+    def backward(self, block: bytes) -> int:
+        left, right = int.from_bytes(block[:4], "big"), int.from_bytes(block[4:], "big")
+        for state in self._backward:
+            mixed = state.copy()
+            mixed.update(left.to_bytes(4, "big"))
+            left, right = right ^ int.from_bytes(mixed.digest(), "big"), left
+        return left << 32 | right
 
 
 class MessageLinks:
@@ -203,10 +210,13 @@ class LinkSigner:
 
     def __init__(self, *, base_url: str, id_key: bytes, rings: dict[Purpose, tuple[bytes, ...]]) -> None:
         self.base_url = base_url.rstrip("/")
-        self._permutations = {kind: _Permutation(id_key, kind) for kind in IdKind}
+        self._permutations = {kind.value: _Permutation(id_key, kind) for kind in IdKind}
+        self._messages = self._permutations[IdKind.MESSAGE.value]
         self._rings = {purpose: [_Mac(key) for key in keys] for purpose, keys in rings.items()}
         self.signing_macs = {purpose: macs[0] for purpose, macs in self._rings.items()}
+        # Few campaigns at a time, many messages of each.
         self.owner_id = lru_cache(maxsize=1024)(self._owner_id)
+        self._read_owner = lru_cache(maxsize=1024)(self._read_any_owner)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> LinkSigner:
@@ -248,69 +258,61 @@ class LinkSigner:
 
     def public_id(self, kind: IdKind, row_id: int) -> str:
         """The public form of a row id: a letter and 11 characters, the same for ever."""
-        block = self._permutations[kind].forward(row_id.to_bytes(8, "big"))
+        block = self._permutations[kind.value].forward(row_id)
         return kind.value + b2a_base64(block, newline=False).translate(_URLSAFE).decode("ascii").rstrip("=")
 
     def read_public_id(self, text: str) -> tuple[IdKind, int] | None:
         """The kind and row id behind a public id; None for anything that is none."""
-        if len(text) != 12 or not text.isascii() or text[0] not in "cwnum":
-            return None
-        block = _unbase64(text[1:] + "=")
-        if block is None or len(block) != 8:
-            return None
-        kind = IdKind(text[0])
-        row_id = int.from_bytes(self._permutations[kind].backward(block), "big")
-        return (kind, row_id) if row_id <= _MAX_ID else None
+        row_id = self._read_id(text[:1], text)
+        return None if row_id is None else (IdKind(text[0]), row_id)
 
     def hidden_message(self, message_id: int) -> bytes:
         """The eight bytes that stand for a message in its tokens."""
-        return self._permutations[IdKind.MESSAGE].forward(message_id.to_bytes(8, "big"))
+        return self._messages.forward(message_id)
 
     def verify(self, purpose: Purpose, cid: str, uid: str, s: str, *, url: str = "") -> Token | None:
         """What a link says, or None when it was not made here for this purpose, owner, contact and URL.
 
         `cid` and `uid` may be public or plain ids. Punctuation that mail programs glue to the end is ignored.
         """
-        if len(s) > 80:
-            return None
-        match = _TOKEN.match(s.rstrip("=.,;:!?)>]'\"\r\n "))
-        raw = _unbase64(match.group(1)) if match else None
+        match = _TOKEN.match(s.rstrip("=.,;:!?)>]'\"\r\n ")) if len(s) <= 80 else None
+        raw = _unbase64(match[1]) if match else None
         contact_id = self._read_contact(uid)
         if match is None or raw is None or contact_id is None:
             return None
-        message_id = int.from_bytes(self._permutations[IdKind.MESSAGE].backward(raw[:8]), "big")
+        message_id = self._messages.backward(raw[:8])
         if message_id > _MAX_ID:
             return None
-        position = int(match.group(2), 36)
+        stamp, mac, position = raw[8:14], raw[14:], int(match[2], 36)
         rest = position.to_bytes(4, "big") + url.encode("utf-8", "surrogatepass")
         for owner in self._read_owner(cid):
-            head = _head(owner, contact_id, message_id, raw[8:14])
-            for mac in self._rings[purpose]:
-                if hmac.compare_digest(mac.begin(head)(rest), raw[14:]):
-                    made_at = datetime.fromtimestamp(int.from_bytes(raw[8:14], "big") / 1000, UTC)
-                    return Token(owner=owner, contact_id=contact_id, message_id=message_id, made_at=made_at,
-                                 position=position)  # fmt: skip
+            head = _head(owner, contact_id, message_id, stamp)
+            for key in self._rings[purpose]:
+                if hmac.compare_digest(key.begin(head)(rest), mac):
+                    return Token(owner, contact_id, message_id, int.from_bytes(stamp, "big"), position)
         return None
 
     def _owner_id(self, owner: Owner) -> str:
         return self.public_id(owner.kind, owner.owner_id)
 
+    def _read_id(self, letter: str, text: str) -> int | None:
+        if len(text) != 12 or text[0] != letter or letter not in self._permutations:
+            return None
+        block = _unbase64(text[1:] + "=")
+        row_id = self._permutations[letter].backward(block) if block is not None and len(block) == 8 else _MAX_ID + 1
+        return row_id if row_id <= _MAX_ID else None
+
     def _read_contact(self, uid: str) -> int | None:
         if _PLAIN_ID.match(uid):
             plain = int(uid)
             return plain if plain <= _MAX_ID else None
-        read = self.read_public_id(uid)
-        return read[1] if read and read[0] is IdKind.CONTACT else None
+        return self._read_id("u", uid)
 
-    def _read_owner(self, cid: str) -> list[Owner]:
+    def _read_any_owner(self, cid: str) -> tuple[Owner, ...]:
         if _PLAIN_ID.match(cid):
-            plain = int(cid)
-            kinds = (IdKind.CAMPAIGN, IdKind.WORKFLOW, IdKind.NOTHING)
-            return [Owner(kind=kind, owner_id=plain) for kind in kinds if plain <= _MAX_ID]
+            return tuple(Owner(kind=kind, owner_id=int(cid)) for kind in _OWNERS if int(cid) <= _MAX_ID)
         read = self.read_public_id(cid)
-        if read is None or read[0] not in (IdKind.CAMPAIGN, IdKind.WORKFLOW, IdKind.NOTHING):
-            return []
-        return [Owner(kind=read[0], owner_id=read[1])]
+        return (Owner(kind=read[0], owner_id=read[1]),) if read is not None and read[0] in _OWNERS else ()
 
 
 def is_web_url(url: str) -> bool:

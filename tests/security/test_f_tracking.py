@@ -1,7 +1,8 @@
 """Tracking, redirect, unsubscribe under attack (group F).
 
-Not here: F11's other half and F4 at compile time are proved with the templates; F14 (lists) does not apply, there is
-one list; F15's sixty days need nothing, tokens have no end (see also the rotation test of the links).
+Not here: F4 is about compiling templates; F14 does not apply, there is one list; F15: tokens have no end, and
+`tests/unit/test_links.py` rotates the keys under them. A wrong token (F1, F2) is kept as a raw hit with the verdict
+`invalid`, joined to nobody and capped, as the contract says; a missing one leaves nothing.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mautolib.classification.hit_verdicts import BURST, HitFacts, Verdict, judge
+from mautolib.classification.hit_verdicts import BURST, Verdict, judge
 
 PEOPLE = [
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36",
@@ -29,7 +29,7 @@ ROBOTS = [
 
 
 def _judge(user_agent: str = PEOPLE[0], **facts: Any) -> Verdict:
-    return judge(HitFacts(user_agent=user_agent, **{"seconds_since_made": 600.0, **facts}))
+    return judge(user_agent=user_agent, **{"seconds_since_made": 600.0, **facts})
 
 
 @pytest.mark.parametrize("user_agent", PEOPLE)

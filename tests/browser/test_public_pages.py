@@ -1,0 +1,86 @@
+"""The recipient's pages in a browser: without script, on a small screen, by keyboard, in their own style."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.tracked import Tracking, path_of, running_tracking, tracking
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
+]
+__all__ = ["running_tracking", "tracking"]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(chromium: Any, tracking: Tracking, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A small screen without script; complaints of the browser fail the test."""
+    context = chromium.new_context(
+        base_url=str(tracking.client.base_url), java_script_enabled=False, locale="de-DE",
+        color_scheme=request.param, viewport={"width": 320, "height": 560},
+    )  # fmt: skip
+    page, complaints = context.new_page(), []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    yield page
+    context.close()
+    assert [text for text in complaints if "favicon" not in text] == []
+
+
+def _looks_right(page: Any, button: Any) -> None:
+    assert page.locator("html").get_attribute("lang") == "de"
+    box, card = button.bounding_box(), page.locator("main").bounding_box()
+    assert box["height"] >= 44
+    assert (card["x"] >= 0, card["x"] + card["width"] <= 320) == (True, True)
+    # The style sheet is allowed by its hash; without it a button would have the browser's own corners.
+    assert button.evaluate("element => getComputedStyle(element).borderTopLeftRadius") == "8px"
+    assert _contrast(page, button) >= 4.5
+    assert _contrast(page, page.locator("h1")) >= 7
+
+
+def _contrast(page: Any, element: Any) -> float:
+    """The contrast of an element's text with what is behind it (WCAG 2)."""
+    fore = element.evaluate("element => getComputedStyle(element).color")
+    back = element.evaluate(
+        "element => { for (; element; element = element.parentElement) {"
+        " const color = getComputedStyle(element).backgroundColor;"
+        " if (color !== 'rgba(0, 0, 0, 0)') return color } }"
+    )
+    light, dark = sorted((_luminance(fore), _luminance(back)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(color: str) -> float:
+    channels = [int(part) / 255 for part in color[color.index("(") + 1 : -1].split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_unsubscribing_by_keyboard(page: Any, tracking: Tracking) -> None:
+    page.goto(path_of(tracking.links(tracking.contact()).unsubscribe()))
+    _looks_right(page, page.get_by_role("button", name="Abmelden"))
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Sie sind abgemeldet").wait_for()
+    assert tracking.rows("select subscribed from contacts") == [(False,)]
+
+
+def test_the_warning_names_where_a_link_leads(page: Any, tracking: Tracking) -> None:
+    page.goto("/api/v1/track/click/1/1?url=https%3A%2F%2Fshop.example%40evil.example%2F" + "long" * 60)
+    assert page.locator(".host").inner_text() == "evil.example"
+    _looks_right(page, page.get_by_role("link", name="Weiter"))
