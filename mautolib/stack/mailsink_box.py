@@ -64,7 +64,7 @@ class Mailbox:
     """The messages of one directory."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._lock = threading.RLock()
         self.arrived = threading.Condition(self._lock)
