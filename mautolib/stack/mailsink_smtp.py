@@ -2,7 +2,7 @@
 
 Speaks RFC 5321 with PIPELINING, SIZE, 8BITMIME, SMTPUTF8 and enhanced status codes, strictly: lines end in CRLF, the
 message ends in CRLF.CRLF and nothing else. 250 is answered after the mailbox has the message. No login, no TLS: it
-listens on this machine only unless told otherwise. Used by `mailsink`; some ten times faster than aiosmtpd here.
+listens on this machine only unless told otherwise. Used by `mailsink`; a third of aiosmtpd's CPU here.
 """
 
 from __future__ import annotations
