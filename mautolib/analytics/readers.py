@@ -94,7 +94,7 @@ def grade_distribution(tx: Tx) -> list[GradeCount]:
 
 
 def recent_campaigns(tx: Tx, *, limit: int = 10) -> list[dict[str, Any]]:
-    """The newest campaigns that began to send, each a row of `analytics.campaign_performance`."""
+    """The newest campaigns that began to send, each a row of `analytics.campaign_performance` without its orders."""
     rows = tx.execute(statement("analytics.recent_campaigns"), {"limit": limit}).mappings()
     return [dict(row) for row in rows]
 
