@@ -61,19 +61,19 @@ def environment(plan: Plan) -> dict[str, str]:
         "LOGGING__COLORED_CONSOLE_LOG": "False",
         "API__INSTANCE_NAME": "MarketingAutomation-Lite",
     }
-    url = plan.airflow_url
+    is_local = plan.airflow_host == LOOPBACK
     fixed = {
         "CORE__DAGS_FOLDER": str(dags_folder()),
         "CORE__PLUGINS_FOLDER": str(plugins_folder(plan)),
         "CORE__FERNET_KEY": secrets["AIRFLOW_FERNET_KEY"],
-        "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "CORE__EXECUTION_API_SERVER_URL": f"{plan.airflow_url}/execution/",
         "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.admin_email}:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords_file(plan)),
-        "API__HOST": LOOPBACK,
+        "API__HOST": LOOPBACK if is_local else "0.0.0.0",  # noqa: S104 - in a container, published by choice
         "API__PORT": str(plan.port("MAUTO_AIRFLOW_PORT")),
-        "API__BASE_URL": url,
+        "API__BASE_URL": plan.airflow_url if is_local else settings.airflow_url,
         "API__SECRET_KEY": secrets["AIRFLOW_API_SECRET_KEY"],
         "API_AUTH__JWT_SECRET": secrets["AIRFLOW_JWT_SECRET"],
         "DATABASE__SQL_ALCHEMY_CONN": _sqlalchemy_url(settings.airflow_database_url),

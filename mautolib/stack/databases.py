@@ -24,39 +24,50 @@ __all__ = ["check_server", "migrate_warehouse", "prepare", "start"]
 
 def start(plan: Plan) -> Cluster:
     """Start the embedded server of the plan; it ends with the calling process."""
-    return Cluster.ensure(plan.home.cluster, port=plan.port("MAUTO_DATABASE_PORT"))
+    password = plan.secrets["DATABASE_PASSWORD_SUPERUSER"]
+    return Cluster.ensure(plan.home.cluster, port=plan.port("MAUTO_DATABASE_PORT"), password=password)
 
 
-def prepare(cluster: Cluster, plan: Plan) -> None:
-    """Make the two databases and their owners, with the passwords of this home."""
-    owners = ((OWNER, plan.secrets["DATABASE_PASSWORD_OWNER"], "login createrole"),
-              (METADATA, plan.secrets["DATABASE_PASSWORD_AIRFLOW"], "login"))  # fmt: skip
-    with contextlib.closing(psycopg2.connect(cluster.url())) as connection:
+def prepare(admin_url: str, plan: Plan) -> None:
+    """Make the two databases and their owners, with the passwords of this home.
+
+    Args:
+        admin_url: a superuser on a server of ours.
+    """
+    owners = ((OWNER, plan.secrets["DATABASE_PASSWORD_OWNER"], "login createrole", WAREHOUSE),
+              (METADATA, plan.secrets["DATABASE_PASSWORD_AIRFLOW"], "login", METADATA))  # fmt: skip
+    with contextlib.closing(psycopg2.connect(admin_url)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            for role, password, rights in owners:
+            for role, password, rights, database in owners:
                 cursor.execute("select 1 from pg_roles where rolname = %s", (role,))
                 verb = "alter" if cursor.fetchone() else "create"
                 statement = f"{verb} role {{}} {rights} password {{}}"
                 cursor.execute(sql.SQL(statement).format(sql.Identifier(role), sql.Literal(password)))
-    cluster.create_database(WAREHOUSE, owner=OWNER)
-    cluster.create_database(METADATA, owner=METADATA)
+                cursor.execute("select 1 from pg_database where datname = %s", (database,))
+                if not cursor.fetchone():
+                    statement = "create database {} owner {} template template0"
+                    cursor.execute(sql.SQL(statement).format(sql.Identifier(database), sql.Identifier(role)))
 
 
-def migrate_warehouse(plan: Plan, cluster: Cluster | None) -> list[str]:
-    """Bring the warehouse to the newest schema and let the process roles sign in; returns the files applied."""
+def migrate_warehouse(plan: Plan, admin_url: str | None) -> list[str]:
+    """Bring the warehouse to the newest schema; returns the files applied.
+
+    Args:
+        admin_url: a superuser on a server of ours, to let the process roles sign in; None leaves them.
+    """
     engine = connect(plan.settings.url_for("owner"), pool_size=1, connect_timeout_seconds=5)
     try:
         applied = migrate(engine)
     finally:
         engine.dispose()
-    if cluster is not None:
-        _let_sign_in(plan, cluster)
+    if admin_url is not None:
+        _let_sign_in(plan, admin_url)
     return applied
 
 
-def _let_sign_in(plan: Plan, cluster: Cluster) -> None:
-    with contextlib.closing(psycopg2.connect(cluster.url(WAREHOUSE))) as connection, connection.cursor() as cursor:
+def _let_sign_in(plan: Plan, admin_url: str) -> None:
+    with contextlib.closing(psycopg2.connect(admin_url)) as connection, connection.cursor() as cursor:
         for role in LOGIN_ROLES:
             password = sql.Literal(plan.secrets[f"DATABASE_PASSWORD_{role.upper()}"])
             name = sql.Identifier(f"mauto_{role}")

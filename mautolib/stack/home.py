@@ -194,7 +194,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _fresh_secrets() -> dict[str, str]:
-    roles = ("OWNER", "API", "WORKER", "TRACKER", "ANALYST", "AIRFLOW")
+    roles = ("SUPERUSER", "OWNER", "API", "WORKER", "TRACKER", "ANALYST", "AIRFLOW")
     return {
         "MAUTO_ADMIN_EMAIL": _ADMIN,
         "MAUTO_ADMIN_PASSWORD": secrets.token_urlsafe(15),

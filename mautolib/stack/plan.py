@@ -18,7 +18,7 @@ from mautolib.errors import Misconfigured
 from mautolib.settings import Settings
 from mautolib.stack.home import Home, read_assignments
 
-__all__ = ["LOOPBACK", "Plan", "make_plan"]
+__all__ = ["LOOPBACK", "Plan", "base_variables", "database_urls", "make_plan"]
 
 LOOPBACK = "127.0.0.1"
 WAREHOUSE = "mauto"
@@ -40,8 +40,9 @@ class Plan:
         variables: every MAUTO_ variable, given or derived; `environment()` hands them out.
         given: those the user set; they and `outside` (everything else in the environment) make this plan again.
         secrets: the generated secrets of the home.
-        is_embedded: our own PostgreSQL is run; else the one of MAUTO_DATABASE_URL is used.
-        has_sink: mail goes to the local sink.
+        is_embedded: the PostgreSQL server is ours alone; else the one of MAUTO_DATABASE_URL is used.
+        has_sink: mail goes to the sink of this stack.
+        airflow_host: where the other processes find Airflow's API server.
     """
 
     home: Home
@@ -52,6 +53,7 @@ class Plan:
     is_embedded: bool
     has_sink: bool
     has_roles: bool
+    airflow_host: str = LOOPBACK
 
     @property
     def settings(self) -> Settings:
@@ -66,7 +68,8 @@ class Plan:
 
     @property
     def airflow_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.port('MAUTO_AIRFLOW_PORT')}"
+        """Airflow's API server, from inside the stack."""
+        return f"http://{self.airflow_host}:{self.port('MAUTO_AIRFLOW_PORT')}"
 
     @property
     def api_url(self) -> str:
@@ -122,20 +125,31 @@ def make_plan(home: Home, environ: Mapping[str, str] | None = None) -> Plan:
               and (name not in ("MAUTO_SMTP_PORT", "MAUTO_MAIL_PAGE_PORT") or has_sink)]  # fmt: skip
     ports = _choose_ports(home, given, wanted)
     variables = {
+        **base_variables(home, given, secrets),
+        **{name: str(port) for name, port in ports.items()},
+    }
+    variables.update(_derived(variables, given, home, has_sink))
+    if is_embedded:
+        server = f"{LOOPBACK}:{ports['MAUTO_DATABASE_PORT']}"
+        variables.update(database_urls(given, server, secrets))
+    else:
+        variables.update(_own_server(given))
+    plan = Plan(home=home, variables=variables, given=given, outside=outside, secrets=secrets,
+                is_embedded=is_embedded, has_sink=has_sink,
+                has_roles=is_embedded or bool(given.get("MAUTO_API_DATABASE_URL")))
+    plan.settings.check_secrets()
+    return plan
+
+
+def base_variables(home: Home, given: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
+    """What every stack has: the generated secrets, what the user gave, the home."""
+    return {
         "MAUTO_ENVIRONMENT": "development",
         "MAUTO_API_HOST": LOOPBACK,
         **{name: value for name, value in secrets.items() if name.startswith("MAUTO_")},
         **given,
-        **{name: str(port) for name, port in ports.items()},
         "MAUTO_HOME": str(home.path),
     }
-    variables.update(_derived(variables, given, home, has_sink))
-    databases = _databases(given, ports, secrets) if is_embedded else _own_server(given)
-    variables.update(databases)
-    plan = Plan(home=home, variables=variables, given=given, outside=outside, secrets=secrets, is_embedded=is_embedded,
-                has_sink=has_sink, has_roles=is_embedded or bool(given.get("MAUTO_API_DATABASE_URL")))
-    plan.settings.check_secrets()
-    return plan
 
 
 def _derived(
@@ -154,8 +168,8 @@ def _derived(
     return found
 
 
-def _databases(given: Mapping[str, str], ports: Mapping[str, int], secrets: Mapping[str, str]) -> dict[str, str]:
-    server = f"{LOOPBACK}:{ports['MAUTO_DATABASE_PORT']}"
+def database_urls(given: Mapping[str, str], server: str, secrets: Mapping[str, str]) -> dict[str, str]:
+    """The URL of each role on a server of ours (`host:port`)."""
 
     def url(user: str, role: str, database: str) -> str:
         return f"postgresql://{user}:{secrets[f'DATABASE_PASSWORD_{role}']}@{server}/{database}"

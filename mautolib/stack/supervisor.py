@@ -116,7 +116,7 @@ class Supervisor:
                                     "--directory", str(plan.home.mail)], plan.environment())
         if plan.is_embedded:
             self.cluster = databases.start(plan)
-            databases.prepare(self.cluster, plan)
+            databases.prepare(self.cluster.url(), plan)
             self._step(f"PostgreSQL 18 answers on port {self.cluster.port}")
         migration = None
         if not airflow_setup.is_migrated(plan):
@@ -124,7 +124,7 @@ class Supervisor:
                                   airflow_setup.environment(plan))
             self.programs.remove(migration)
         try:
-            applied = databases.migrate_warehouse(plan, self.cluster)
+            applied = databases.migrate_warehouse(plan, self.cluster.url() if self.cluster else None)
             self._step(f"warehouse is at the newest schema ({len(applied)} files applied)")
             self._add("api", [sys.executable, "-m", "api"], plan.environment("api", "tracker", "analyst"))
             if migration is not None:
