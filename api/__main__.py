@@ -12,6 +12,7 @@ import logging
 import socket
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import uvicorn
 from sqlalchemy import Engine
@@ -31,7 +32,14 @@ IDLE_SECONDS = 30
 
 
 class ImpatientProtocol(HttpToolsProtocol):
-    """Closes a connection that has not sent a whole request head within 30 seconds of opening."""
+    """Closes a connection that has not sent a whole request head within 30 seconds of opening.
+
+    It never writes uvicorn's own access log, whatever the logging of the process says: that one shows queries.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.access_log = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""

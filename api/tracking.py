@@ -1,4 +1,4 @@
-"""Open, click and unsubscribe links: answered here, as raw ASGI, outside the framework (half of a bare answer's speed).
+"""Open, click and unsubscribe links: answered here, as raw ASGI outside the framework (see benchmarks/tracking.py).
 
 Promises: a genuine open or click is durable before it is answered, with the database down too; the pixel is always
 the pixel; a redirect leads only where a link made here leads; GET and HEAD change nothing but the record of hits.

@@ -35,7 +35,7 @@ _HEADERS = [
     (b"x-frame-options", b"DENY"),
     (b"x-robots-tag", b"noindex, nofollow"),
 ]
-#: A request's own id: random for the process, then counted (drawing random octets costs as much as the whole rest).
+#: A request's own id: random for the process, then counted; random octets would be a system call each time.
 _PROCESS, _NUMBERS = os.urandom(6).hex().encode(), itertools.count(1)
 _NOTHING_ALLOWED = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _PIXEL_HEADERS = [*_HEADERS[:3], _NOTHING_ALLOWED, (b"content-type", b"image/gif"), (b"content-length", b"43")]
