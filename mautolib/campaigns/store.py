@@ -54,6 +54,11 @@ def get(tx: Connection, campaign_id: int, *, for_update: bool = False) -> Campai
     return _campaign(row)
 
 
+def name_of(tx: Connection, campaign_id: int) -> str:
+    """Its name; empty for a campaign that was deleted."""
+    return tx.scalar(select(_TABLE.c.name).where(_TABLE.c.campaign_id == campaign_id)) or ""
+
+
 def list_campaigns(
     tx: Connection, *, status: Status | None = None, skip: int = 0, limit: int = 50, before: int | None = None
 ) -> list[Campaign]:

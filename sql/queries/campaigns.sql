@@ -101,9 +101,9 @@ where campaigns.status in ('sending', 'paused')
 -- name: refresh_totals
 -- Recounts campaigns from the ledger, hits and events, as the analysts' view counts them.
 insert into campaign_totals (
-    campaign_id, recipients, skipped, in_flight, attempted, sent, delivered, bounced, failed, unknown,
-    complained, unsubscribed, raw_opens, human_opens, unique_opens, raw_clicks, human_clicks,
-    unique_clicks, refreshed_at
+    campaign_id, recipients, skipped, in_flight, attempted, sent, delivered, bounced, failed,
+    unknown, complained, unsubscribed, raw_opens, human_opens, unique_opens, raw_clicks,
+    human_clicks, unique_clicks, refreshed_at
 )
 select
     counted.campaign_id, counted.recipients, counted.skipped, flights.in_flight, counted.attempted,

@@ -302,3 +302,110 @@ select
     count(*) filter (where status = 'unknown') as unknown
 from messages
 where campaign_id = cast(:campaign_id as bigint) and status in ('queued', 'sending', 'unknown');
+
+-- name: check_one_message_per_member
+-- Ledger check 1: nobody has two messages of one campaign run.
+select 'campaign ' || campaign_id || ' run ' || occurrence || ' contact ' || contact_id as finding
+from messages
+where kind = 'campaign'
+group by campaign_id, occurrence, contact_id
+having count(*) > 1;
+
+-- name: check_keys_match
+-- Ledger check 1: every message has its dedupe key, every key its message, and no Message-ID is used twice.
+select 'dedupe key ' || coalesce(messages.dedupe_key, message_keys.dedupe_key) as finding
+from messages
+full join message_keys
+    on message_keys.message_id = messages.message_id
+    and message_keys.contact_id = messages.contact_id
+    and message_keys.dedupe_key = messages.dedupe_key
+where messages.message_id is null or message_keys.message_id is null
+union all
+select 'Message-ID ' || rfc_message_id
+from messages
+where rfc_message_id is not null
+group by rfc_message_id
+having count(*) > 1;
+
+-- name: check_nothing_open
+-- Ledger check 2: a campaign that is over has no message waiting or in flight.
+select 'message ' || messages.message_id || ' is ' || messages.status || ', campaign '
+    || campaigns.campaign_id || ' is ' || campaigns.status as finding
+from messages
+inner join campaigns on campaigns.campaign_id = messages.campaign_id
+where messages.status in ('queued', 'sending')
+    and (
+        campaigns.status = 'sent'
+        or (campaigns.status in ('cancelled', 'failed') and messages.status = 'queued')
+    );
+
+-- name: check_transitions
+-- Ledger check 6: the state agrees with the log of attempts, and nothing was tried after it was sent.
+with logged as (
+    select
+        contact_id, message_id,
+        count(*) filter (where outcome = 'sent') as sent_count,
+        max(attempt_no) filter (where outcome = 'sent') as sent_no,
+        max(attempt_no) as last_no,
+        array_agg(distinct outcome) as outcomes
+    from message_attempts
+    group by contact_id, message_id
+)
+select 'message ' || messages.message_id || ' is ' || messages.status || ', attempts: '
+    || coalesce(array_to_string(logged.outcomes, ', '), 'none') as finding
+from messages
+left join logged
+    on logged.contact_id = messages.contact_id and logged.message_id = messages.message_id
+where coalesce(logged.sent_count, 0) <> case when messages.sent_at is null then 0 else 1 end
+    or logged.last_no > logged.sent_no
+    or logged.last_no > messages.attempt_no
+    or (messages.sent_at is null and messages.status in ('bounced', 'failed', 'unknown')
+        and not messages.status = any(coalesce(logged.outcomes, '{}')));
+
+-- name: check_events
+-- Ledger check 6: every message that was sent to a contact is told once in its history.
+with told as (
+    select message_id, count(*) as event_count
+    from events
+    where event_type = 'email_sent' and source = 'mauto' and message_id is not null
+    group by message_id
+)
+select 'message ' || messages.message_id || ' has ' || coalesce(told.event_count, 0)
+    || ' events email_sent' as finding
+from messages
+left join told on told.message_id = messages.message_id
+where messages.contact_id > 0
+    and messages.kind not in ('test', 'internal')
+    and coalesce(told.event_count, 0) <> case when messages.sent_at is null then 0 else 1 end;
+
+-- name: check_totals
+-- Ledger check 7: the figures of a campaign at rest are those of its ledger.
+select 'campaign ' || campaigns.campaign_id as finding
+from campaigns
+left join campaign_totals as shown on shown.campaign_id = campaigns.campaign_id
+cross join lateral (
+    select
+        count(*) as recipients,
+        count(*) filter (where status = 'skipped') as skipped,
+        count(*) filter (where sent_at is not null) as sent,
+        count(*) filter (where status = 'bounced') as bounced,
+        count(*) filter (where status = 'failed') as failed,
+        count(*) filter (where status = 'unknown') as unknown
+    from messages
+    where messages.campaign_id = campaigns.campaign_id and messages.kind = 'campaign'
+) as counted
+where campaigns.status in ('sent', 'cancelled')
+    and campaigns.settled_at is not null
+    and (
+        (counted.recipients, counted.skipped, counted.sent, counted.bounced, counted.failed,
+            counted.unknown)
+        is distinct from
+        (shown.recipients, shown.skipped, shown.sent, shown.bounced, shown.failed, shown.unknown)
+    );
+
+-- name: check_against_log
+-- Ledger checks 3 to 5: what each message would show in the log of the receiving side.
+select message_id, rfc_message_id, status, kind, sent_at is not null as is_sent, last_stage
+from messages
+where rfc_message_id is not null
+order by message_id;

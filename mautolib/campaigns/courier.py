@@ -1,0 +1,228 @@
+"""A courier: writes the messages of a group and carries them over one channel, watching every step.
+
+Promise: each message of a group gets exactly one outcome. Nothing is begun after the lease, the time budget or the
+campaign is over, nor for somebody who opted out while the group was under way; what is about to be handed over is
+in the journal first. Called by the pump, one courier per connection; it writes no database row.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Engine
+
+from mautolib.campaigns.building import Blueprint
+from mautolib.campaigns.store import name_of
+from mautolib.channels.protocol import Channel, Outgoing
+from mautolib.channels.smtp_reply import is_about_policy
+from mautolib.channels.wire import unfit
+from mautolib.errors import (
+    InvalidInput,
+    MautoError,
+    Misconfigured,
+    PermanentError,
+    ProviderRejected,
+    ProviderUnavailable,
+    TransientError,
+)
+from mautolib.events.links import LinkSigner
+from mautolib.ledger import claim, content
+from mautolib.ledger.journal import Journal
+from mautolib.ledger.model import MARKETING, Claimed, Outcome, Result, Skip, Stage, Verdict
+from mautolib.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+#: Consent is read again when the last look is older than this.
+RECHECK_SECONDS: Final = 0.5
+#: What must be left of the lease to begin a message, and to end it: the server may take 300 s for its last answer.
+TO_BEGIN_SECONDS, TO_END_SECONDS = 540.0, 330.0
+#: More than 5 % of the last 200 refused for sender or content pauses a campaign.
+LAST, TOO_MANY = 200, 10
+#: What a mail server that cannot be reached, or refuses a sender, delays its messages by.
+HOST_RETRY_SECONDS, SENDER_RETRY_SECONDS = 60.0, 900.0
+
+
+@dataclass
+class Shift:
+    """What the couriers of one pump share.
+
+    Args:
+        ends_at: monotonic time after which nothing is begun.
+        clock: the present moment.
+    """
+
+    engine: Engine
+    settings: Settings
+    signer: LinkSigner
+    journal: Journal
+    ends_at: float
+    clock: Callable[[], datetime]
+    #: Campaigns that must be paused, with the reason.
+    stopped: dict[int, str] = field(default_factory=dict)
+    #: What somebody has to look at.
+    problems: set[str] = field(default_factory=set)
+    _blueprints: dict[tuple[int, bool, bool], Blueprint | MautoError] = field(default_factory=dict)
+    _refusals: dict[int, deque[bool]] = field(default_factory=dict)
+
+    def blueprint(self, message: Claimed) -> Blueprint:
+        """The compiled content of a message.
+
+        Raises:
+            Misconfigured: it cannot be written until a setting changes.
+            InvalidInput: it has a fault that nobody found before.
+        """
+        key = (message.content_id, message.kind in MARKETING, message.contact_id > 0)
+        found = self._blueprints.get(key)
+        if found is None:
+            found = self._blueprints[key] = self._make(key, message)
+        if isinstance(found, MautoError):
+            raise found
+        return found
+
+    def _make(self, key: tuple[int, bool, bool], message: Claimed) -> Blueprint | MautoError:
+        content_id, is_marketing, is_tracked = key
+        with self.engine.connect() as tx:
+            frozen = content.load(tx, content_id)
+            name = name_of(tx, message.campaign_id) if message.campaign_id is not None else ""
+        try:
+            return Blueprint(
+                frozen, settings=self.settings, signer=self.signer, campaign_name=name, is_marketing=is_marketing,
+                is_tracked=is_tracked,
+            )  # fmt: skip
+        except (Misconfigured, InvalidInput) as error:
+            self.problems.add(str(error))
+            return error
+
+    def note(self, campaign_id: int | None, result: Result) -> None:
+        """Learn from a result whether a campaign must stop."""
+        if campaign_id is None:
+            return
+        if result.stage is Stage.MAIL and result.verdict is Verdict.RELEASED:
+            self.stopped.setdefault(campaign_id, f"The mail server refuses the sender: {result.code} {result.reply}")
+        if result.verdict in (Verdict.SENT, Verdict.BOUNCED, Verdict.FAILED) and result.code is not None:
+            last = self._refusals.setdefault(campaign_id, deque(maxlen=LAST))
+            last.append(is_about_policy(result))
+            if sum(last) > TOO_MANY:
+                self.stopped.setdefault(
+                    campaign_id, f"The receiving side refuses sender or content: {result.code} {result.reply}"
+                )
+
+
+class Courier:
+    """One channel and what it carries; also the watch its channel asks."""
+
+    def __init__(self, shift: Shift, channel: Channel) -> None:
+        self._shift = shift
+        self._channel = channel
+        #: What closed the way, if anything did.
+        self.error: MautoError | None = None
+
+    def carry(self, attempt_id: int, messages: Sequence[Claimed], claimed_at: float) -> list[Outcome]:
+        """Hand over `messages`; returns one outcome for each.
+
+        Args:
+            claimed_at: monotonic time from before their claim.
+        """
+        self._attempt_id = attempt_id
+        self._begin_until = claimed_at + claim.LEASE_SECONDS - TO_BEGIN_SECONDS
+        self._end_until = claimed_at + claim.LEASE_SECONDS - TO_END_SECONDS
+        self._looked_at = claimed_at
+        self._refused: dict[int, Skip] = {}
+        self._claimed = {message.message_id: message for message in messages}
+        self._outcomes: dict[int, Outcome] = {}
+        self._begun: set[int] = set()
+        handed: list[Outgoing] = []
+        try:
+            for number, result in enumerate(self._channel.deliver(self._written(messages, handed), self)):
+                self._decided(handed[number].message_id, result)
+                if self.error is not None:
+                    break
+        except (TransientError, PermanentError) as error:
+            self.error = error
+        return [self._outcomes.get(message.message_id) or self._left_over(message) for message in messages]
+
+    def before(self, message: Outgoing) -> Result | None:
+        """See `Watch.before`."""
+        now = time.monotonic()
+        campaign_id = self._claimed[message.message_id].campaign_id
+        if now >= self._shift.ends_at or now >= self._begin_until or campaign_id in self._shift.stopped:
+            return Result(verdict=Verdict.RELEASED, stage=Stage.CONNECT)
+        if now - self._looked_at > RECHECK_SECONDS:
+            with self._shift.engine.connect() as tx:
+                self._refused = claim.refused(
+                    tx, self._attempt_id, require_consent=self._shift.settings.require_consent
+                )
+            self._looked_at = now
+        reason = self._refused.get(message.message_id)
+        return None if reason is None else Result(verdict=Verdict.SKIPPED, stage=Stage.CONNECT, reason=reason)
+
+    def begins(self, message: Outgoing) -> bool:
+        """See `Watch.begins`."""
+        if time.monotonic() >= self._end_until:
+            return False
+        self._shift.journal.begins(message.attempt_id, message.contact_id, message.message_id)
+        self._begun.add(message.message_id)
+        return True
+
+    def close(self) -> None:
+        """End the connection."""
+        self._channel.close()
+
+    def _written(self, messages: Sequence[Claimed], handed: list[Outgoing]) -> Iterator[Outgoing]:
+        for message in messages:
+            try:
+                outgoing = self._shift.blueprint(message).write(message, self._shift.clock())
+            except InvalidInput as error:
+                self._decided(message.message_id, Result(verdict=Verdict.FAILED, stage=Stage.BUILD, reply=str(error)))
+            except ProviderRejected as error:
+                self._decided(message.message_id, unfit(error))
+            except Misconfigured:
+                self._decided(message.message_id, Result(
+                    verdict=Verdict.RELEASED, stage=Stage.BUILD, retry_after_seconds=SENDER_RETRY_SECONDS
+                ))  # fmt: skip
+            else:
+                handed.append(outgoing)
+                yield outgoing
+
+    def _decided(self, message_id: int, result: Result) -> None:
+        message = self._claimed[message_id]
+        if result.verdict is Verdict.RELEASED and result.stage is Stage.MAIL:
+            result = self._sender_refused(message, result)
+        outcome = Outcome(
+            contact_id=message.contact_id, message_id=message_id, attempt_id=self._attempt_id, result=result
+        )
+        if result.verdict not in (Verdict.RELEASED, Verdict.SKIPPED):
+            self._shift.journal.result(outcome)
+        self._outcomes[message_id] = outcome
+        self._shift.note(message.campaign_id, result)
+
+    def _sender_refused(self, message: Claimed, result: Result) -> Result:
+        """MAIL was refused: for now (then the way is closed), or for good (then the campaign is, or this content)."""
+        if result.code is not None and result.code < 500:
+            self.error = ProviderUnavailable(f"The mail server defers the sender: {result.code} {result.reply}")
+            return _with_retry(result, HOST_RETRY_SECONDS)
+        if message.campaign_id is not None:
+            return result
+        self._shift.problems.add(f"The mail server refuses the sender: {result.code} {result.reply}")
+        return _with_retry(result, SENDER_RETRY_SECONDS)
+
+    def _left_over(self, message: Claimed) -> Outcome:
+        """A message nobody decided: given back, unless its hand-over had begun."""
+        if message.message_id in self._begun:
+            result = Result(verdict=Verdict.UNKNOWN, stage=Stage.DOT, reply=str(self.error or "no result"))
+        else:
+            retry = HOST_RETRY_SECONDS if self.error is not None else None
+            result = Result(verdict=Verdict.RELEASED, stage=Stage.CONNECT, retry_after_seconds=retry)
+        return Outcome(
+            contact_id=message.contact_id, message_id=message.message_id, attempt_id=self._attempt_id, result=result
+        )
+
+
+def _with_retry(result: Result, seconds: float) -> Result:
+    return replace(result, retry_after_seconds=seconds)

@@ -1,0 +1,57 @@
+"""Finishing: doubts are settled where evidence allows, campaigns with nothing left are sent, figures are recounted.
+
+Promise: "sent" is a question to the ledger, not a counter: no row waiting or in flight. Safe to run at any time and
+in parallel. Called after the senders by the DAG `campaign_send`; it hands nothing over.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine
+
+from mautolib.campaigns import totals
+from mautolib.db.statements import statement
+from mautolib.ledger import settle
+from mautolib.outbox import FactName, record
+
+_LOG = logging.getLogger(__name__)
+
+
+def finish(engine: Engine, now: datetime) -> list[int]:
+    """Settle, close and count; returns the campaigns that became sent."""
+    with engine.begin() as tx:
+        expired = settle.expire_leases(tx)
+        proven = settle.settle_by_hits(tx, now=now)
+        requeued = settle.requeue_overdue(tx, now=now)
+        reopened = tx.scalars(statement("campaigns.reopen"), {"now": now}).all()
+        tx.execute(statement("campaigns.skip_of_ended"))
+    with engine.begin() as tx:
+        finished = _close(tx, now)
+        tx.execute(statement("campaigns.settle"), {"now": now})
+        stale = tx.scalars(statement("campaigns.stale_totals"), {"older_than": now}).all()
+        totals.refresh_many(tx, stale, now)
+    _LOG.info(
+        "%s campaigns finished, %s reopened; %s leases expired, %s doubts proven, %s sent again",
+        len(finished), len(reopened), expired, proven, requeued,
+    )  # fmt: skip
+    return finished
+
+
+def _close(tx: Connection, now: datetime) -> list[int]:
+    rows = tx.execute(statement("campaigns.finish"), {"now": now}).all()
+    finished = [row.campaign_id for row in rows]
+    totals.refresh_many(tx, finished, now)
+    counted = totals.totals_of(tx, finished)
+    for row in rows:
+        figures = counted[row.campaign_id]
+        data = {
+            "campaign_id": str(row.campaign_id), "name": row.name,
+            "totals": {
+                "recipients": figures.recipients, "sent": figures.sent, "skipped": figures.skipped,
+                "bounced": figures.bounced, "failed": figures.failed, "unknown": figures.unknown,
+            },
+        }  # fmt: skip
+        record(tx, FactName.CAMPAIGN_COMPLETED, data, occurred_at=now)
+    return finished

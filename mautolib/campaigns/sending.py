@@ -1,0 +1,268 @@
+"""The pump: claims due messages of every kind, has couriers carry them, records what became of them.
+
+Promise: safe to run in any number of copies and to kill at any byte. One transaction records a group and claims the
+next; what a dead pump leaves is settled by the next one from its journal. A mail server or database that is away
+puts messages back without using up an attempt, and the pump ends by raising what was wrong. Called by the DAG
+`campaign_send` and by `python -m mautolib.campaigns.sending`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import DBAPIError
+
+from mautolib import log
+from mautolib.campaigns import control, finishing, planning, totals
+from mautolib.campaigns.courier import Courier, Shift
+from mautolib.campaigns.recording import recover, write_down
+from mautolib.channels.protocol import Channel
+from mautolib.channels.registry import open_channel
+from mautolib.db.engine import connect, is_unavailable
+from mautolib.db.statements import statement
+from mautolib.errors import InvalidInput, InvalidTransition, MautoError, NotFound, ProviderUnavailable, TransientError
+from mautolib.events.links import LinkSigner
+from mautolib.ledger import claim
+from mautolib.ledger.identity import message_identity
+from mautolib.ledger.journal import Journal, journal_folder
+from mautolib.ledger.model import Outcome
+from mautolib.ledger.settle import expire_leases
+from mautolib.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+#: How long a turn waits for a database that went away, and the pauses in between.
+PATIENCE_SECONDS: Final = 60.0
+TOTALS_SECONDS: Final = 10.0
+MAX_GROUP: Final = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class PumpResult:
+    """What one pump did: messages by outcome (`skipped` too), and what somebody has to look at."""
+
+    counts: Mapping[str, int]
+    problems: tuple[str, ...] = ()
+
+
+def pump(
+    engine: Engine,
+    settings: Settings,
+    *,
+    shard: int = 0,
+    shards: int = 1,
+    budget_seconds: float = 60.0,
+    group_size: int = 50,
+    now: datetime | None = None,
+    open_way: Callable[[Settings], Channel] = open_channel,
+) -> PumpResult:
+    """Hand over what is due, until nothing is or the time is up.
+
+    Args:
+        shard, shards: take contacts whose id modulo `shards` is `shard`.
+        group_size: messages per transaction; in doubt after a crash is at most one per connection.
+        now: the present moment; None: the database's clock.
+        open_way: makes the channel.
+    Raises:
+        TransientError, PermanentError: the mail server or a setting keeps everything back; nothing is lost.
+    """
+    if not (0 <= shard < shards) or not (1 <= group_size <= MAX_GROUP):
+        raise InvalidInput(f"A pump needs 0 <= shard < shards and a group of 1 to {MAX_GROUP}")
+    begun_at = time.monotonic()
+    with engine.begin() as tx:
+        start = now or tx.execute(select(func.clock_timestamp())).scalar_one()
+        expire_leases(tx)
+    recover(engine, settings, start)
+    journal = Journal.open(journal_folder(settings))
+    shift = Shift(
+        engine=engine,
+        settings=settings,
+        signer=LinkSigner.from_settings(settings),
+        journal=journal,
+        ends_at=begun_at + budget_seconds,
+        clock=lambda: start + timedelta(seconds=time.monotonic() - begun_at),
+    )
+    run = _Run(shift, shard=shard, shards=shards, group_size=group_size)
+    is_settled = False
+    try:
+        couriers = [Courier(shift, open_way(settings)) for _ in range(max(1, settings.smtp_connections))]
+        error = run.work(couriers)
+        is_settled = True
+    finally:
+        journal.close(is_settled=is_settled)
+    _LOG.info("shard %s/%s: %s", shard, shards, dict(run.counts))
+    for problem in sorted(shift.problems):
+        _LOG.error("messages wait: %s", problem)
+    if error is not None:
+        raise error
+    return PumpResult(counts=dict(run.counts), problems=tuple(sorted(shift.problems)))
+
+
+@dataclass
+class _Run:
+    """One pump at work."""
+
+    shift: Shift
+    shard: int
+    shards: int
+    group_size: int
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._identity = message_identity(self.shift.settings)
+        self._totals_at = time.monotonic()
+        self._claimed_at: datetime | None = None
+
+    def work(self, couriers: Sequence[Courier]) -> MautoError | None:
+        """Group after group; returns what closed the way, if anything did."""
+        outcomes: list[Outcome] = []
+        error: MautoError | None = None
+        try:
+            with ThreadPoolExecutor(len(couriers)) as threads:
+                while True:
+                    goes_on = error is None and time.monotonic() < self.shift.ends_at
+                    asked_at, asked = time.monotonic(), self.shift.clock()
+                    group = self._turn(outcomes, goes_on, asked)
+                    if group is None or group.is_empty:
+                        return error
+                    self.counts.update({"skipped": sum(group.skipped.values())} if group.skipped else {})
+                    outcomes = self._carry(threads, couriers, group, asked_at)
+                    error = next((courier.error for courier in couriers if courier.error is not None), None)
+        finally:
+            for courier in couriers:
+                courier.close()
+
+    def _carry(
+        self, threads: ThreadPoolExecutor, couriers: Sequence[Courier], group: claim.Group, asked_at: float
+    ) -> list[Outcome]:
+        number = len(couriers)
+        if number == 1:
+            return couriers[0].carry(group.attempt_id, group.messages, asked_at)
+        jobs = [
+            threads.submit(courier.carry, group.attempt_id, group.messages[n::number], asked_at)
+            for n, courier in enumerate(couriers)
+        ]
+        return [outcome for job in jobs for outcome in job.result()]
+
+    def _turn(self, outcomes: Sequence[Outcome], goes_on: bool, asked: datetime) -> claim.Group | None:
+        """Record the last group and claim the next, in one transaction; None when it was the last.
+
+        A commit whose answer was lost is looked up by its attempt before anything is done again.
+        """
+        if outcomes:
+            self.shift.journal.sync()
+        attempt_id = 0
+        waits_until = time.monotonic() + PATIENCE_SECONDS
+        pause = 0.1
+        while True:
+            try:
+                with self.shift.engine.begin() as tx:
+                    if attempt_id and (held := claim.held(tx, attempt_id)):
+                        break
+                    self._record(tx, outcomes, asked)
+                    if not goes_on:
+                        group = None
+                    else:
+                        attempt_id = attempt_id or self._new_attempt(tx)
+                        group = self._claim(tx, attempt_id, asked)
+                self._recorded(outcomes, asked)
+                return group
+            except DBAPIError as error:
+                if not _may_pass(error) or time.monotonic() >= waits_until:
+                    raise ProviderUnavailable("The database cannot be reached; the journal keeps the rest") from error
+                _LOG.warning("the database does not answer, trying again: %s", type(error.orig).__name__)
+                time.sleep(pause)
+                pause = min(5.0, pause * 2)
+        self._recorded(outcomes, asked)
+        return claim.Group(attempt_id=attempt_id, messages=held)
+
+    def _new_attempt(self, tx: Connection) -> int:
+        attempt_id = claim.new_attempt(tx)
+        self.shift.journal.attempt(attempt_id)
+        return attempt_id
+
+    def _claim(self, tx: Connection, attempt_id: int, asked: datetime) -> claim.Group:
+        return claim.claim(
+            tx,
+            attempt_id=attempt_id,
+            size=self.group_size,
+            identity=self._identity,
+            now=asked,
+            shard=self.shard,
+            shards=self.shards,
+            require_consent=self.shift.settings.require_consent,
+        )
+
+    def _record(self, tx: Connection, outcomes: Sequence[Outcome], now: datetime) -> None:
+        write_down(tx, outcomes, now=now, claimed_at=self._claimed_at)
+        for campaign_id, reason in sorted(self.shift.stopped.items()):
+            # Somebody else may have stopped it already.
+            with contextlib.suppress(InvalidTransition, NotFound):
+                control.pause(tx, campaign_id, now=now, reason=reason)
+        if self.shard == 0 and time.monotonic() - self._totals_at >= TOTALS_SECONDS:
+            older_than = {"older_than": now - timedelta(seconds=TOTALS_SECONDS)}
+            totals.refresh_many(tx, tx.scalars(statement("campaigns.stale_totals"), older_than).all(), now)
+            self._totals_at = time.monotonic()
+
+    def _recorded(self, outcomes: Sequence[Outcome], asked: datetime) -> None:
+        self.counts.update(outcome.result.verdict.value for outcome in outcomes)
+        self.shift.stopped.clear()
+        self._claimed_at = asked
+
+
+def _may_pass(error: DBAPIError) -> bool:
+    """Whether the same transaction may succeed when it is tried again."""
+    return is_unavailable(error) or getattr(error.orig, "pgcode", None) in ("40001", "40P01")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: one pump outside Airflow, optionally with planning before and finishing after it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mautolib.campaigns.sending", description="Hand over the messages that are due."
+    )
+    parser.add_argument("--shard", default="0/1", help="i/n: take contacts whose id modulo n is i (default 0/1)")
+    parser.add_argument("--budget-seconds", type=float, default=60.0, help="begin nothing after this long (60)")
+    parser.add_argument("--group-size", type=int, default=50, help=f"messages per transaction, 1 to {MAX_GROUP} (50)")
+    parser.add_argument("--plan", action="store_true", help="first plan the campaigns that are due")
+    parser.add_argument("--finish", action="store_true", help="afterwards close the campaigns that are done")
+    given = parser.parse_args(arguments)
+    try:
+        shard, _, shards = given.shard.partition("/")
+        settings = Settings.from_env()
+        log.setup(settings.log_level)
+        engine = connect(settings.url_for("worker"), application_name="mauto-sender")
+        result = _run_once(engine, settings, given, int(shard), int(shards or 1))
+    except TransientError as error:
+        sys.stderr.write(f"{error} (the messages stay queued)\n")
+        return 75  # EX_TEMPFAIL: try again later
+    except (MautoError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(", ".join(f"{name} {number}" for name, number in sorted(result.counts.items())) or "nothing due")
+    sys.stdout.write("\n")
+    return 0
+
+
+def _run_once(engine: Engine, settings: Settings, given: argparse.Namespace, shard: int, shards: int) -> PumpResult:
+    if given.plan:
+        planning.plan_due(engine, settings, datetime.now(UTC))
+    result = pump(
+        engine, settings, shard=shard, shards=shards, budget_seconds=given.budget_seconds, group_size=given.group_size
+    )
+    if given.finish:
+        finishing.finish(engine, datetime.now(UTC))
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
