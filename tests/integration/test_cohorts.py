@@ -138,3 +138,13 @@ def test_signup_weeks_end_with_the_current_one(tx: Connection) -> None:
     assert weeks[-1]["week_start"] == date(2026, 1, 12)
     with pytest.raises(InvalidInput):
         readers.signup_weeks(tx, weeks=0, now=MONDAY)
+
+
+def test_the_rights_of_worker_and_api_suffice(tx: Connection) -> None:
+    world(tx)
+    tx.execute(text("set local role mauto_worker"))
+    assert refresh_within(tx, as_of=MONDAY + 28 * DAY) == 106
+    tx.execute(text("set local role mauto_api"))
+    assert readers.dashboard_stats(tx)["total_contacts"] == 4
+    assert len(readers.signup_weeks(tx, weeks=4, now=MONDAY)) == 4
+    assert readers.recent_campaigns(tx) == []

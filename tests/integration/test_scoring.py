@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection, Engine, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from mautolib import scoring
 from mautolib.db import tables
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.scoring import NewRule, SnapshotSource, recalculate_within
-from mautolib.scoring.rules import create_rule, current_version
+from mautolib.scoring.rules import DEFAULT_RULES, create_rule, current_version
 from tests.builders import NOW, ago, make_contact, make_event
 
 
@@ -324,3 +325,15 @@ def test_a_clock_change_is_no_change_of_age(tx: Connection) -> None:
     make_event(tx, contact, "page_viewed", datetime(2025, 3, 29, 12, tzinfo=UTC))
     tx.execute(text("set local timezone = 'Europe/Berlin'"))
     assert score(tx, contact, datetime(2025, 3, 30, 12, tzinfo=UTC)).engagement_score == 8
+
+
+def test_the_rights_of_worker_and_api_suffice(tx: Connection) -> None:
+    contact = make_contact(tx)
+    make_event(tx, contact, "page_viewed", ago(days=1))
+    tx.execute(text("set local role mauto_api"))
+    assert len(scoring.install_default_rules(tx, NOW)) == len(DEFAULT_RULES)
+    assert scoring.recalculate_contact(tx, contact, NOW).engagement_score > 0
+    tx.execute(text("set local role mauto_worker"))
+    assert recalculate_within(tx, as_of=NOW).snapshots == 1
+    with pytest.raises(DBAPIError, match="permission denied"), tx.begin_nested():
+        tx.execute(text("update score_history set total_score = 100"))
