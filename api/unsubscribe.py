@@ -39,6 +39,8 @@ _LOG = logging.getLogger(__name__)
 #: Connections and threads for unsubscribing; requests beyond wait their turn.
 _AT_ONCE = 4
 _STATEMENT_TIMEOUT_MS = 5_000
+#: A database that takes longer is taken for frozen, and the request is kept on disk instead.
+_PATIENCE_SECONDS = 5
 _DONE = "You have been unsubscribed successfully."
 _NOT_DONE = "This link is not complete; nothing has been changed."
 _HTML, _JSON = b"text/html; charset=utf-8", b"application/json"
@@ -61,7 +63,7 @@ class Unsubscriber:
 
     def close(self) -> None:
         """Let go of threads and connections."""
-        self._threads.shutdown()
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._owns_engine:
             self._engine.dispose()
 
@@ -106,11 +108,12 @@ class Unsubscriber:
             "at": now.isoformat(),
         }  # fmt: skip
         try:
-            work = partial(self._apply, record)
-            await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except SQLAlchemyError as error:
-            if not is_unavailable(error):
+            work = asyncio.get_running_loop().run_in_executor(self._threads, partial(self._apply, record))
+            await asyncio.wait_for(work, _PATIENCE_SECONDS)
+        except (TimeoutError, SQLAlchemyError) as error:
+            if isinstance(error, SQLAlchemyError) and not is_unavailable(error):
                 raise
+            # Should the slow one come through after all: twice is once.
             _LOG.warning("tracking: the database is away, an unsubscribe request goes to the spool")
             await self.writer.keep_record(record)
         await self.writer.keep(Hit(

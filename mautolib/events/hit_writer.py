@@ -33,6 +33,7 @@ _LINGER_SECONDS = 0.003
 #: A batch that takes longer goes to the spool; should it be stored after all, its replay is recognised.
 _PATIENCE_SECONDS = 2.0
 _RETRY_SECONDS = 1.0
+_STOP_SECONDS = 10.0
 _AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 Record = dict[str, Any]
@@ -77,7 +78,10 @@ class HitWriter:
         """Write what is waiting, then let go of everything."""
         self._ending.set()
         self._wake.set()
-        await asyncio.gather(*self._tasks)
+        # A replay may hang on a frozen database; its records stay in the spool.
+        _, hanging = await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
+        for task in hanging:
+            task.cancel()
         self._disconnect()
         await self._on_disk(self._spool.close)
         self._disk.shutdown()

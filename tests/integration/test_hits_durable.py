@@ -114,6 +114,22 @@ def test_an_unsubscribe_request_outlives_the_database(
     assert count(fresh_engine, "events", "event_type = 'unsubscribed' and message_id = 9") == 1
 
 
+def test_an_unsubscribe_request_outlives_a_frozen_database(
+    gate: Gate, settings: Settings, fresh_engine: Engine, contact_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.unsubscribe._PATIENCE_SECONDS", 0.5)
+    path = path_of(links_of(settings, contact_id).unsubscribe())
+    with tracked(gate.through(settings)) as client:
+        gate.freeze()
+        began = time.monotonic()
+        assert "You have been unsubscribed" in client.post(path, data={"List-Unsubscribe": "One-Click"}).text
+        assert time.monotonic() - began < 4
+        gate.reopen()
+        until(lambda: rows(fresh_engine, "select subscribed from contacts") == [(False,)])
+        until(lambda: _spooled(settings) == 0)
+    assert count(fresh_engine, "events", "event_type = 'unsubscribed'") == 1
+
+
 def test_the_next_process_takes_over_what_a_dead_one_left(
     gate: Gate, settings: Settings, fresh_engine: Engine, contact_id: int
 ) -> None:
