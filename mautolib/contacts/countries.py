@@ -1,7 +1,8 @@
 """Country names to ISO 3166-1 codes: English, local and common short forms, in the languages shops export.
 
-Names come from the CLDR data of Babel (loaded once, on first use); a few trade names that CLDR lacks are added.
-Used by imports. A name nobody knows has no code; what to do with it is the caller's decision.
+Names come from the CLDR data of Babel (a language is loaded when those before it do not know a name); a few trade
+names that CLDR lacks are added. Used by imports. A name nobody knows has no code; what to do with it is the caller's
+decision.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ _TRADE_NAMES = {
 
 def country_code(name: str) -> str | None:
     """The two-letter code of a country's name, None when nobody knows the name."""
-    return _names().get(_folded(name))
+    folded = _folded(name)
+    if folded in _TRADE_NAMES:
+        return _TRADE_NAMES[folded]
+    return next(filter(None, (_names(language).get(folded) for language in _LANGUAGES)), None)
 
 
 def _folded(name: str) -> str:
@@ -35,13 +39,11 @@ def _folded(name: str) -> str:
 
 
 @cache
-def _names() -> dict[str, str]:
+def _names(language: str) -> dict[str, str]:
     from babel import Locale
 
-    found: dict[str, str] = {}
-    for language in _LANGUAGES:
-        for code, name in Locale.parse(language).territories.items():
-            # Three-digit codes are regions of the world, EU and the like are no countries.
-            if len(code) == 2 and code.isalpha() and code not in ("EU", "EZ", "UN", "QO", "ZZ", "XA", "XB"):
-                found.setdefault(_folded(name), code)
-    return found | _TRADE_NAMES
+    return {
+        # Three-digit codes are regions of the world; EU and the like are no countries.
+        _folded(name): code for code, name in Locale.parse(language).territories.items()
+        if len(code) == 2 and code.isalpha() and code not in ("EU", "EZ", "UN", "QO", "ZZ", "XA", "XB")
+    }  # fmt: skip

@@ -82,6 +82,8 @@ def risk_of(address: Address, known: DomainLists | None = None) -> Risk:
 
 def is_role(local: str) -> bool:
     """Whether a local part (in lower case) names an office rather than a person."""
+    if local.isalpha():
+        return local in _ROLES
     return local.partition("+")[0].translate(_SEPARATORS) in _ROLES
 
 

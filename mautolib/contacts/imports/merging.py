@@ -8,7 +8,7 @@ is there, or none of it. Statements run in the order of address keys, so imports
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -24,8 +24,9 @@ from mautolib.ledger.skip import skip_queued
 __all__ = ["Counts", "drop_staging", "keep_rejects", "merge", "open_staging", "stage"]
 
 _TABLES = ("import_rows", "import_people", "import_touched")
-_ROWS_PER_CHUNK = 2000
 _IDS_PER_SKIP = 10_000
+#: For sorting and joining a large file's addresses in memory; taken only as far as rows need it.
+_WORK_MEMORY = "128MB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +53,10 @@ def drop_staging(tx: Connection) -> None:
     tx.exec_driver_sql("drop table if exists " + ", ".join(f"pg_temp.{name}" for name in _TABLES))
 
 
-def stage(tx: Connection, columns: Sequence[str], lines: Iterable[str]) -> int:
-    """COPY ready-made lines (tab-separated, escaped, blank for null) into `import_rows`; returns their number."""
-
-    def chunks() -> Iterator[bytes]:
-        waiting: list[str] = []
-        for line in lines:
-            waiting.append(line)
-            if len(waiting) == _ROWS_PER_CHUNK:
-                yield "".join(waiting).encode()
-                waiting.clear()
-        yield "".join(waiting).encode()
-
-    copied = copy_chunks(tx, f"copy import_rows ({', '.join(columns)}) from stdin with (null '')", chunks())
+def stage(tx: Connection, columns: Sequence[str], blocks: Iterable[str]) -> int:
+    """COPY blocks of ready-made lines (tab-separated, escaped, blank for null) into `import_rows`; returns the rows."""
+    encoded = (block.encode() for block in blocks)
+    copied = copy_chunks(tx, f"copy import_rows ({', '.join(columns)}) from stdin with (null '')", encoded)
     tx.exec_driver_sql("analyze import_rows")
     return copied
 
@@ -91,6 +83,7 @@ def merge(
         checkpoint()
         return tx.execute(statement(f"imports.{name}"), binds)
 
+    tx.exec_driver_sql(f"set local work_mem = '{_WORK_MEMORY}'")
     total = run("count_rows").one()
     if total.rejected:
         keep_rejects(tx, import_id)

@@ -66,13 +66,15 @@ class RowStager:
         self._latest = now + timedelta(days=1)
         self._domains: dict[str, tuple[str, str, int]] = {}
         self._email = plan.fields["email"]
-        self._custom = [(encode_basestring(key) + ": ", positions) for key, positions in plan.custom.items()]
+        self._custom = [(encode_basestring(key) + ": ", positions[0], positions[1:])
+                        for key, positions in plan.custom.items()]  # fmt: skip
         # A country nobody knows is kept as a custom field, so any file may need that column.
         self._has_custom = bool(plan.custom) or "custom_fields" in plan.fields or "country" in plan.fields
-        self._fields: list[tuple[str, tuple[int, ...], Callable[[str], str]]] = [
-            (name, plan.fields[name], self._reader(name)) for name in _ORDER if name in plan.fields
+        names = [name for name in _ORDER if name in plan.fields]
+        self._fields: list[tuple[int, tuple[int, ...], Callable[[str], str]]] = [
+            (plan.fields[name][0], plan.fields[name][1:], self._reader(name)) for name in names
         ]
-        self.columns = ["line", "email", "email_key", "flags", *(name for name, _, _ in self._fields),
+        self.columns = ["line", "email", "email_key", "flags", *names,
                         *(["custom_fields"] if self._has_custom else []),
                         "reject_column", "reject_code", "reject_value"]  # fmt: skip
         self._nothing = "\t" * (len(self.columns) - 3)
@@ -99,8 +101,10 @@ class RowStager:
     def _accepted(self, line: int, cells: Sequence[str]) -> str:
         parts = [str(line), *self._address(cells)]
         extra = ""
-        for _, positions, read in self._fields:
-            value = _first(cells, positions)
+        for position, more, read in self._fields:
+            value = cells[position].strip()
+            if (value and value[0] == "'") or (more and not value):
+                value = _first(cells, (position, *more))
             if not value:
                 parts.append(_NULL)
                 continue
@@ -110,7 +114,7 @@ class RowStager:
                 parts.append(_NULL)
                 extra = f'"country": {encode_basestring(value)}'
             except _Refused as refused:
-                raise _Refused(self._header(positions), refused.args[0], value) from None
+                raise _Refused(self._header((position,)), refused.args[0], value) from None
         if "consent_status" in self._plan.fields:
             self._check_consent(cells)
         if self._has_custom:
@@ -153,8 +157,10 @@ class RowStager:
 
     def _custom_fields(self, cells: Sequence[str], extra: str) -> str:
         parts = []
-        for prefix, positions in self._custom:
-            value = _first(cells, positions)
+        for prefix, position, more in self._custom:
+            value = cells[position].strip()
+            if (value and value[0] == "'") or (more and not value):
+                value = _first(cells, (position, *more))
             if value:
                 parts.append(prefix + encode_basestring(value))
             elif self._keeps_blanks:
