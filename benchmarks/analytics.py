@@ -11,8 +11,8 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
-from benchmarks.measuring import bench, finish
-from benchmarks.shop_history import END, build
+from benchmarks.ground.measuring import bench, finish
+from benchmarks.ground.shop_history import END, build
 from mautolib.analytics import cohorts, readers
 
 _CELL = """

@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from benchmarks.measuring import bench, finish
-from benchmarks.shop_history import END, build
+from benchmarks.ground.measuring import bench, finish
+from benchmarks.ground.shop_history import END, build
 from mautolib import scoring
 from mautolib.events.types import is_positive_engagement
 from mautolib.scoring.rules import DEFAULT_RULES

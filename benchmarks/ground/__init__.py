@@ -1,0 +1,1 @@
+"""What benchmarks stand on: measuring, and made-up histories. Nothing here is a benchmark."""
