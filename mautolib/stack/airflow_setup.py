@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import json
 import sys
 import urllib.parse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import psycopg2
 
+from mautolib.settings import Settings
 from mautolib.stack.home import CHECKOUT, write_private
 from mautolib.stack.plan import LOOPBACK, Plan
 
@@ -40,8 +42,21 @@ def command(*arguments: str) -> list[str]:
 
 def environment(plan: Plan) -> dict[str, str]:
     """The environment of every Airflow process; the user's own AIRFLOW__ variables win over our tuning."""
-    settings, home, secrets = plan.settings, plan.home, plan.secrets
-    tuned = {
+    own = {name: value for name, value in plan.outside.items() if name.startswith("AIRFLOW__")}
+    return {
+        **plan.environment("worker"),
+        **{f"AIRFLOW__{name}": value for name, value in _tuned(plan.settings).items()},
+        **own,
+        **{f"AIRFLOW__{name}": value for name, value in _fixed(plan).items()},
+        "AIRFLOW_HOME": str(plan.home.airflow),
+        "AIRFLOW_CONN_MAUTO_WAREHOUSE": plan.settings.url_for("worker").replace("postgresql://", "postgres://", 1),
+        # Deprecations inside Airflow's own dependencies; ours are errors in the tests.
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def _tuned(settings: Settings) -> dict[str, str]:
+    return {
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__EXECUTOR": "LocalExecutor",
@@ -53,16 +68,18 @@ def environment(plan: Plan) -> dict[str, str]:
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
-        "SCHEDULER__CREATE_CRON_DATA_INTERVALS": "False",
         "DAG_PROCESSOR__REFRESH_INTERVAL": "15",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
-        "DATABASE__SQL_ALCHEMY_POOL_SIZE": "5",
         "LOGGING__LOGGING_LEVEL": "INFO",
         "LOGGING__COLORED_CONSOLE_LOG": "False",
         "API__INSTANCE_NAME": "MarketingAutomation-Lite",
     }
-    is_local = plan.airflow_host == LOOPBACK
-    fixed = {
+
+
+def _fixed(plan: Plan) -> dict[str, str]:
+    """Where it connects and who may sign in: what a user's variable must not change by accident."""
+    settings, secrets, is_local = plan.settings, plan.secrets, plan.airflow_host == LOOPBACK
+    return {
         "CORE__DAGS_FOLDER": str(dags_folder()),
         "CORE__PLUGINS_FOLDER": str(plugins_folder(plan)),
         "CORE__FERNET_KEY": secrets["AIRFLOW_FERNET_KEY"],
@@ -79,17 +96,6 @@ def environment(plan: Plan) -> dict[str, str]:
         "DATABASE__SQL_ALCHEMY_CONN": _sqlalchemy_url(settings.airflow_database_url),
         "LOGGING__BASE_LOG_FOLDER": str(plan.home.logs / "tasks"),
         "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(plan.home.logs / "dag-files"),
-    }  # fmt: skip
-    own = {name: value for name, value in plan.outside.items() if name.startswith("AIRFLOW__")}
-    return {
-        **plan.environment("worker"),
-        **{f"AIRFLOW__{name}": value for name, value in tuned.items()},
-        **own,
-        **{f"AIRFLOW__{name}": value for name, value in fixed.items()},
-        "AIRFLOW_HOME": str(home.airflow),
-        "AIRFLOW_CONN_MAUTO_WAREHOUSE": settings.url_for("worker").replace("postgresql://", "postgres://", 1),
-        # Deprecations inside Airflow's own dependencies; ours are errors in the tests.
-        "PYTHONWARNINGS": "ignore",
     }
 
 
@@ -99,14 +105,21 @@ def dags_folder() -> Path:
 
 
 def plugins_folder(plan: Plan) -> Path:
-    """The plugin files: the checkout's; an installed package brings its plugin by entry point instead."""
+    """The plugin files: the checkout's, or a folder with a link to the installed ones."""
     return CHECKOUT / "plugins" if CHECKOUT else plan.home.airflow / "plugins"
 
 
-def write_passwords(plan: Plan) -> None:
-    """Give Airflow the same administrator as the API."""
+def prepare_files(plan: Plan) -> None:
+    """Give Airflow the same administrator as the API, and its plugins where there is no checkout."""
     settings = plan.settings
     write_private(_passwords_file(plan), json.dumps({settings.admin_email: settings.admin_password}))
+    package = importlib.util.find_spec("mauto_airflow")
+    if CHECKOUT is None and package is not None and package.submodule_search_locations:
+        folder = plugins_folder(plan)
+        folder.mkdir(exist_ok=True)
+        link = folder / "mauto_airflow"
+        link.unlink(missing_ok=True)
+        link.symlink_to(package.submodule_search_locations[0])
 
 
 def is_migrated(plan: Plan) -> bool:

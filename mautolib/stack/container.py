@@ -83,7 +83,7 @@ def make_secrets(plan: Plan, password_file: Path) -> None:
 
     That image reads it as a user of its own, so the file is open to all who see its volume: PostgreSQL only.
     """
-    airflow_setup.write_passwords(plan)
+    airflow_setup.prepare_files(plan)
     password_file.write_text(plan.secrets["DATABASE_PASSWORD_SUPERUSER"], encoding="ascii")
     password_file.chmod(0o644)
 
@@ -113,22 +113,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.setup(plan.settings.log_level)
         if given[:1] == ["secrets"] and len(given) == 2:
             make_secrets(plan, Path(given[1]))
-            return 0
-        if given == ["migrate"]:
+        elif given == ["migrate"]:
             migrate_all(plan, os.environ)
-            return 0
-        if len(given) != 1:
+        elif len(given) == 1:
+            _become(plan, given[0])
+        else:
             raise Misconfigured("say which part: secrets FILE, migrate, api, mail-sink or airflow-...")
-        command, environment = process(plan, given[0])
-        if given[0] in airflow_setup.COMPONENTS:
-            airflow_setup.bury_jobs(plan, given[0])
     except MautoError as error:
         sys.stderr.write(f"container: {error}\n")
         return 2
-    _become(command, environment)
+    return 0
 
 
-def _become(command: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+def _become(plan: Plan, name: str) -> NoReturn:
+    command, environment = process(plan, name)
+    if name in airflow_setup.COMPONENTS:
+        airflow_setup.bury_jobs(plan, name)
     os.execve(command[0], command, environment)  # noqa: S606
 
 

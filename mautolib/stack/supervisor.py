@@ -144,7 +144,7 @@ class Supervisor:
 
     def _start_airflow(self) -> None:
         airflow_setup.prepare_metadata(self.plan)
-        airflow_setup.write_passwords(self.plan)
+        airflow_setup.prepare_files(self.plan)
         environment = airflow_setup.environment(self.plan)
         # Each burns 3 to 7 seconds of processor time before it is of use. All at once on two cores the API server,
         # which everything waits for, would come last, and tasks started before it would only ask for it in vain.

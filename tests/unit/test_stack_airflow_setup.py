@@ -24,7 +24,7 @@ def test_there_is_no_anonymous_administrator_and_no_example(plan: Plan) -> None:
     assert seen["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "False"
     assert seen["AIRFLOW__CORE__LOAD_EXAMPLES"] == "False"
     assert seen["AIRFLOW__API__HOST"] == "127.0.0.1"
-    airflow_setup.write_passwords(plan)
+    airflow_setup.prepare_files(plan)
     file = Path(seen["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
     assert file.stat().st_mode & 0o777 == 0o600
     assert json.loads(file.read_text()) == {plan.settings.admin_email: plan.settings.admin_password}
