@@ -92,7 +92,8 @@ def _log(folder: Path) -> Iterator[dict[str, Any]]:
 def _message(folder: Path, line: dict[str, Any]) -> bytes:
     with (folder / line["path"]).open("rb") as segment:
         segment.seek(line["offset"])
-        return segment.read(line["size"])
+        raw: bytes = segment.read(line["size"])
+        return raw
 
 
 def _links(raw: bytes) -> list[str]:

@@ -60,6 +60,8 @@ def dagbag(airflow_database: None) -> Any:
 @pytest.fixture
 def run_dag(dagbag: Any, fresh_engine: Engine, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """`run_dag("contact_import", path=...)`: one real run against the fresh warehouse; returns the finished run."""
+    from airflow.dag_processing.dagbag import DagBag
+
     from mautolib.settings import variable
 
     url = fresh_engine.url.set(drivername="postgres").render_as_string(hide_password=False)
@@ -70,7 +72,8 @@ def run_dag(dagbag: Any, fresh_engine: Engine, settings: Any, monkeypatch: pytes
     monkeypatch.setenv("MAUTO_SECRET_KEYS", ",".join(settings.secret_keys))
 
     def run(dag_id: str, **conf: Any) -> Any:
-        dag = dagbag.dags[dag_id]
+        # Parsed anew: dag.test() writes the run's values into the DAG it is given.
+        dag = DagBag(ROOT / "dags" / f"{dag_id}.py").dags[dag_id]
         dag.deadline = None  # dag.test() cannot finish a run with a deadline (apache/airflow#73428)
         return dag.test(run_conf=conf)
 

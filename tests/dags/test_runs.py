@@ -1,0 +1,88 @@
+"""Every DAG really runs, against a real warehouse: on nothing, on something, and again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from mautolib import workflows
+from mautolib.contacts import NewContact, create
+from mautolib.workflows import recipes
+
+ALL = ("contact_import", "score_recalculation", "campaign_send", "workflow_advance", "cohort_analytics", "maintenance")
+
+
+def scalar(engine: Engine, sql: str) -> Any:
+    with engine.connect() as connection:
+        return connection.scalar(text(sql))
+
+
+@pytest.mark.parametrize("dag_id", ALL)
+def test_a_run_on_an_empty_warehouse_says_there_was_nothing_to_do(run_dag: Any, dag_id: str) -> None:
+    assert run_dag(dag_id).state == "success"
+
+
+def test_an_import_takes_a_file_once(run_dag: Any, fresh_engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "contacts.csv"
+    path.write_text("E-Mail;Vorname\nanna@shop.example;Anna\nbroken;Bo\nANNA@shop.example;Again\n", encoding="utf-8")
+    assert run_dag("contact_import", path=str(path), mapping={"Vorname": "first_name"}).state == "success"
+    assert run_dag("contact_import", path=str(path), mapping={"Vorname": "first_name"}).state == "success"
+    with fresh_engine.connect() as connection:
+        rows = connection.execute(
+            text("select status, total_rows, created, updated, skipped, rejected from imports order by import_id")
+        ).all()
+        assert [tuple(row) for row in rows] == [("completed", 3, 1, 0, 2, 1), ("completed", 3, 0, 0, 3, 1)]
+        assert connection.execute(text("select email, first_name from contacts")).all() == [("anna@shop.example", "Anna")]
+
+
+def test_a_file_that_cannot_be_read_fails_the_run_at_once(run_dag: Any, fresh_engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "contacts.csv"
+    path.write_text("name,colour\nanna,red\n", encoding="utf-8")
+    run = run_dag("contact_import", path=str(path))
+    assert run.state == "failed"
+    (task,) = run.get_task_instances()
+    assert (task.state, task.try_number) == ("failed", 1), "no retry: the input is wrong"
+    assert "email" in scalar(fresh_engine, "select error from imports")
+    assert scalar(fresh_engine, "select count(*) from contacts") == 0
+
+
+def test_scores_of_a_moment_are_the_same_however_often(run_dag: Any, fresh_engine: Engine, settings: Any) -> None:
+    now = datetime.now(UTC)
+    with fresh_engine.begin() as tx:
+        create(tx, NewContact(email="anna@shop.example", first_name="Anna"), actor="test", now=now - timedelta(days=3))
+    as_of = now.replace(microsecond=0).isoformat()
+    assert run_dag("score_recalculation", as_of=as_of).state == "success"
+    first = scalar(fresh_engine, "select array_agg(total_score order by contact_id) from score_history")
+    assert run_dag("score_recalculation", as_of=as_of).state == "success"
+    assert scalar(fresh_engine, "select array_agg(total_score order by contact_id) from score_history") == first
+    assert first == [8.0], "4 for the address and 4 for the first name"
+
+
+def test_a_sign_up_enters_the_welcome_series(run_dag: Any, fresh_engine: Engine, settings: Any) -> None:
+    from mautolib.templates import starters
+
+    now = datetime.now(UTC)
+    with fresh_engine.begin() as tx:
+        starters.install_starters(tx, now)
+        ids = {row.name: row.template_id for row in tx.execute(text("select name, template_id from templates"))}
+        workflows.create(tx, recipes.welcome_series(ids["Welcome"], ids["Newsletter"]), actor="test", now=now)
+        create(tx, NewContact(email="anna@shop.example"), actor="test", now=now)
+    assert run_dag("workflow_advance").state == "success"
+    assert run_dag("workflow_advance").state == "success"
+    assert scalar(fresh_engine, "select count(*) from event_pending") == 0
+    assert scalar(fresh_engine, "select array_agg(kind || ' ' || status) from messages") == ["workflow queued"]
+    assert scalar(fresh_engine, "select status from enrollments") == "waiting"
+
+
+def test_cohorts_count_the_contacts_of_a_week(run_dag: Any, fresh_engine: Engine) -> None:
+    now = datetime.now(UTC)
+    with fresh_engine.begin() as tx:
+        for number in range(3):
+            create(tx, NewContact(email=f"c{number}@shop.example"), actor="test", now=now)
+    assert run_dag("cohort_analytics").state == "success"
+    sizes = "select distinct cohort_size from analytics.contact_cohorts where granularity = 'week'"
+    assert scalar(fresh_engine, sizes) == 3
