@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from benchmarks.measuring import bench, finish
+from benchmarks.ground.measuring import bench, finish
 from mautolib.contacts import imports
 from mautolib.settings import Settings
 

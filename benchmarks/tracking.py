@@ -25,7 +25,7 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from api.tracking import GIF, TrackingApp
-from benchmarks.measuring import finish, tree_cpu
+from benchmarks.ground.measuring import finish, tree_cpu
 from mautolib.db.engine import connect
 from mautolib.db.localpg import Cluster
 from mautolib.db.migrate import migrate
