@@ -167,14 +167,15 @@ class MessageLinks:
         self._front = signer.hidden_message(message_id) + stamp
         self._head = _head(owner, contact_id, message_id, stamp)
         self._macs = signer.signing_macs
+        self._click_mac = self._macs[Purpose.CLICK].begin(self._head)
 
     def open(self) -> str:
         """The address of the open pixel."""
-        return f"{self._base}open{self._path}s={self._token(Purpose.OPEN, 0, b'')}"
+        return f"{self._base}open{self._path}s={self._short(Purpose.OPEN)}"
 
     def unsubscribe(self) -> str:
         """The unsubscribe page; also the List-Unsubscribe address (RFC 8058)."""
-        return f"{self._base}unsubscribe{self._path}s={self._token(Purpose.UNSUBSCRIBE, 0, b'')}"
+        return f"{self._base}unsubscribe{self._path}s={self._short(Purpose.UNSUBSCRIBE)}"
 
     def clicks(self, urls: list[str], *, first_position: int = 0) -> list[str]:
         """Tracked addresses of `urls`, in order; positions count from `first_position`.
@@ -191,12 +192,14 @@ class MessageLinks:
             InvalidInput: not an http(s) URL of at most 4096 characters.
         """
         quoted, encoded = _target(url)
-        return f"{self._base}click{self._path}url={quoted}&s={self._token(Purpose.CLICK, position, encoded)}"
+        token = self._token(self._click_mac(position.to_bytes(4, "big") + encoded), _base36(position))
+        return f"{self._base}click{self._path}url={quoted}&s={token}"
 
-    def _token(self, purpose: Purpose, position: int, url: bytes) -> str:
-        mac = self._macs[purpose].begin(self._head)(position.to_bytes(4, "big") + url)
-        token = b2a_base64(self._front + mac, newline=False).translate(_URLSAFE).decode("ascii")
-        return token + _base36(position)
+    def _short(self, purpose: Purpose) -> str:
+        return self._token(self._macs[purpose].begin(self._head)(bytes(4)), "0")
+
+    def _token(self, mac: bytes, tail: str) -> str:
+        return b2a_base64(self._front + mac, newline=False).translate(_URLSAFE).decode("ascii") + tail
 
 
 class LinkSigner:
