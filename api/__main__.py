@@ -89,14 +89,18 @@ def listen(settings: Settings) -> socket.socket:
     Raises:
         Misconfigured: the port is taken, or the address is not this machine's.
     """
+    opened: socket.socket | None = None
     try:
         found = socket.getaddrinfo(settings.api_host, settings.api_port, type=socket.SOCK_STREAM)
         opened = socket.socket(found[0][0], socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(found[0][4])
-    except OSError as error:
+    except (OSError, OverflowError) as error:
+        if opened is not None:
+            opened.close()
         place = f"{settings.api_host}:{settings.api_port}"
-        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror or error})"
+        taken = getattr(error, "errno", None) == errno.EADDRINUSE
+        why = "is taken" if taken else f"cannot be used ({getattr(error, 'strerror', None) or error})"
         raise Misconfigured(f"{place} {why}; set MAUTO_API_PORT (or MAUTO_API_HOST) to another one") from None
     return opened
 
@@ -106,9 +110,9 @@ def main() -> int:
     try:
         settings = Settings.from_env()
         setup(settings.log_level)
+        opened = listen(settings)
         prepare(settings)
         app = create_app(settings)
-        opened = listen(settings)
     except MautoError as error:
         sys.stderr.write(f"api: {error}\n")
         return 2

@@ -5,6 +5,7 @@ Called by the schemas of the route files.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from mautolib.errors import NotFound
 
 INT_MAX = 2**31 - 1
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+_RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})?", re.ASCII)
 _BIGINT_DIGITS = 19
 _BIGINT_MAX = 2**63 - 1
 
@@ -58,7 +60,10 @@ def _one_mebibyte(value: str) -> str:
 
 
 def _moment(value: Any) -> Any:
-    if isinstance(value, int | float):
+    # The parser behind also takes numbers, as text too, and bare dates.
+    if isinstance(value, str) and not _RFC_3339.fullmatch(value):
+        value = None
+    if not isinstance(value, str | datetime):
         raise PydanticCustomError("datetime_type", "A moment is RFC 3339 text with Z or an offset")
     return value
 

@@ -1,0 +1,112 @@
+"""Attacks on roles, fields and paths (group B).
+
+B1, every operation against every caller, is tests/api/test_operations.py. B5 (own role, last admin) needs user
+management and B7 a public subscribe form, which this version does not have.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from tests.live_service import LiveService
+
+CONTACTS, CAMPAIGNS = "/api/v1/contacts/", "/api/v1/campaigns/"
+FOREIGN: dict[str, Any] = {
+    "id": "1", "contact_id": 1, "campaign_id": 1, "role": "admin", "is_admin": True, "is_superuser": True,
+    "status": "sent", "state": "sent", "sent_at": "2026-01-01T00:00:00Z", "score": 99, "password_hash": "x",
+    "created_at": "1999-01-01T00:00:00Z", "updated_at": "1999-01-01T00:00:00Z", "version": 77, "suppressed": True,
+    "lifecycle_stage": "customer", "total_sent": 10**6, "schedule_id": "1", "created_by": "somebody", "source": "x",
+    "email_key": "x", "requested_at": "2026-01-01T00:00:00Z", "__class__": "x", "custom_fields.x": 1,
+}  # fmt: skip
+
+
+def raw(service: LiveService, head: str) -> bytes:
+    """Send bytes as they are; a client library would tidy them up."""
+    parts = urlsplit(service.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n")
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+        return answer
+
+
+def test_b3_foreign_fields_change_nothing(service: LiveService, editor: httpx.Client) -> None:
+    email = f"{uuid4().hex}@shop.example"
+    made = editor.post(CONTACTS, json={**FOREIGN, "email": email}).json()
+    path = f"{CONTACTS}{made['id']}"
+    assert editor.patch(path, json=FOREIGN).json() == made
+    with service.engine.begin() as tx:
+        row = tx.execute(text("select * from contacts where email = :email"), {"email": email}).one()
+    assert (row.version, row.source, row.email_key, row.custom_fields) == (1, "api", email, {})
+    assert row.created_at.year > 1999 and row.updated_at is None
+
+
+def test_b3_foreign_fields_change_no_campaign(service: LiveService, editor: httpx.Client) -> None:
+    body = {"name": "n", "subject": "s", "html_body": "b"}
+    made = editor.post(CAMPAIGNS, json={**FOREIGN, **body}).json()
+    foreign = {name: value for name, value in FOREIGN.items() if name != "status"}
+    assert editor.patch(f"{CAMPAIGNS}{made['id']}", json=foreign).json() == made
+    assert (made["status"], made["total_sent"], made["version"], made["sent_at"]) == ("draft", 0, 1, None)
+    with service.engine.begin() as tx:
+        query = text("select * from campaigns where campaign_id = cast(:id as bigint)")
+        row = tx.execute(query, {"id": made["id"]}).one()
+    assert (row.requested_at, row.schedule_id) == (None, None) and row.created_by.startswith("user:")
+
+
+def test_b4_null_for_what_was_not_shown_changes_nothing(editor: httpx.Client) -> None:
+    made = editor.post(CONTACTS, json={"email": f"{uuid4().hex}@shop.example", "first_name": "Ana"}).json()
+    path = f"{CONTACTS}{made['id']}"
+    hidden = {"tags": [], "segments": None, "tag_ids": [], "lifecycle_stage": None, "suppressed": None}
+    assert editor.patch(path, json=hidden).json() == made
+    assert editor.patch(path, json={"first_name": None}).status_code == 422
+    assert editor.patch(path, json={"custom_fields": None}).status_code == 422
+    assert editor.get(path).json() == made
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["//api/v1/contacts/", "/api/v1//contacts/", "/api/%2e%2e/api/v1/contacts/", "/api/v1/./contacts/",
+     "/API/v1/contacts/", "/api/v1/contacts/..;/", "/health/../api/v1/contacts/", "/api/v1/contacts%2f",
+     "/api/v1/contacts/count/../",
+     "/dashboard/../api/v1/contacts/", "/api/v1/track/../contacts/"],
+)  # fmt: skip
+def test_b8_a_crooked_path_opens_nothing(service: LiveService, path: str) -> None:
+    answer = raw(service, f"GET {path} HTTP/1.1\nHost: x\nConnection: close")
+    status = int(answer.split(b" ", 2)[1])
+    assert status in (400, 401, 404, 405)
+    assert b"@shop.example" not in answer
+
+
+@pytest.mark.parametrize("host", ["x/admin", "evil.example", "127.0.0.1:1/api", "a b", "[::1"])
+def test_b8_the_host_header_decides_nothing(service: LiveService, host: str) -> None:
+    answer = raw(service, f"GET /api/v1/contacts/ HTTP/1.1\nHost: {host}\nConnection: close")
+    assert int(answer.split(b" ", 2)[1]) in (400, 401)
+    fine = raw(service, f"GET /docs HTTP/1.1\nHost: {host}\nConnection: close")
+    assert host.encode() not in fine.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
+def test_b9_a_header_overrides_no_method(editor: httpx.Client, viewer: httpx.Client, header: str) -> None:
+    made = editor.post(CONTACTS, json={"email": f"{uuid4().hex}@shop.example"}).json()
+    path = f"{CONTACTS}{made['id']}"
+    assert editor.get(path, headers={header: "DELETE"}).status_code == 200
+    assert viewer.get(f"{path}?_method=DELETE", headers={header: "DELETE"}).status_code == 200
+    assert editor.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "PUT", "CONNECT", "PROPFIND"])
+def test_b9_other_methods_are_405_and_change_nothing(editor: httpx.Client, method: str) -> None:
+    made = editor.post(CONTACTS, json={"email": f"{uuid4().hex}@shop.example"}).json()
+    path = f"{CONTACTS}{made['id']}"
+    answer = editor.request(method, path)
+    assert answer.status_code in (400, 405)
+    assert answer.headers.get("Allow", "DELETE, GET, PATCH") == "DELETE, GET, PATCH"
+    assert editor.get(path).json() == made
