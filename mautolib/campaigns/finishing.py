@@ -7,6 +7,7 @@ in parallel. Called after the senders by the DAG `campaign_send`; it hands nothi
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine
@@ -28,10 +29,12 @@ def finish(engine: Engine, now: datetime) -> list[int]:
         reopened = tx.scalars(statement("campaigns.reopen"), {"now": now}).all()
         tx.execute(statement("campaigns.skip_of_ended"))
     with engine.begin() as tx:
-        finished = _close(tx, now)
+        done = tx.execute(statement("campaigns.finish"), {"now": now}).all()
         tx.execute(statement("campaigns.settle"), {"now": now})
+        finished = [row.campaign_id for row in done]
         stale = tx.scalars(statement("campaigns.stale_totals"), {"older_than": now}).all()
-        totals.refresh_many(tx, stale, now)
+        totals.refresh_many(tx, [*finished, *stale], now)
+        _tell(tx, {row.campaign_id: row.name for row in done}, now)
     _LOG.info(
         "%s campaigns finished, %s reopened; %s leases expired, %s doubts proven, %s sent again",
         len(finished), len(reopened), expired, proven, requeued,
@@ -39,19 +42,13 @@ def finish(engine: Engine, now: datetime) -> list[int]:
     return finished
 
 
-def _close(tx: Connection, now: datetime) -> list[int]:
-    rows = tx.execute(statement("campaigns.finish"), {"now": now}).all()
-    finished = [row.campaign_id for row in rows]
-    totals.refresh_many(tx, finished, now)
-    counted = totals.totals_of(tx, finished)
-    for row in rows:
-        figures = counted[row.campaign_id]
+def _tell(tx: Connection, finished: Mapping[int, str], now: datetime) -> None:
+    for campaign_id, figures in totals.totals_of(tx, list(finished)).items():
         data = {
-            "campaign_id": str(row.campaign_id), "name": row.name,
+            "campaign_id": str(campaign_id), "name": finished[campaign_id],
             "totals": {
                 "recipients": figures.recipients, "sent": figures.sent, "skipped": figures.skipped,
                 "bounced": figures.bounced, "failed": figures.failed, "unknown": figures.unknown,
             },
         }  # fmt: skip
         record(tx, FactName.CAMPAIGN_COMPLETED, data, occurred_at=now)
-    return finished

@@ -209,15 +209,16 @@ class _Run:
             # Somebody else may have stopped it already.
             with contextlib.suppress(InvalidTransition, NotFound):
                 control.pause(tx, campaign_id, now=now, reason=reason)
-        if self.shard == 0 and time.monotonic() - self._totals_at >= TOTALS_SECONDS:
-            older_than = {"older_than": now - timedelta(seconds=TOTALS_SECONDS)}
-            totals.refresh_many(tx, tx.scalars(statement("campaigns.stale_totals"), older_than).all(), now)
-            self._totals_at = time.monotonic()
 
     def _recorded(self, outcomes: Sequence[Outcome], asked: datetime) -> None:
         self.counts.update(outcome.result.verdict.value for outcome in outcomes)
         self.shift.stopped.clear()
         self._claimed_at = asked
+        if self.shard == 0 and time.monotonic() - self._totals_at >= TOTALS_SECONDS:
+            self._totals_at = time.monotonic()
+            older_than = {"older_than": asked - timedelta(seconds=TOTALS_SECONDS)}
+            with self.shift.engine.begin() as tx:
+                totals.refresh_many(tx, tx.scalars(statement("campaigns.stale_totals"), older_than).all(), asked)
 
 
 def _may_pass(error: DBAPIError) -> bool:

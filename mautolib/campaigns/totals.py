@@ -1,7 +1,8 @@
 """Figures of campaigns: recomputed from the ledger, hits and events, never incremented.
 
 Promise: whatever happened and in whatever order, a refresh gives the true figures; the definitions are in
-`sql/queries/campaigns.sql` once. Callers: senders (every few seconds), finishing, analytics.
+`sql/queries/campaigns.sql` once. Recounts wait for each other, so call them last in a transaction: nothing that
+others may hold should be waited for after it. Callers: senders (every few seconds), finishing, analytics.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def refresh_many(tx: Connection, campaign_ids: Sequence[int], now: datetime) -> 
     """Recompute the figures of campaigns in one statement; returns how many."""
     if not campaign_ids:
         return 0
+    tx.execute(statement("campaigns.lock_totals"))
     parameters = {"campaign_ids": sorted(set(campaign_ids)), "now": now}
     return tx.execute(statement("campaigns.refresh_totals"), parameters).rowcount
 

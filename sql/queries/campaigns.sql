@@ -98,6 +98,10 @@ where campaigns.status in ('sending', 'paused')
     and campaigns.planned_at is not null
     and coalesce(campaign_totals.refreshed_at, '-infinity') < cast(:older_than as timestamptz);
 
+-- name: lock_totals
+-- One recount at a time, each on a snapshot taken after the one before: an older count never wins.
+select pg_advisory_xact_lock(hashtext('campaign_totals'));
+
 -- name: refresh_totals
 -- Recounts campaigns from the ledger, hits and events, as the analysts' view counts them.
 insert into campaign_totals (
@@ -128,5 +132,4 @@ set recipients = excluded.recipients, skipped = excluded.skipped, in_flight = ex
     raw_opens = excluded.raw_opens, human_opens = excluded.human_opens,
     unique_opens = excluded.unique_opens, raw_clicks = excluded.raw_clicks,
     human_clicks = excluded.human_clicks, unique_clicks = excluded.unique_clicks,
-    refreshed_at = excluded.refreshed_at
-where campaign_totals.refreshed_at <= excluded.refreshed_at;
+    refreshed_at = excluded.refreshed_at;
