@@ -1,13 +1,14 @@
 """The queue of events without effect, worked off bucket by bucket.
 
-Promise: every event in `event_pending` takes effect exactly once, whatever is killed or runs in parallel: a bucket is
-locked, its oldest events are taken off and take effect in one transaction. A contact is always in the same bucket, so
+Promise: every event in `event_pending` takes effect exactly once, whatever is killed or runs in parallel: buckets are
+locked, their oldest events are taken off and take effect in one transaction. A contact is always in the same bucket, so
 what happened to one person takes effect in the order it happened. Called by the workflow_advance DAG.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -52,11 +53,10 @@ def run(
     result = DispatchResult()
     with engine.begin() as tx:
         buckets = list(tx.scalars(statement("dispatch.waiting_buckets")))
-    for bucket in buckets:
-        while max_batches is None or result.batches < max_batches:
-            taken, result = _take(engine, bucket, batch_size, now, result)
-            if taken < batch_size:
-                break
+    while buckets and (max_batches is None or result.batches < max_batches):
+        taken, result = _take(engine, buckets, batch_size, now, result)
+        if taken < batch_size:
+            break
     if result.events:
         _LOG.info("events dispatched: %d in %d batches, %d enrolled, %d exited, %d facts",
                   result.events, result.batches, result.enrolled, result.exited, result.facts)  # fmt: skip
@@ -64,13 +64,12 @@ def run(
 
 
 def _take(
-    engine: Engine, bucket: int, size: int, now: datetime, before: DispatchResult
+    engine: Engine, buckets: Sequence[int], size: int, now: datetime, before: DispatchResult
 ) -> tuple[int, DispatchResult]:
-    """One batch of one bucket; (0, unchanged) when it is empty or held by another worker."""
+    """One batch from those of `buckets` nobody else holds; (0, unchanged) when there is nothing to take."""
     with engine.begin() as tx:
-        if not tx.scalar(statement("dispatch.lock_bucket"), {"bucket": bucket}):
-            return 0, before
-        rows = tx.execute(statement("dispatch.take"), {"bucket": bucket, "size": size}).all()
+        held = list(tx.scalars(statement("dispatch.lock_buckets"), {"buckets": list(buckets)}))
+        rows = tx.execute(statement("dispatch.take"), {"buckets": held, "size": size}).all() if held else []
         if not rows:
             return 0, before
         done = effects.apply(tx, [row.event_id for row in rows], [row.occurred_at for row in rows], now=now)

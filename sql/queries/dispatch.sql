@@ -20,17 +20,25 @@ select bucket
 from buckets
 where bucket is not null;
 
--- name: lock_bucket
--- Holds a bucket until the transaction ends; false when somebody else does.
-select pg_try_advisory_xact_lock(722617, cast(:bucket as int));
+-- name: lock_buckets
+-- Holds buckets until the transaction ends; gives those that nobody else holds.
+select wanted.bucket
+from unnest(cast(:buckets as int[])) as wanted (bucket)
+where pg_try_advisory_xact_lock(722617, wanted.bucket);
 
 -- name: take
--- Takes the oldest events of a bucket off the queue; they take effect in the same transaction.
+-- Takes the oldest events of each bucket off the queue, bucket after bucket up to the size; they take effect in
+-- the same transaction. Small queues are spread over all buckets: one transaction for each would cost the most.
 with oldest as materialized (
-    select event_id, bucket, occurred_at
-    from event_pending
-    where bucket = cast(:bucket as smallint)
-    order by occurred_at, event_id
+    select waiting.event_id, waiting.bucket, waiting.occurred_at
+    from unnest(cast(:buckets as smallint[])) as held (bucket)
+    cross join lateral (
+        select event_pending.event_id, event_pending.bucket, event_pending.occurred_at
+        from event_pending
+        where event_pending.bucket = held.bucket
+        order by event_pending.occurred_at, event_pending.event_id
+        limit cast(:size as int)
+    ) as waiting
     limit cast(:size as int)
 ),
 
