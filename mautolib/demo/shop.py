@@ -6,14 +6,15 @@ Everything here is idempotent: run again, it finds its own work and adds nothing
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, select
 
 from mautolib import maintenance, scoring, workflows
+from mautolib.db.statements import statement
 from mautolib.db.tables import contacts, templates
 from mautolib.demo import history
-from mautolib.demo.people import Person
+from mautolib.demo.people import HISTORY_DAYS, Person
 from mautolib.events import orders
 from mautolib.events.append import append_many
 from mautolib.settings import Settings
@@ -41,6 +42,10 @@ def load_history(
     engine: Engine, settings: Settings, everybody: Sequence[Person], today: datetime, now: datetime
 ) -> int:
     """Load rates, events and orders of the last eighteen months; returns how many facts were new."""
+    with engine.begin() as tx:
+        # Apart from the load: making a partition locks the table until the transaction ends.
+        days = {"first_day": today.date() - timedelta(days=HISTORY_DAYS + 1), "last_day": today.date()}
+        tx.execute(statement("maintenance.ensure_partitions"), days)
     with engine.begin() as tx:
         ids = {row.email_key: row.contact_id for row in tx.execute(select(contacts.c.email_key, contacts.c.contact_id))}
         orders.load_rates(tx, history.rates(today.date(), settings.reporting_currency), source="demo", now=now)
