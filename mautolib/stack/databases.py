@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import urllib.parse
+from datetime import UTC, datetime
 
 import psycopg2
 from psycopg2 import sql
@@ -17,6 +18,7 @@ from mautolib.db.engine import connect, parse_url
 from mautolib.db.localpg import Cluster
 from mautolib.db.migrate import migrate
 from mautolib.errors import Misconfigured, ProviderUnavailable
+from mautolib.stack import first_start
 from mautolib.stack.plan import LOGIN_ROLES, METADATA, OWNER, WAREHOUSE, Plan
 
 __all__ = ["check_server", "migrate_warehouse", "prepare", "start"]
@@ -51,7 +53,7 @@ def prepare(admin_url: str, plan: Plan) -> None:
 
 
 def migrate_warehouse(plan: Plan, admin_url: str | None) -> list[str]:
-    """Bring the warehouse to the newest schema; returns the files applied.
+    """Bring the warehouse to the newest schema, and furnish a new one; returns the files applied.
 
     Args:
         admin_url: a superuser on a server of ours, to let the process roles sign in; None leaves them.
@@ -59,6 +61,8 @@ def migrate_warehouse(plan: Plan, admin_url: str | None) -> list[str]:
     engine = connect(plan.settings.url_for("owner"), pool_size=1, connect_timeout_seconds=5)
     try:
         applied = migrate(engine)
+        if first_start.FIRST_MIGRATION in applied:
+            first_start.furnish(engine, plan.settings, datetime.now(UTC))
     finally:
         engine.dispose()
     if admin_url is not None:
