@@ -35,9 +35,9 @@ logs: install  ## Follow the logs (PART=api for one of them)
 psql: install  ## Open psql as the read-only analyst
 	@$(STACK) psql
 
-dev: install  ## Run a second API that reloads on changes, on the databases of `make up` (PORT=8001)
-	@$(STACK) run -- $(PY) -m uvicorn --factory api.app:create_app --reload --reload-dir api \
-		--reload-dir mautolib --port $(or $(PORT),8001)
+dev: install  ## Run a second API that restarts on changes, on the databases of `make up` (PORT=8001)
+	@$(STACK) run -- env MAUTO_API_PORT=$(or $(PORT),8001) .venv/bin/watchfiles --filter python \
+		"$(PY) -m api" api mautolib
 
 migrate: install  ## Bring the warehouse to the newest schema
 	@$(STACK) migrate
@@ -66,6 +66,12 @@ bench: install-dev  ## Run one benchmark (NAME=sending)
 
 contract: install-dev  ## List the operations of the HTTP contract: served, not yet
 	@$(PY) -m tests.api.contract
+
+contract: install-dev  ## Show which operations of the HTTP contract are served
+	@$(PY) -m tests.api.contract
+
+check-ledger: install  ## Check the send ledger of the running stack (SINK=folder also compares a mail sink)
+	@$(STACK) run -- $(PY) -m mautolib.ledger.check $(if $(SINK),--sink-log $(SINK))
 
 check-real: install-dev  ## Import real files and compare with their golden numbers (DATA=folder)
 	@MAUTO_REAL_DATA=$(or $(DATA),$(error say where the files are: make check-real DATA=folder)) \
