@@ -67,9 +67,6 @@ bench: install-dev  ## Run one benchmark (NAME=sending)
 contract: install-dev  ## List the operations of the HTTP contract: served, not yet
 	@$(PY) -m tests.api.contract
 
-contract: install-dev  ## Show which operations of the HTTP contract are served
-	@$(PY) -m tests.api.contract
-
 check-ledger: install  ## Check the send ledger of the running stack (SINK=folder also compares a mail sink)
 	@$(STACK) run -- $(PY) -m mautolib.ledger.check $(if $(SINK),--sink-log $(SINK))
 
