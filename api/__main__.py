@@ -95,6 +95,8 @@ def listen(settings: Settings) -> socket.socket:
         opened = socket.socket(found[0][0], socket.SOCK_STREAM)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(found[0][4])
+        # Bound alone is not taken yet, and a caller between our log line and the server's start would be refused.
+        opened.listen(1024)
     except (OSError, OverflowError) as error:
         if opened is not None:
             opened.close()

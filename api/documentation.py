@@ -25,6 +25,7 @@ from mautolib import __version__
 
 TITLE = "MarketingAutomation-Lite"
 PREFIX = "/api/v1"
+_REFERENCE = "#/components/schemas/"
 TOKEN_URL = f"{PREFIX}/auth/login"
 
 DESCRIPTION = """
@@ -134,10 +135,9 @@ def _document(app: FastAPI, tracking: dict[str, Any], models: tuple[type[BaseMod
         schemas.pop(name, None)
     every: list[type[BaseModel]] = [*models, ProblemBody]
     for model in every:
-        name = str(model.model_config.get("title", model.__name__))
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schema = model.model_json_schema(ref_template=_REFERENCE + "{model}")
         schemas.update(schema.pop("$defs", {}))
-        schemas[name] = schema
+        schemas[model.__name__] = schema
     components["securitySchemes"] = {
         "Password": {
             "type": "oauth2",
@@ -150,7 +150,27 @@ def _document(app: FastAPI, tracking: dict[str, Any], models: tuple[type[BaseMod
     for path in document["paths"].values():
         for operation in path.values():
             _errors_are_problems(operation)
-    return document
+    return _by_title(document)
+
+
+def _by_title(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with each schema under its title: `Contact`, not the name of the class that describes it."""
+    schemas = document["components"]["schemas"]
+    titles = {name: schema.get("title", name) for name, schema in schemas.items()}
+    document["components"]["schemas"] = {titles[name]: schema for name, schema in sorted(schemas.items())}
+
+    def renamed(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: _renamed(value, titles) if key == "$ref" else renamed(value) for key, value in node.items()}
+        return [renamed(item) for item in node] if isinstance(node, list) else node
+
+    found: dict[str, Any] = renamed(document)
+    return found
+
+
+def _renamed(reference: str, titles: dict[str, str]) -> str:
+    name = reference.removeprefix(_REFERENCE)
+    return _REFERENCE + titles.get(name, name)
 
 
 def _errors_are_problems(operation: dict[str, Any]) -> None:

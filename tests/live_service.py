@@ -7,8 +7,10 @@ keeps what they commit: use values of your own.
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,14 +103,28 @@ def service(cluster: Any, template_database: str, tmp_path_factory: pytest.TempP
     from mautolib.db.engine import connect
 
     name = cluster.create(template=template_database)
-    settings = live_settings(cluster.url(name), tmp_path_factory.mktemp("home"))
     engine = connect(cluster.url(name))
     make_users(engine)
-    url, stop = serve(settings)
-    yield LiveService(url=url, engine=engine, settings=settings)
-    stop()
+    with as_role(engine, "mauto_api") as api_url:
+        settings = live_settings(cluster.url(name), tmp_path_factory.mktemp("home"), api_database_url=api_url)
+        url, stop = serve(settings)
+        yield LiveService(url=url, engine=engine, settings=settings)
+        stop()
     engine.dispose()
     cluster.drop(name)
+
+
+@contextmanager
+def as_role(engine: Engine, role: str) -> Iterator[str]:
+    """The URL of the engine's database for a login with the rights of `role` and no others."""
+    login, password = f"mauto_test_{secrets.token_hex(4)}", secrets.token_hex(16)
+    with engine.begin() as tx:
+        tx.exec_driver_sql(f"create role {login} login password '{password}' in role {role}")
+    yield engine.url.set(drivername="postgresql", username=login, password=password).render_as_string(
+        hide_password=False
+    )
+    with engine.begin() as tx:
+        tx.exec_driver_sql(f"drop role {login}")
 
 
 def live_settings(database_url: str, home: Path, **changes: Any) -> Settings:

@@ -46,6 +46,8 @@ _EXAMPLE: dict[str, JsonValue] = {
 class ShownTag(Answer):
     """A tag of a contact."""
 
+    model_config = ConfigDict(title="TagRef")
+
     id: Id
     name: str
     color: str
@@ -53,6 +55,8 @@ class ShownTag(Answer):
 
 class ShownSegment(Answer):
     """A segment a contact is in."""
+
+    model_config = ConfigDict(title="SegmentRef")
 
     id: Id
     name: str

@@ -202,7 +202,10 @@ def test_reading_a_report_is_audited(service: LiveService, editor: httpx.Client)
     made = editor.post(IMPORT, content=table(), headers=CSV).json()
     assert editor.get(f"{made['status_url']}/errors.csv").status_code == 200
     with service.engine.begin() as tx:
-        query = text("select action, status from audit_log where resource_id = :id order by audit_id")
+        query = text(
+            "select action, status from audit_log where resource_type = 'import' and resource_id = :id "
+            "order by audit_id"
+        )
         rows = tx.execute(query, {"id": made["import_id"]}).all()
     assert [tuple(row) for row in rows] == [("import.create", 202), ("import.errors", 200)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -44,6 +45,16 @@ def test_role_and_success_are_those_of_the_contract(key: tuple[str, str]) -> Non
     assert operation["x-role"] == wanted.role
     successes = {int(status) for status in operation["responses"] if status[0] in "23"}
     assert successes == set(wanted.statuses)
+
+
+def test_every_reference_of_the_document_leads_somewhere() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    references = set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(DOCUMENT)))
+    assert references <= schemas.keys()
+    assert {"Problem", "Contact", "ContactCreate", "Campaign", "Import", "Login"} <= references
+    assert not any(name.endswith("Body") or name.startswith("Shown") for name in schemas)
+    kinds = {"HTTPValidationError", "ValidationError"}
+    assert kinds & schemas.keys() == set()
 
 
 def test_operation_ids_are_unique_names() -> None:
