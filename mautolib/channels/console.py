@@ -55,7 +55,7 @@ class Console:
         try:
             wire_address(message.recipient, smtputf8=True)
             sender = wire_address(message.sender)
-            check_data(message.data, smtputf8=True)
+            check_data(message.data)
         except ProviderRejected as error:
             return unfit(error)
         text = _FROM_LINE.sub(rb">\1", message.data.replace(b"\r\n", b"\n"))

@@ -38,7 +38,7 @@ class Null:
     def _one(self, message: Outgoing, watch: Watch) -> Result:
         try:
             wire_address(message.recipient, smtputf8=True)
-            check_data(message.data, smtputf8=True)
+            check_data(message.data)
         except ProviderRejected as error:
             return unfit(error)
         answer = self._answers.get(message.recipient)

@@ -14,7 +14,7 @@ from typing import Final
 from mautolib.channels.protocol import Outgoing, Watch
 from mautolib.channels.smtp_reply import Lost, Reply, refusal
 from mautolib.channels.smtp_session import SECURITY, Server, Session, open_session
-from mautolib.channels.wire import check_data, is_loopback, is_reserved, unfit, wire_address
+from mautolib.channels.wire import check_data, check_seven_bit, is_loopback, is_reserved, unfit, wire_address
 from mautolib.errors import Misconfigured, ProviderRejected, ProviderUnavailable
 from mautolib.ledger.model import Result, Stage, Verdict
 from mautolib.settings import Settings
@@ -93,7 +93,7 @@ class SmtpEmail:
 
     def _check_before_connecting(self, message: Outgoing) -> None:
         wire_address(message.recipient, smtputf8=True)
-        check_data(message.data, smtputf8=True)
+        check_data(message.data)
         if self._reserved_only and not is_reserved(message.recipient):
             raise ProviderRejected("the demo writes to reserved domains only", code="invalid_address")
 
@@ -101,7 +101,8 @@ class SmtpEmail:
         utf8 = "SMTPUTF8" in session.offers and not message.recipient.isascii()
         sender = wire_address(message.sender)
         recipient = wire_address(message.recipient, smtputf8=utf8)
-        check_data(message.data, smtputf8=utf8)
+        if not utf8:
+            check_seven_bit(message.data)
         size = session.offers.get("SIZE", "")
         if size.isdigit() and 0 < int(size) < len(message.data):
             return Result(verdict=Verdict.FAILED, stage=Stage.MAIL, enhanced="5.3.4",

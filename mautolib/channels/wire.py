@@ -63,7 +63,7 @@ def is_loopback(host: str) -> bool:
         return host.lower() in ("localhost", "localhost.localdomain")
 
 
-def check_data(data: bytes, *, smtputf8: bool = False) -> None:
+def check_data(data: bytes) -> None:
     """Refuse a message that is not made of CRLF lines, or holds what SMTP cannot carry.
 
     Raises:
@@ -76,8 +76,16 @@ def check_data(data: bytes, *, smtputf8: bool = False) -> None:
         raise ProviderRejected("the message holds a NUL", code="bad_message")
     if not data.endswith(b"\r\n"):
         raise ProviderRejected("the message does not end with a line end", code="bad_message")
-    if not smtputf8 and not data.isascii():
-        raise ProviderRejected("the message is not 7-bit", code="bad_message")
+
+
+def check_seven_bit(data: bytes) -> None:
+    """Refuse 8-bit text for a server that was not told of it.
+
+    Raises:
+        ProviderRejected: only an address outside ASCII brings such text into our messages.
+    """
+    if not data.isascii():
+        raise ProviderRejected("the mail server does not take text outside ASCII (SMTPUTF8)", code="needs_utf8")
 
 
 def unfit(error: ProviderRejected) -> Result:

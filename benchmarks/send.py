@@ -1,0 +1,207 @@
+"""Sending: client CPU microseconds a message, from claimed row to recorded outcome, with the full ledger and fsync.
+
+A campaign with a personal name, ten signed links, a pixel and a text part (about 10 kB a message) goes through one
+pump to Postfix's smtp-sink on this machine (our own mail sink where that is not installed). Every ledger row, every
+event and every Message-ID in the sink is verified. The naive loop beside it: Jinja2, EmailMessage, smtplib.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import resource
+import shutil
+import smtplib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from pathlib import Path
+
+from jinja2 import Template
+from sqlalchemy import Engine, text
+
+from benchmarks.ground.measuring import finish, tree_cpu
+from mautolib.campaigns import finishing, launch, planning, sending, store
+from mautolib.campaigns.model import NewCampaign
+from mautolib.db.engine import connect
+from mautolib.db.localpg import Cluster
+from mautolib.db.migrate import migrate
+from mautolib.ledger import check
+from mautolib.settings import Settings
+
+NAIVE = 300
+_PARAGRAPH = (
+    "<p style=\"font-family:Helvetica,Arial,sans-serif;font-size:15px;line-height:22px;color:#1f2937\">Autumn is here, "
+    "{{ contact.first_name }}, and with it the things you asked for: <a href=\"https://shop.example/item/%d?ref=mail\">"
+    "number %d</a> of ten, made to last, sent to you within two days and taken back for a hundred. "
+    + "Warm, light and easily washed; in nine colours and seven sizes, from small to very large. " * 2 + "</p>"
+)
+HTML = "<html><body>" + "".join(_PARAGRAPH % (n, n) for n in range(1, 11)) + "</body></html>"
+SUBJECT = "Ten things for {{ contact.first_name }}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one way of sending did."""
+
+    per_second: float
+    client_us: float
+    server_us: float = 0.0
+
+
+@contextlib.contextmanager
+def sink(folder: Path) -> Iterator[tuple[int, str]]:
+    """A mail server that takes everything and notes it; gives its port and name."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = shutil.which("smtp-sink", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+    folder.mkdir()
+    if program:
+        folder.chmod(0o777)
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []
+        command = [program, *user, "-D", str(folder / "dump"), f"127.0.0.1:{port}", "1024"]
+    else:
+        command = [sys.executable, "-m", "mautolib.stack.mailsink", "--directory", str(folder), "--http-port", "0",
+                   "--smtp-port", str(port)]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + 20
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                if process.poll() is not None or time.monotonic() > until:
+                    raise SystemExit(f"{command[0]} did not start")
+                time.sleep(0.05)
+            yield port, "smtp-sink" if program else "mail sink"
+        finally:
+            process.terminate()
+
+
+def received(folder: Path) -> dict[str, int]:
+    """How often the sink got each Message-ID."""
+    if (folder / check.SINK_LOG).exists():
+        return check.read_sink_log(folder)
+    found: dict[str, int] = {}
+    with (folder / "dump").open("rb") as dump:
+        for line in dump:
+            match = re.match(rb"Message-ID: <([^>]+)>", line)
+            if match:
+                message_id = match.group(1).decode()
+                found[message_id] = found.get(message_id, 0) + 1
+    return found
+
+
+def own_cpu() -> float:
+    """CPU seconds of this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def prepare(engine: Engine, settings: Settings, rows: int) -> tuple[int, float]:
+    """Contacts and a planned campaign; returns its id and the server's and our CPU seconds for planning."""
+    with engine.begin() as tx:
+        tx.execute(text(
+            "insert into contacts (email, email_key, first_name) select 'c' || n || '@mail.example', 'c' || n || "
+            "'@mail.example', 'Zoë' || n from generate_series(1, :n) as n on conflict do nothing"), {"n": rows},
+        )  # fmt: skip
+        new = NewCampaign(name="Autumn", subject=SUBJECT, html_body=HTML, preheader="Ten things, two days")
+        campaign = store.create(tx, new, actor="benchmark", now=datetime.now(UTC))
+        launch.request_send(tx, settings, campaign.campaign_id, now=datetime.now(UTC))
+    began = time.perf_counter()
+    (plan,) = planning.plan_due(engine, settings, datetime.now(UTC))
+    if plan.queued != rows:
+        raise SystemExit(f"{plan.queued} of {rows} messages were planned")
+    return plan.campaign_id, time.perf_counter() - began
+
+
+def pumped(engine: Engine, settings: Settings, cluster: Cluster, rows: int, group_size: int) -> tuple[Result, bool]:
+    """One pump over one campaign; and whether the ledger is right."""
+    campaign_id, planned = prepare(engine, settings, rows)
+    began, cpu, server = time.perf_counter(), own_cpu(), tree_cpu(cluster.pid or 0)
+    result = sending.pump(engine, settings, group_size=group_size, budget_seconds=600)
+    seconds = time.perf_counter() - began
+    cpu, server = own_cpu() - cpu, tree_cpu(cluster.pid or 0) - server
+    done = finishing.finish(engine, datetime.now(UTC)) == [campaign_id]
+    shown = Result(rows / seconds, cpu / rows * 1e6, server / rows * 1e6)
+    sys.stdout.write(
+        f"group of {group_size:<4} {shown.per_second:8,.0f} messages/s {shown.client_us:8.0f} us client CPU "
+        f"{shown.server_us:8.0f} us database CPU a message (planned in {planned:.2f} s)\n"
+    )
+    return shown, done and result.counts == {"sent": rows}
+
+
+def naive(settings: Settings, rows: int) -> Result:
+    """What one writes first: render, build, send, one after another (nothing is recorded)."""
+    subject, html = Template(SUBJECT), Template(HTML)
+    began, cpu = time.perf_counter(), own_cpu()
+    with smtplib.SMTP("127.0.0.1", settings.smtp_port) as connection:
+        for number in range(rows):
+            contact = {"first_name": f"Zoë{number}"}
+            message = EmailMessage()
+            message["From"], message["To"] = settings.default_from_email, f"n{number}@mail.example"
+            message["Subject"] = subject.render(contact=contact)
+            message.set_content("Ten things")
+            message.add_alternative(html.render(contact=contact), subtype="html")
+            connection.send_message(message)
+    seconds, cpu = time.perf_counter() - began, own_cpu() - cpu
+    result = Result(rows / seconds, cpu / rows * 1e6)
+    sys.stdout.write(f"naive loop    {result.per_second:8,.0f} messages/s {result.client_us:8.0f} us client CPU\n")
+    return result
+
+
+def main() -> None:
+    """Send with large and small groups, then naively; compare."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.send", description=__doc__)
+    parser.add_argument("--rows", type=int, default=20_000, help="recipients with the large group")
+    parser.add_argument("--group", type=int, default=500, help="the large group (the small one is 10)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mauto-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        cluster = Cluster.ensure(folder / "cluster", durable=True)
+        engine = None
+        try:
+            cluster.create_database("bench")
+            engine = connect(cluster.url("bench"))
+            migrate(engine)
+            settings = Settings(
+                database_url=cluster.url("bench"), home=folder / "home", environment="development",
+                secret_keys=("8f0b7a61d5c24e93b1f6a07d3e582c49",),
+                suppression_pepper="c1d94e27a85f3b60e7924d1fa6b0358e", default_from_name="Example Shop",
+                default_from_email="news@shop.example", postal_address="Example Shop, 1 High Street, Berlin",
+            )  # fmt: skip
+            with sink(folder / "sink") as (port, sink_name):
+                settings = replace(settings, smtp_port=port)
+                sys.stdout.write(f"{sink_name}, one process, one connection, fsync on\n")
+                large, large_ok = pumped(engine, settings, cluster, options.rows, options.group)
+                small, small_ok = pumped(engine, settings, cluster, options.rows, 10)
+                slow = naive(settings, NAIVE)
+                log = received(folder / "sink")
+            with engine.connect() as tx:
+                findings = check.check(tx, log)
+        finally:
+            if engine is not None:
+                engine.dispose()
+            cluster.stop()
+    for finding in findings[:10]:
+        sys.stdout.write(f"{finding.question}: {finding.what}\n")
+    compared = {
+        "messages_per_second": round(large.per_second), "database_us": round(large.server_us),
+        "group_10_us": round(small.client_us), "group_10_messages_per_second": round(small.per_second),
+        "naive_us": round(slow.client_us), "naive_messages_per_second": round(slow.per_second),
+        "times_less_cpu_than_naive": round(slow.client_us / large.client_us, 1),
+    }  # fmt: skip
+    finish("send", large.client_us, "us of client CPU a message", rows=options.rows,
+           verified=large_ok and small_ok and not findings, compared_to=compared)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
