@@ -17,15 +17,20 @@ from (
     union all
     select requested_at from campaigns where status = 'sending' and planned_at is null
     union all
-    (
+    select next_due.next_try_at
+    from (
+        select cast(0 as bigint) as campaign_key
+        union all
+        select campaign_id from campaigns where status = 'sending'
+    ) as sources
+    cross join lateral (
         select messages.next_try_at
         from messages
-        left join campaigns on campaigns.campaign_id = messages.campaign_id
         where messages.status = 'queued'
-            and (messages.kind <> 'campaign' or campaigns.status = 'sending')
+            and coalesce(messages.campaign_id, 0) = sources.campaign_key
         order by messages.next_try_at
         limit 1
-    )
+    ) as next_due
     union all
     select min(lease_until) from messages where status = 'sending'
 ) as waiting;
