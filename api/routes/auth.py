@@ -159,7 +159,7 @@ async def me(call: CurrentCall) -> Me:
 
 @router.post(
     "/auth/password", status_code=204, response_class=Response,
-    responses=problems(401, 422, s403="The current password is wrong"),
+    responses=problems(401, 422, 429, s403="The current password is wrong"),
 )  # fmt: skip
 @allow(Role.VIEWER, action="auth.password", body_limit=_SMALL)
 async def change_password(call: CurrentCall, body: PasswordChange) -> Response:
@@ -170,8 +170,9 @@ async def change_password(call: CurrentCall, body: PasswordChange) -> Response:
 
     def check() -> str:
         return sessions.change_password(
-            call.engine, call.signed_in, current=body.current_password, new=body.new_password
-        )
+            call.engine, call.settings, call.signed_in, current=body.current_password, new=body.new_password,
+            origin=call.origin, now=call.now,
+        )  # fmt: skip
 
     new_hash = await run_sync(check, limiter=HASHING)
 

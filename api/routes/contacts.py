@@ -31,10 +31,13 @@ from api.values import (
 from mautolib import contacts
 from mautolib.auth.roles import Role
 from mautolib.contacts.model import Contact, ContactFilter, NewContact
+from mautolib.errors import InvalidInput
 from mautolib.scoring.model import Stage
 
 router = Router("Contacts")
 MISSING = "Contact not found"
+#: Stands for an id nothing can have; ids begin at 1.
+_NO_SEGMENT = 0
 ConsentStatus = Literal["unknown", "pending", "granted", "withdrawn"]
 
 _EXAMPLE: dict[str, JsonValue] = {
@@ -156,12 +159,20 @@ def _filters(
     tag: Annotated[str | None, Query(max_length=100, description="Exact name of a tag.")] = None,
     q: Annotated[str | None, Query(max_length=320, description="Part of e-mail, first or last name.")] = None,
     email: Annotated[str | None, Query(max_length=320, description="Exact address, however it is spelled.")] = None,
+    segment_id: Annotated[str | None, Query(max_length=20, description="Members of its last evaluation.")] = None,
     lifecycle_stage: Annotated[Stage | None, Query(description="Exact stage.")] = None,
     updated_since: Annotated[Moment | None, Query(description="Changed or created at or after this.")] = None,
 ) -> ContactFilter:
+    segment = None if segment_id is None else parse_id(segment_id) or _NO_SEGMENT
     return ContactFilter(
-        subscribed=subscribed, tag=tag, q=q, email=email, lifecycle_stage=lifecycle_stage, updated_since=updated_since
-    )
+        subscribed=subscribed, tag=tag, q=q, email=email, segment_id=segment, lifecycle_stage=lifecycle_stage,
+        updated_since=updated_since,
+    )  # fmt: skip
+
+
+def _check_segment(tx: Connection, filters: ContactFilter) -> None:
+    if filters.segment_id is not None and not contacts.has_segment(tx, filters.segment_id):
+        raise InvalidInput("Segment not found", path=("query", "segment_id"))
 
 
 Filters = Annotated[ContactFilter, Depends(_filters)]
@@ -176,6 +187,7 @@ def list_contacts(call: CurrentCall, page: paging.SkipLimit, filters: Filters) -
     """
     after = paging.position(page)
     with call.engine.begin() as tx:
+        _check_segment(tx, filters)
         rows = contacts.search(tx, filters, skip=page.skip, limit=page.limit + 1, after=after)
         total = contacts.count(tx, filters, at_most=paging.COUNT_LIMIT + 1)
     kept = rows[: page.limit]
@@ -193,6 +205,7 @@ def count_contacts(call: CurrentCall, filters: Filters) -> ContactCount:
     Exact, with the filters of the list; without any, all contacts.
     """
     with call.engine.begin() as tx:
+        _check_segment(tx, filters)
         return ContactCount(count=contacts.count(tx, filters))
 
 

@@ -154,18 +154,26 @@ def sign_out(tx: Connection, who: SignedIn, *, all_sessions: bool, now: datetime
         end_families(tx, user_id=who.user.user_id, now=now, only=family)
 
 
-def change_password(engine: Engine, who: SignedIn, *, current: str, new: str) -> str:
+def change_password(
+    engine: Engine, settings: Settings, who: SignedIn, *, current: str, new: str, origin: Origin, now: datetime
+) -> str:
     """Check the present password and return the hash of the new one, to be stored with `replace_password`.
 
     Raises:
         InvalidInput: the new password is too short or too long.
+        RateLimited: as `sign_in`; a stolen token must not be a way to guess.
         NotAllowed: `wrong_password`.
     """
     passwords.check_new(new, path=("body", "new_password"))
-    with engine.begin() as tx:
-        found = users.get(tx, who.user.user_id)
-    if found is None or not passwords.verify(found[1], current):
-        raise NotAllowed("The current password is wrong", code="wrong_password")
+    attempt = attempts.attempt_of(settings, user_key=users.user_key(who.user.email), address=origin.address)
+    with _SLOTS:
+        with engine.begin() as tx:
+            attempts.check(tx, attempt, now=now)
+            found = users.get(tx, who.user.user_id)
+        if found is None or not passwords.verify(found[1], current):
+            with engine.begin() as tx:
+                attempts.failed(tx, attempt, now=now)
+            raise NotAllowed("The current password is wrong", code="wrong_password")
     if current == new:
         raise InvalidInput("The new password is the old one", path=("body", "new_password"))
     return passwords.hash_password(new)

@@ -16,7 +16,7 @@ from mautolib.contacts.model import Consent, ConsentStatus, Contact, ContactFilt
 from mautolib.contacts.store import complete
 from mautolib.db import tables
 
-__all__ = ["consents", "count", "find_suppression", "search", "suppression_counts", "suppressions"]
+__all__ = ["consents", "count", "find_suppression", "has_segment", "search", "suppression_counts", "suppressions"]
 
 _C = tables.contacts.c
 _S = tables.suppressions.c
@@ -48,6 +48,12 @@ def count(tx: Connection, filters: ContactFilter | None = None, *, at_most: int 
     if at_most is not None:
         query = query.limit(at_most)
     return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
+
+
+def has_segment(tx: Connection, segment_id: int) -> bool:
+    """Whether a segment to filter by exists."""
+    known = select(tables.segments.c.segment_id).where(tables.segments.c.segment_id == segment_id)
+    return tx.scalar(known) is not None
 
 
 def consents(tx: Connection, contact_id: int, *, skip: int = 0, limit: int = 50) -> list[Consent]:

@@ -202,6 +202,21 @@ def test_a_cursor_is_bound_to_path_and_filters(editor: httpx.Client, viewer: htt
     assert viewer.get(CONTACTS, params={"q": marker, "cursor": cursor, "skip": 1}).status_code == 422
 
 
+def test_a_segment_filters_and_an_unknown_one_is_named(service: LiveService, editor: httpx.Client) -> None:
+    inside, outside = created(editor), created(editor)
+    with service.engine.begin() as tx:
+        segment = tx.scalar(text("insert into segments (name) values ('by hand') returning segment_id"))
+        query = text("insert into segment_static_members (segment_id, contact_id) values (:s, cast(:c as bigint))")
+        tx.execute(query, {"s": segment, "c": inside["id"]})
+    found = editor.get(CONTACTS, params={"segment_id": segment}).json()
+    assert [row["id"] for row in found] == [inside["id"]] != [outside["id"]]
+    assert found[0]["segments"] == [{"id": str(segment), "name": "by hand"}]
+    assert editor.get(f"{CONTACTS}count", params={"segment_id": segment}).json() == {"count": 1}
+    for unknown in ("987654321", "x", "0"):
+        answer = editor.get(CONTACTS, params={"segment_id": unknown})
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["query", "segment_id"])
+
+
 @pytest.mark.parametrize(
     "query",
     ["limit=0", "limit=-1", "limit=201", "limit=1000000000", f"limit={2**63}", "skip=-1", "skip=1000001", "limit=ten",
