@@ -29,6 +29,7 @@ _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]"
 _PLAIN_LOCAL = re.compile(rf"{_ATOM}+(?:\.{_ATOM}+)*")
 _PLAIN_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?\.)+[a-z0-9](?:[a-z0-9\-]{0,61}[a-z0-9])?")
 _SPECIALS = frozenset(" \"(),:;<>@[\\]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _ANGLE = re.compile(r"[^<>]*<([^<>]*)>")
 
@@ -44,11 +45,13 @@ class Address:
 
 
 def parse(text: str) -> Address:
-    """Read an address as it was typed, surrounding white space removed.
+    """Read an address as it was typed, surrounding spaces removed; line breaks are never part of one.
 
     Raises:
         InvalidInput: not an address, or longer than 320 characters.
     """
+    if _CONTROL.search(text):
+        raise InvalidInput("Invalid email")
     email = text.strip()
     if len(email) > MAX_CHARACTERS:
         raise InvalidInput(f"An e-mail address has at most {MAX_CHARACTERS} characters")

@@ -6,7 +6,9 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any, Protocol, cast
 
+import psycopg2
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
@@ -39,13 +41,19 @@ class _Stream(io.RawIOBase):
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = b""
+        #: What the source of the rows raised; the driver would only say that the COPY was cancelled.
+        self.problem: BaseException | None = None
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
         while len(self._rest) < size or size < 0:
-            chunk = next(self._chunks, None)
+            try:
+                chunk = next(self._chunks, None)
+            except BaseException as error:
+                self.problem = error
+                raise
             if chunk is None:
                 break
             self._rest += chunk
@@ -77,11 +85,20 @@ def copy_rows(tx: Connection, table: str, columns: Sequence[str], rows: Iterable
 
 
 def copy_chunks(tx: Connection, sql: str, chunks: Iterator[bytes]) -> int:
-    """Feed ready-made bytes to a `copy ... from stdin` statement; returns the number of rows written."""
-    cursor = _cursor(tx)
+    """Feed ready-made bytes to a `copy ... from stdin` statement; returns the number of rows written.
+
+    Raises whatever `chunks` raises; what the server refuses comes as SQLAlchemy's DBAPIError, as elsewhere.
+    """
+    cursor, stream = _cursor(tx), _Stream(chunks)
     try:
-        cursor.copy_expert(sql, cast(IO[Any], _Stream(chunks)), 1 << 16)
+        cursor.copy_expert(sql, cast(IO[Any], stream), 1 << 16)
         return cursor.rowcount
+    except psycopg2.Error as error:
+        if stream.problem is not None:
+            raise stream.problem from None
+        raise DBAPIError.instance(
+            sql, None, error, psycopg2.Error, hide_parameters=True, dialect=tx.dialect
+        ) from error
     finally:
         cursor.close()
 

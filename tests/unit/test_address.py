@@ -17,7 +17,8 @@ BAD = [
     "", "@", "a", "a@", "@b.co", "a@b", "a@b.", "a@.b.co", "a@b..co", ".a@b.co", "a.@b.co", "a..b@b.co", "a@-b.co",
     "a@b-.co", "a@b.co-", '"a"@b.co', '"a b"@b.co', "a(comment)@b.co", "a@b.co(comment)", "a@[1.2.3.4]",
     "a@1.2.3.4", "a@b_c.co", "a b@c.co", "a@b c.co", "a@good.test,b@evil.test", "<a@x.co>b@y.co",
-    "alice@a.org)bob@b.org", "a\0b@c.co", "a\r\nRCPT TO:<evil@x>@ex.test", "a@b.co\nc", "a@b.co\u2028c", "a@b@c.co",
+    "alice@a.org)bob@b.org", "a\0b@c.co", "a\r\nRCPT TO:<evil@x>@ex.test", "a@b.co\nc",
+    "a@b.co\n", "\r\na@b.co", "a@b.co\t", "a@b.co\u2028c", "a@b@c.co",
     "a@b\u00ad.co,d", "a" * 65 + "@b.co", "a@" + "b" * 64 + ".co", "a@" + ".".join(["b" * 60] * 5), "a\u200bb@c.co",
     "a\u00a0b@c.co", "a＠b@c.co", "x" * 400 + "@b.co", "a；b\uff0cc@d.co", "\ud800@b.co",
 ]  # fmt: skip
