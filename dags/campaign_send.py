@@ -49,7 +49,7 @@ def campaign_send():
 
     @task(pool="transactional", outlets=[conventions.MESSAGES], trigger_rule="none_failed")
     def finish(results, outlet_events):
-        return runs.finish_campaigns(list(results), outlet_events[conventions.MESSAGES])
+        return runs.finish_campaigns(results[:], outlet_events[conventions.MESSAGES])
 
     finish(send.expand(shard=plan()))
 

@@ -48,7 +48,7 @@ def score_recalculation():
 
     @task(outlets=[conventions.SCORES])
     def publish(counts, outlet_events, **context):
-        return runs.publish_scores(list(counts), context, outlet_events[conventions.SCORES])
+        return runs.publish_scores(counts[:], context, outlet_events[conventions.SCORES])
 
     publish(recalculate.expand(bucket=buckets()))
 

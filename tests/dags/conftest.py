@@ -67,7 +67,10 @@ def run_dag(dagbag: Any, fresh_engine: Engine, settings: Any, monkeypatch: pytes
     url = fresh_engine.url.set(drivername="postgres").render_as_string(hide_password=False)
     monkeypatch.setenv("AIRFLOW_CONN_MAUTO_WAREHOUSE", url)
     monkeypatch.setenv("MAUTO_DATABASE_URL", url)
-    for name in ("suppression_pepper", "home", "default_from_email", "postal_address", "smtp_host", "smtp_port"):
+    for name in (
+        "environment", "suppression_pepper", "home", "default_from_name", "default_from_email", "postal_address",
+        "smtp_host", "smtp_port",
+    ):  # fmt: skip
         monkeypatch.setenv(variable(name), str(getattr(settings, name)))
     monkeypatch.setenv("MAUTO_SECRET_KEYS", ",".join(settings.secret_keys))
 
