@@ -40,10 +40,11 @@ def down(stack: Stack, _: argparse.Namespace) -> int:
 def status(stack: Stack, _: argparse.Namespace) -> int:
     """Show each part, its process, memory and health; exit code 0 only when all are well."""
     parts = stack.health()
+    supervisor = int(stack.home.read_state().get("pid", 0))
     if not parts:
         print(f"the stack in {stack.home.path} is down; `make up` starts it")
         return 1
-    total = 0
+    total = health.memory_mb(supervisor, alone=True) or 0
     print(f"{'part':<24}{'health':<10}{'pid':>8}{'MB':>7}  note")
     for part in parts:
         memory = health.memory_mb(part.pid) if part.pid else None
@@ -51,6 +52,7 @@ def status(stack: Stack, _: argparse.Namespace) -> int:
         note = "; ".join(filter(None, (part.detail, f"restarted {part.exits} times" if part.exits else "")))
         well = "well" if part.is_well else "NOT WELL"
         print(f"{part.name:<24}{well:<10}{part.pid or '-':>8}{memory or '-':>7}  {note}")
+    print(f"{'supervisor':<24}{'well':<10}{supervisor:>8}{health.memory_mb(supervisor, alone=True) or '-':>7}")
     print(f"{'all':<24}{'':<18}{total:>7}\n")
     _print_addresses(stack.plan)
     return 0 if all(part.is_well for part in parts) else 1

@@ -75,10 +75,10 @@ def get(url: str, timeout: float = 2.0) -> bytes:
         return body
 
 
-def memory_mb(pid: int) -> int | None:
-    """Memory of a process and its children in MB, shared pages counted once where the kernel tells (Linux)."""
+def memory_mb(pid: int, *, alone: bool = False) -> int | None:
+    """Memory of a process in MB, with its children unless `alone`; shared pages count once (Linux)."""
     total = 0
-    for member in [pid, *_descendants(pid)]:
+    for member in [pid, *([] if alone else _descendants(pid))]:
         with contextlib.suppress(OSError, ValueError, StopIteration):
             total += _resident_kb(member)
     return round(total / 1024) if total else None

@@ -28,7 +28,7 @@ from mautolib.stack.processes import end_marked, rotate
 
 __all__ = ["Stack"]
 
-_UP_SECONDS = 120.0
+_UP_SECONDS = 180.0  # a quiet machine needs 15
 _DOWN_SECONDS = 60.0
 _HOPELESS_EXITS = 4
 
@@ -77,7 +77,7 @@ class Stack:
 
         was_running = self.home.is_running()
         if was_running and self._has_changed():
-            say("settings have changed since the start; stopping, to start with the new ones")
+            say("settings or schema have changed since the start; stopping, to start with the new ones")
             self.down()
             self._plan, was_running = None, False
         if was_running:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mautolib.db import migrate
 from mautolib.errors import Misconfigured
 from mautolib.settings import Settings
 from mautolib.stack.home import Home, read_assignments
@@ -62,9 +63,10 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Differs when a running stack would have to be restarted to take up the settings."""
-        text = "\n".join(f"{name}={value}" for name, value in sorted(self.variables.items()))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Differs when a running stack would have to be restarted: other settings, or another schema."""
+        parts = [f"{name}={value}" for name, value in sorted(self.variables.items())]
+        parts += [f"{item.name} {item.checksum}" for item in migrate.files()]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     @property
     def airflow_url(self) -> str:

@@ -32,8 +32,8 @@ __all__ = ["Supervisor", "main"]
 
 _LOG = logging.getLogger(__name__)
 # The scheduler waits for running tasks, which can be killed without harm but then run again.
-_SCHEDULER_STOP_SECONDS = 8.0
-_STAGGER_SECONDS = {"airflow-scheduler": 3.0, "airflow-triggerer": 5.0}
+_STOP_SECONDS = {"airflow-scheduler": 8.0}
+_STAGGER_SECONDS = {"airflow-triggerer": 2.0, "airflow-scheduler": 4.0}
 
 
 class _Stop(BaseException):
@@ -147,13 +147,12 @@ class Supervisor:
         airflow_setup.prepare_files(self.plan)
         environment = airflow_setup.environment(self.plan)
         # Each burns 3 to 7 seconds of processor time before it is of use. All at once on two cores the API server,
-        # which everything waits for, would come last, and tasks started before it would only ask for it in vain.
+        # which everything waits for, would come last; tasks started much before it would ask for it in vain.
         delays = _STAGGER_SECONDS if (os.cpu_count() or 1) < 4 else {}
         for name, (arguments, _) in airflow_setup.COMPONENTS.items():
             program = self._program(name, airflow_setup.command(*arguments), environment)
             program.before_restart = lambda name=name: self._bury(name)
-            if name == "airflow-scheduler":
-                program.stop_seconds = _SCHEDULER_STOP_SECONDS
+            program.stop_seconds = _STOP_SECONDS.get(name, program.stop_seconds)
             program.defer(delays.get(name, 0.0))
         self._step("Airflow is starting")
 
