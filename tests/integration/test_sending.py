@@ -315,6 +315,18 @@ def test_the_time_budget_gives_back_what_was_not_begun(fresh_engine: Engine, set
     assert states(fresh_engine, campaign_id) == {"queued": 5}
 
 
+@pytest.mark.parametrize("limit", ["TO_BEGIN_SECONDS", "TO_END_SECONDS"])
+def test_nothing_is_handed_over_near_the_end_of_the_lease(
+    fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    """A sender that was held up stops by its own clock, at the begin of a message and again before its last byte."""
+    campaign_id = launched(fresh_engine, settings, 5)
+    monkeypatch.setattr(f"mautolib.campaigns.courier.{limit}", 901.0)
+    channel = Null()
+    assert set(run_pump(fresh_engine, settings, channel, budget_seconds=0.2).counts) == {"released"}
+    assert channel.accepted == [] and states(fresh_engine, campaign_id) == {"queued": 5}
+
+
 def test_a_missing_setting_keeps_messages_and_is_named(fresh_engine: Engine, settings: Settings) -> None:
     campaign_id = launched(fresh_engine, settings, 2)
     result = run_pump(fresh_engine, replace(settings, postal_address=""))
