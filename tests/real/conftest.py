@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.dags.conftest import airflow_database, dagbag, run_dag
+
+__all__ = ["airflow_database", "dagbag", "data", "run_dag"]
+
 # Without the data there is nothing to collect, and so nothing to skip.
 collect_ignore_glob = [] if os.environ.get("MAUTO_REAL_DATA") else ["test_*.py"]
 

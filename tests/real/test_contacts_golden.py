@@ -79,6 +79,21 @@ def test_one_after_the_other(
     check_totals(fresh_engine, golden)
 
 
+@pytest.mark.filterwarnings("default")
+def test_through_the_dag(
+    run_dag: Any, fresh_engine: Engine, data: Path, golden: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAUTO_DISPOSABLE_DOMAINS", str(data / "disposable_domains.json.gz"))
+    for name in files(golden):
+        assert run_dag("contact_import", path=str(data / "contacts" / f"{name}.gz")).state == "success"
+    with fresh_engine.begin() as tx:
+        done = imports.list_imports(tx)[::-1]
+    expected = [golden[name]["expected"] for name in files(golden)]
+    assert [one.created for one in done] == [one["new_contacts"] for one in expected]
+    assert [one.rejected for one in done] == [one["rejected_invalid"] + one["rejected_empty"] for one in expected]
+    check_totals(fresh_engine, golden)
+
+
 def test_side_by_side(fresh_engine: Engine, real_settings: Settings, data: Path, golden: dict[str, Any]) -> None:
     wanted = [ask(fresh_engine, data / "contacts" / f"{name}.gz") for name in files(golden)]
     done: list[imports.Import] = []
