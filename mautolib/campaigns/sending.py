@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import re
 import sys
 import time
 from collections import Counter
@@ -231,22 +232,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m mautolib.campaigns.sending", description="Hand over the messages that are due."
     )
-    parser.add_argument("--shard", default="0/1", help="i/n: take contacts whose id modulo n is i (default 0/1)")
+    parser.add_argument(
+        "--shard", type=_shard, default=(0, 1), metavar="I/N", help="take contacts whose id modulo N is I (0/1: all)"
+    )
     parser.add_argument("--budget-seconds", type=float, default=60.0, help="begin nothing after this long (60)")
     parser.add_argument("--group-size", type=int, default=50, help=f"messages per transaction, 1 to {MAX_GROUP} (50)")
     parser.add_argument("--plan", action="store_true", help="first plan the campaigns that are due")
     parser.add_argument("--finish", action="store_true", help="afterwards close the campaigns that are done")
     given = parser.parse_args(arguments)
     try:
-        shard, _, shards = given.shard.partition("/")
         settings = Settings.from_env()
         log.setup(settings.log_level)
         engine = connect(settings.url_for("worker"), application_name="mauto-sender")
-        result = _run_once(engine, settings, given, int(shard), int(shards or 1))
+        result = _run_once(engine, settings, given)
     except TransientError as error:
         sys.stderr.write(f"{error} (the messages stay queued)\n")
         return 75  # EX_TEMPFAIL: try again later
-    except (MautoError, ValueError) as error:
+    except MautoError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write(", ".join(f"{name} {number}" for name, number in sorted(result.counts.items())) or "nothing due")
@@ -254,7 +256,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run_once(engine: Engine, settings: Settings, given: argparse.Namespace, shard: int, shards: int) -> PumpResult:
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shard; 0/4, 1/4, 2/4 and 3/4 share the work of four senders")
+    return int(match[1]), int(match[2])
+
+
+def _run_once(engine: Engine, settings: Settings, given: argparse.Namespace) -> PumpResult:
+    shard, shards = given.shard
     if given.plan:
         planning.plan_due(engine, settings, datetime.now(UTC))
     result = pump(

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import DBAPIError
 
-from mautolib.campaigns import control, finishing, sending, store
+from mautolib.campaigns import control, finishing, launch, sending, store
 from mautolib.campaigns.model import Status
 from mautolib.campaigns.totals import totals_of
 from mautolib.channels.null import Null
 from mautolib.channels.protocol import Outgoing, Watch
 from mautolib.contacts import consent
 from mautolib.contacts.model import SuppressionReason
+from mautolib.db.engine import connect
 from mautolib.errors import ProviderUnavailable
 from mautolib.ledger.journal import journal_folder
 from mautolib.ledger.model import Kind, NewMessage, Result, Stage, Verdict
 from mautolib.ledger.queue import queue
-from mautolib.settings import Settings
-from tests.integration.mailing import NOW, launched, null, rows, run_pump, states
+from mautolib.settings import Settings, variable
+from tests.integration.mailing import NOW, add_campaign, add_contacts, launched, null, rows, run_pump, states
 
 BOUNCED = Result(verdict=Verdict.BOUNCED, stage=Stage.RCPT, code=550, enhanced="5.1.1", reply="5.1.1 no such user")
 BLOCKED = Result(verdict=Verdict.FAILED, stage=Stage.DOT, code=550, enhanced="5.7.1", reply="5.7.1 spam")
@@ -332,3 +336,70 @@ def test_a_missing_setting_keeps_messages_and_is_named(fresh_engine: Engine, set
     result = run_pump(fresh_engine, replace(settings, postal_address=""))
     assert result.counts == {"released": 2} and "MAUTO_POSTAL_ADDRESS" in result.problems[0]
     assert states(fresh_engine, campaign_id) == {"queued": 2}
+
+
+def test_the_worker_role_is_enough(fresh_engine: Engine, fresh_database_url: str, settings: Settings) -> None:
+    """Everything a sender does is allowed to the role it runs as; rewriting the log of attempts is not."""
+    worker = connect(fresh_database_url)
+
+    @event.listens_for(worker, "connect")
+    def become(connection: Any, _: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("set role mauto_worker")
+        connection.commit()
+
+    with worker.connect() as tx:
+        assert tx.execute(text("select current_user")).scalar_one() == "mauto_worker"
+    campaign_id = launched(worker, settings, 4)
+    run_pump(worker, settings, null({1: BOUNCED, 2: DOUBT}))
+    assert finishing.finish(worker, NOW) == [campaign_id]
+    assert states(worker, campaign_id) == {"sent": 2, "bounced": 1, "unknown": 1}
+    with pytest.raises(DBAPIError, match="permission denied"), worker.begin() as tx:
+        tx.execute(text("update message_attempts set outcome = 'sent'"))
+    worker.dispose()
+
+
+@pytest.fixture
+def command(fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> int:
+    """A campaign of three from now, and the environment of a sender; returns the campaign's id."""
+    monkeypatch.setenv("MAUTO_SECRET_KEYS", settings.secret_keys[0])
+    for name in ("database_url", "suppression_pepper", "environment", "default_from_email", "postal_address", "home"):
+        monkeypatch.setenv(variable(name), str(getattr(settings, name)))
+    monkeypatch.setattr("mautolib.log.setup", lambda level: None)
+    with fresh_engine.begin() as tx:
+        add_contacts(tx, 3)
+        campaign = add_campaign(tx)
+        launch.request_send(tx, settings, campaign.campaign_id, now=datetime.now(UTC))
+    return campaign.campaign_id
+
+
+def test_the_command_plans_sends_and_finishes(
+    fresh_engine: Engine, command: int, settings: Settings, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("MAUTO_CHANNEL", "console")
+    assert sending.main(["--plan", "--finish", "--group-size", "2"]) == 0
+    assert capsys.readouterr().out == "sent 3\n"
+    assert states(fresh_engine, command) == {"sent": 3}
+    assert (settings.storage_path / "console.mbox").read_text().count("\nFrom: ") == 3
+    assert sending.main(["--shard", "0/1"]) == 0 and capsys.readouterr().out == "nothing due\n"
+
+
+def test_the_command_says_in_one_line_that_the_mail_server_is_away(
+    fresh_engine: Engine, command: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        monkeypatch.setenv("MAUTO_SMTP_PORT", str(closed.getsockname()[1]))
+    assert sending.main(["--plan"]) == 75
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "cannot be reached" in said and "stay queued" in said
+    assert states(fresh_engine, command) == {"queued": 3}
+
+
+def test_the_command_names_what_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("mautolib.log.setup", lambda level: None)
+    monkeypatch.setenv("MAUTO_DATABASE_URL", "")
+    assert sending.main([]) == 1 and "MAUTO_DATABASE_URL is not set" in capsys.readouterr().err
+    for wrong in ("2/2", "x", "1", "-1/2"):
+        with pytest.raises(SystemExit):
+            sending.main([f"--shard={wrong}"])
