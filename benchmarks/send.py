@@ -157,27 +157,35 @@ def naive(settings: Settings, rows: int) -> Result:
     return result
 
 
+@contextlib.contextmanager
+def warehouse(folder: Path) -> Iterator[tuple[Engine, Cluster, Settings]]:
+    """A migrated database with fsync, and settings that can send."""
+    cluster = Cluster.ensure(folder / "cluster", durable=True)
+    try:
+        cluster.create_database("bench")
+        engine = connect(cluster.url("bench"))
+        migrate(engine)
+        yield engine, cluster, Settings(
+            database_url=cluster.url("bench"), home=folder / "home", environment="development",
+            secret_keys=("8f0b7a61d5c24e93b1f6a07d3e582c49",), suppression_pepper="c1d94e27a85f3b60e7924d1fa6b0358e",
+            default_from_name="Example Shop", default_from_email="news@shop.example",
+            postal_address="Example Shop, 1 High Street, Berlin",
+        )  # fmt: skip
+        engine.dispose()
+    finally:
+        cluster.stop()
+
+
 def main() -> None:
     """Send with large and small groups, then naively; compare."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.send", description=__doc__)
-    parser.add_argument("--rows", type=int, default=20_000, help="recipients with the large group")
+    parser.add_argument("--rows", type=int, default=10_000, help="recipients with each group size")
     parser.add_argument("--group", type=int, default=500, help="the large group (the small one is 10)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mauto-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
-        cluster = Cluster.ensure(folder / "cluster", durable=True)
-        engine = None
-        try:
-            cluster.create_database("bench")
-            engine = connect(cluster.url("bench"))
-            migrate(engine)
-            settings = Settings(
-                database_url=cluster.url("bench"), home=folder / "home", environment="development",
-                secret_keys=("8f0b7a61d5c24e93b1f6a07d3e582c49",),
-                suppression_pepper="c1d94e27a85f3b60e7924d1fa6b0358e", default_from_name="Example Shop",
-                default_from_email="news@shop.example", postal_address="Example Shop, 1 High Street, Berlin",
-            )  # fmt: skip
+        with warehouse(folder) as (engine, cluster, settings):
             with sink(folder / "sink") as (port, sink_name):
                 settings = replace(settings, smtp_port=port)
                 sys.stdout.write(f"{sink_name}, one process, one connection, fsync on\n")
@@ -187,10 +195,6 @@ def main() -> None:
                 log = received(folder / "sink")
             with engine.connect() as tx:
                 findings = check.check(tx, log)
-        finally:
-            if engine is not None:
-                engine.dispose()
-            cluster.stop()
     for finding in findings[:10]:
         sys.stdout.write(f"{finding.question}: {finding.what}\n")
     compared = {

@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -94,19 +94,26 @@ def pump(
         clock=lambda: start + timedelta(seconds=time.monotonic() - begun_at),
     )
     run = _Run(shift, shard=shard, shards=shards, group_size=group_size)
-    is_settled = False
-    try:
-        couriers = [Courier(shift, open_way(settings)) for _ in range(max(1, settings.smtp_connections))]
-        error = run.work(couriers)
-        is_settled = True
-    finally:
-        journal.close(is_settled=is_settled)
-    _LOG.info("shard %s/%s: %s", shard, shards, dict(run.counts))
-    for problem in sorted(shift.problems):
+    with _kept_until_settled(journal):
+        error = run.work([Courier(shift, open_way(settings)) for _ in range(max(1, settings.smtp_connections))])
+    result = PumpResult(counts=dict(run.counts), problems=tuple(sorted(shift.problems)))
+    _LOG.info("shard %s/%s: %s", shard, shards, result.counts)
+    for problem in result.problems:
         _LOG.error("messages wait: %s", problem)
     if error is not None:
         raise error
-    return PumpResult(counts=dict(run.counts), problems=tuple(sorted(shift.problems)))
+    return result
+
+
+@contextlib.contextmanager
+def _kept_until_settled(journal: Journal) -> Iterator[None]:
+    """Remove the journal if the block ends well; if it does not, the next pump reads it."""
+    is_settled = False
+    try:
+        yield
+        is_settled = True
+    finally:
+        journal.close(is_settled=is_settled)
 
 
 @dataclass
