@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        return _COMMANDS[options.command](Stack(home), options)
+        return _COMMANDS[options.command](Stack(home, _environ_of(home)), options)
     except MautoError as error:
         sys.stderr.write(f"{options.command}: {error}\n")
         return 2
@@ -152,6 +152,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{options.command}: interrupted; nothing was left running that this command had started\n")
         return 130
+
+
+def _environ_of(home: Home) -> dict[str, str] | None:
+    """None: the process environment and `.env`; for the demo's home neither of them, as for the demo itself."""
+    if home.path.resolve() != Home.demo().path.resolve():
+        return None
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAUTO_")}
 
 
 def _parser() -> argparse.ArgumentParser:

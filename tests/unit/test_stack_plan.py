@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mautolib.errors import Conflict, Misconfigured
+from mautolib.stack.__main__ import main as stack_main
 from mautolib.stack.home import Home, read_assignments
 from mautolib.stack.plan import make_plan
 
@@ -193,3 +194,15 @@ def test_the_home_is_closed_to_others(home: Home) -> None:
     home.prepare()
     assert home.path.stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)
     assert home.logs.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_command_for_the_demo_keeps_away_from_the_users_own_database(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # With the user's URL this would open psql on the user's warehouse.
+    (tmp_path / ".env").write_text("MAUTO_DATABASE_URL=postgresql://me@127.0.0.1:1/mine\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAUTO_DATABASE_URL", "postgresql://me@127.0.0.1:1/mine")
+    monkeypatch.setattr(Home, "demo", classmethod(lambda cls: home))
+    assert stack_main(["--home", str(home.path), "migrate"]) == 2
+    assert f"no stack runs in {home.path}" in capsys.readouterr().err
