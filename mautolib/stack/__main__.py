@@ -1,4 +1,4 @@
-"""The command line of the local stack: `python -m mautolib.stack up|down|status|logs|psql|run|migrate|reset`.
+"""The command line of the local stack: `python -m mautolib.stack up|down|status|logs|psql|run|airflow|migrate|reset`.
 
 Each command gives one clear line when it cannot do its work and an exit code other than 0. Behind `make up` and
 its siblings.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mautolib.db.localpg import psql_binary
 from mautolib.errors import MautoError, Misconfigured
-from mautolib.stack import databases, health
+from mautolib.stack import airflow_setup, databases, health
 from mautolib.stack.home import Home
 from mautolib.stack.launcher import Stack, require_running
 from mautolib.stack.plan import LOGIN_ROLES, Plan
@@ -102,6 +102,16 @@ def run(stack: Stack, options: argparse.Namespace) -> int:
         return 130
 
 
+def airflow(stack: Stack, options: argparse.Namespace) -> int:
+    """Run an airflow command on the running stack, as its scheduler would: airflow -- dags list."""
+    plan = require_running(stack)
+    command = airflow_setup.command(*options.arguments)
+    try:
+        return subprocess.run(command, env=airflow_setup.environment(plan), check=False).returncode
+    except KeyboardInterrupt:
+        return 130
+
+
 def migrate(stack: Stack, _: argparse.Namespace) -> int:
     """Bring the warehouse of the running stack (or of MAUTO_DATABASE_URL) to the newest schema."""
     plan = stack.plan if not stack.plan.is_embedded else require_running(stack)
@@ -124,8 +134,8 @@ def reset(stack: Stack, options: argparse.Namespace) -> int:
 
 
 _COMMANDS: dict[str, Callable[[Stack, argparse.Namespace], int]] = {
-    "up": up, "down": down, "status": status, "logs": logs, "psql": psql, "run": run, "migrate": migrate,
-    "reset": reset,
+    "up": up, "down": down, "status": status, "logs": logs, "psql": psql, "run": run, "airflow": airflow,
+    "migrate": migrate, "reset": reset,
 }  # fmt: skip
 
 
@@ -173,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     made["psql"].add_argument("--role", choices=("owner", *LOGIN_ROLES), default="analyst")
     made["psql"].add_argument("arguments", nargs="*", help="for psql itself, after --")
     made["run"].add_argument("arguments", nargs="*", help="the command, after --")
+    made["airflow"].add_argument("arguments", nargs="*", help="arguments of airflow, after --")
     made["reset"].add_argument("--yes", action="store_true", help="also a home that is not the demo's")
     return parser
 

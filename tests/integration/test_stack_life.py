@@ -178,7 +178,7 @@ def test_an_interrupted_start_leaves_nothing_running(home: Home) -> None:
 
 
 def test_commands_that_need_a_stack_say_how_to_start_it(home: Home) -> None:
-    for arguments in (("psql",), ("migrate",), ("run", "--", "true")):
+    for arguments in (("psql",), ("migrate",), ("run", "--", "true"), ("airflow", "--", "version")):
         done = command(home, *arguments, environ=surroundings())
         assert done.returncode == 2
         assert "start it with `make up`" in done.stderr
