@@ -61,7 +61,7 @@ class Settings:
     environment: str = _s("general", "production, or development (accepts http links to this machine)", "production")
     demo: bool = _s("general", "set by make demo: mail goes to the local sink and to reserved domains only", False)
     home: Path = _s("general", "cluster, logs and secrets of the local stack", Path(".mauto"))
-    storage: str = _s("general", "uploads and journals: a folder or s3://bucket/prefix", "")
+    storage: str = _s("general", "folder of uploads and journals; the API and all workers need the same one", "")
     log_level: str = _s("general", "DEBUG, INFO, WARNING or ERROR", "INFO")
 
     public_base_url: str = _s("api", "base of the links in mail", "http://127.0.0.1:8000")
@@ -123,6 +123,9 @@ class Settings:
             if raw is None or raw.strip() == "":
                 continue
             values[item.name] = _convert(name, raw.strip(), hints[item.name])
+        if "://" in values.get("storage", ""):
+            # Taken for a path it would become a folder named after the address.
+            raise Misconfigured(f"{variable('storage')} is {values['storage']!r}; it takes a folder")
         return cls(**values)
 
     @property

@@ -160,7 +160,7 @@ def _derived(
     """Settings that follow from others unless they were given."""
     found: dict[str, str] = {}
     storage = given.get("MAUTO_STORAGE", str(home.path / "storage"))
-    found["MAUTO_STORAGE"] = storage if "://" in storage else str(Path(storage).absolute())
+    found["MAUTO_STORAGE"] = str(Path(storage).absolute())
     if "MAUTO_PUBLIC_BASE_URL" not in given:
         found["MAUTO_PUBLIC_BASE_URL"] = f"http://{LOOPBACK}:{variables['MAUTO_API_PORT']}"
     if "MAUTO_AIRFLOW_URL" not in given:

@@ -27,6 +27,7 @@ def test_values_are_read_in_their_types() -> None:
 
 @pytest.mark.parametrize(("name", "value", "takes"), [
     ("MAUTO_API_PORT", "8k", "a whole number"), ("MAUTO_DEMO", "maybe", "true or false"),
+    ("MAUTO_STORAGE", "s3://bucket/prefix", "a folder"),
 ])  # fmt: skip
 def test_a_wrong_value_is_refused_by_name(name: str, value: str, takes: str) -> None:
     with pytest.raises(Misconfigured, match=f"{name} is '{value}'; it takes {takes}"):

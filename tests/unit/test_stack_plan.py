@@ -159,7 +159,6 @@ def test_relative_storage_means_the_callers_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert make_plan(home, {"MAUTO_STORAGE": "files"}).settings.storage_path == tmp_path / "files"
-    assert make_plan(home, {"MAUTO_STORAGE": "s3://bucket/prefix"}).settings.storage == "s3://bucket/prefix"
     assert make_plan(home, {}).settings.storage_path == home.path / "storage"
 
 
