@@ -19,25 +19,29 @@ from mautolib.demo import contact_file, live, shop
 from mautolib.demo.faces import Faces
 from mautolib.demo.people import people
 from mautolib.demo.screen import Screen
-from mautolib.errors import InvalidInput, MautoError
-from mautolib.stack.home import Home
+from mautolib.errors import InvalidInput, MautoError, Misconfigured
+from mautolib.stack.home import Home, write_private
 from mautolib.stack.launcher import Stack
 
-#: Settings of the user's that reach the demo; none of them can make mail leave the machine.
-_KEPT = ("MAUTO_API_PORT", "MAUTO_AIRFLOW_PORT", "MAUTO_DATABASE_PORT", "MAUTO_SMTP_PORT", "MAUTO_MAIL_PAGE_PORT")
+#: Pinned in the demo's home: they win over whatever the environment says.
+SETTINGS = {
+    "MAUTO_DEMO": "true",
+    "MAUTO_DEFAULT_FROM_NAME": "Kiln & Leaf",
+    "MAUTO_DEFAULT_FROM_EMAIL": "hello@kiln-leaf.example",
+    "MAUTO_POSTAL_ADDRESS": "Kiln & Leaf, 12 Harbour Street, 20457 Hamburg, Germany",
+}
 
 
-def environment(home: Home) -> dict[str, str]:
-    """The process environment without the user's own settings, plus those of the demo."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MAUTO_") or name in _KEPT}
-    return {
-        **kept,
-        "MAUTO_HOME": str(home.path),
-        "MAUTO_DEMO": "true",
-        "MAUTO_DEFAULT_FROM_NAME": "Kiln & Leaf",
-        "MAUTO_DEFAULT_FROM_EMAIL": "hello@kiln-leaf.example",
-        "MAUTO_POSTAL_ADDRESS": "Kiln & Leaf, 12 Harbour Street, 20457 Hamburg, Germany",
-    }
+def pin(home: Home) -> None:
+    """Make a home one of the demo, or see that it is.
+
+    Raises:
+        Misconfigured: it holds the data of another stack.
+    """
+    if home.cluster.exists() and not home.settings_file.exists():
+        raise Misconfigured(f"{home.path} holds a stack that is no demo; choose another MAUTO_HOME")
+    home.prepare()
+    write_private(home.settings_file, "".join(f"{name}={value}\n" for name, value in SETTINGS.items()))
 
 
 def run(contacts: int, screen: Screen) -> None:
@@ -47,9 +51,20 @@ def run(contacts: int, screen: Screen) -> None:
         MautoError: a part did not do its work; says which.
     """
     home = Home(Path(os.environ["MAUTO_HOME"]).absolute()) if "MAUTO_HOME" in os.environ else Home.demo()
-    stack = Stack(home, environment(home))
-    screen.head("Starting PostgreSQL, Airflow, the API and a mail sink")
-    stack.up(lambda seconds, text: screen.line(f"{seconds:5.1f} s  {text}"))
+    pin(home)
+    stack = Stack(home)
+    try:
+        screen.head("Starting PostgreSQL, Airflow, the API and a mail sink")
+        stack.up(lambda seconds, text: screen.line(f"{seconds:5.1f} s  {text}"))
+        _show(stack, contacts, screen)
+    except KeyboardInterrupt:
+        screen.line("stopping")
+        stack.down()
+        raise
+    screen.table("Where to look", live.addresses(stack.plan))
+
+
+def _show(stack: Stack, contacts: int, screen: Screen) -> None:
     settings, now = stack.settings, datetime.now(UTC)
     today = datetime.combine(now.date(), clock(), UTC)
     everybody = list(people(contacts, today))
@@ -60,7 +75,7 @@ def run(contacts: int, screen: Screen) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         truth = contact_file.write(folder / f"contacts-{contacts}.csv", everybody)
         templates = shop.furnish(engine, settings, now)
-        show = live.Show(faces=faces, engine=engine, screen=screen, mail_folder=home.mail)
+        show = live.Show(faces=faces, engine=engine, screen=screen, mail_folder=stack.home.mail)
         show.import_contacts(folder / f"contacts-{contacts}.csv", truth)
         screen.head("History: eighteen months of opens, visits, orders, refunds and exchange rates")
         screen.line(f"{shop.load_history(engine, settings, everybody, today, now):,} new facts")
@@ -73,7 +88,6 @@ def run(contacts: int, screen: Screen) -> None:
     finally:
         faces.close()
         engine.dispose()
-    screen.table("Where to look", live.addresses(stack.plan))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,10 +107,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         screen.end()
-        sys.stderr.write("demo: interrupted; run `make demo` again to go on, `make demo-down` to stop what runs\n")
+        sys.stderr.write("demo: interrupted; nothing is left running, `make demo` goes on from here\n")
         return 130
     screen.line(f"\nDone in {time.monotonic() - began:.0f} s. The stack keeps running: look around.")
-    screen.line("Stop it with `make demo-down`, empty it with `make reset`.")
+    screen.line("Stop it with `make down`, empty it with `make reset`.")
     return 0
 
 

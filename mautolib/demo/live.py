@@ -200,7 +200,7 @@ def addresses(plan: Plan) -> list[tuple[str, str]]:
         ("Overview", f"{plan.api_url}/dashboard"),
         ("REST API", f"{plan.api_url}/docs"),
         ("Mail sink", plan.mail_page_url),
-        ("SQL", "make demo-psql   (analyst, schema analytics)"),
+        ("SQL", "make psql   (analyst, schema analytics)"),
         ("Sign in", f"{plan.settings.admin_email}, password in {plan.home.secrets_file}"),
     ]
 

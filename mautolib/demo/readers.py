@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import email
-import email.policy
 import hashlib
 import html
 import json
@@ -16,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 
@@ -97,6 +96,9 @@ def _message(folder: Path, line: dict[str, Any]) -> bytes:
 
 
 def _links(raw: bytes) -> list[str]:
-    message = email.message_from_bytes(raw, policy=email.policy.default)
-    body = message.get_body(("html",))
-    return [html.unescape(link) for link in _LINK.findall(body.get_content())] if body else []
+    # The old policy: the new one parses every header, which is two thirds of the time here.
+    for part in email.message_from_bytes(raw).walk():
+        if part.get_content_type() == "text/html":
+            body = cast(bytes, part.get_payload(decode=True)).decode()
+            return [html.unescape(link) for link in _LINK.findall(body)]
+    return []

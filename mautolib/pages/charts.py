@@ -28,12 +28,12 @@ class Bar:
 
 
 def nice_top(largest: int) -> int:
-    """The top of the axis: the smallest 1, 2, 2.5 or 5 times a power of ten, in quarters of whole numbers."""
+    """The top of the axis: the smallest round number at or above `largest` whose quarters are whole."""
     if largest <= _TICKS:
         return _TICKS
-    power = 10 ** math.floor(math.log10(largest))
-    for factor in (1, 2, 2.5, 5, 10):
-        top = int(factor * power)
+    power = int(10 ** math.floor(math.log10(largest)))
+    for tenths in (10, 12, 16, 20, 24, 28, 32, 40, 48, 60, 80, 100):
+        top = tenths * power // 10
         if top >= largest and top % _TICKS == 0:
             return top
     return -(-largest // _TICKS) * _TICKS

@@ -144,15 +144,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.home:
         home = Home(Path(options.home).expanduser().absolute())
-    elif options.command == "reset" and "MAUTO_HOME" not in os.environ:
-        home = Home.demo()
     else:
         home = Home.locate(os.environ)
+        is_demos = options.command == "reset" or _only_the_demo_runs(options.command, home)
+        home = Home.demo() if is_demos and "MAUTO_HOME" not in os.environ else home
     # A terminal that closes or a `kill` cleans up as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
-        return _COMMANDS[options.command](Stack(home, _environ_of(home)), options)
+        return _COMMANDS[options.command](Stack(home), options)
     except MautoError as error:
         sys.stderr.write(f"{options.command}: {error}\n")
         return 2
@@ -164,11 +164,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _environ_of(home: Home) -> dict[str, str] | None:
-    """None: the process environment and `.env`; for the demo's home neither of them, as for the demo itself."""
-    if home.path.resolve() != Home.demo().path.resolve():
-        return None
-    return {name: value for name, value in os.environ.items() if not name.startswith("MAUTO_")}
+def _only_the_demo_runs(command: str, home: Home) -> bool:
+    """Whether a command that needs a running stack can only mean the demo's."""
+    if command == "up" or home.is_running() or not Home.demo().is_running():
+        return False
+    sys.stderr.write(f"{command}: the stack of the demo\n")
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -70,6 +70,11 @@ class Home:
         return self.path / "secrets.env"
 
     @property
+    def settings_file(self) -> Path:
+        """Settings that belong to this home and win over any environment (the demo's)."""
+        return self.path / "settings.env"
+
+    @property
     def state_file(self) -> Path:
         return self.path / "state.json"
 

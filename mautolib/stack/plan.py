@@ -1,6 +1,7 @@
 """The plan of one stack: which settings hold, which ports are used, and the environment of each process.
 
-Order of settings: the process environment, then `.env` in the working directory, then what the home generated.
+Order of settings: those pinned in the home, else the process environment, then `.env` in the working directory,
+then what the home generated.
 Guards that every process gets only the database roles it needs. Nothing is started here.
 """
 
@@ -116,6 +117,9 @@ def make_plan(home: Home, environ: Mapping[str, str] | None = None) -> Plan:
     dotenv = read_assignments(Path(".env").absolute()) if environ is None else {}
     given = {name: value for name, value in {**dotenv, **outside}.items()
              if name.startswith("MAUTO_") and value.strip()}  # fmt: skip
+    if pinned := read_assignments(home.settings_file):
+        # A home with settings of its own takes nothing but ports from outside: a demo stays a demo.
+        given = {**{name: value for name, value in given.items() if name in _PORTS}, **pinned}
     outside = {**{name: value for name, value in dotenv.items() if name.startswith("AIRFLOW")}, **outside}
     Settings.from_env(given)  # a wrong value is named before anything is made
     is_embedded = not given.get("MAUTO_DATABASE_URL")

@@ -202,6 +202,7 @@ def test_a_command_for_the_demo_keeps_away_from_the_users_own_database(
     (tmp_path / ".env").write_text("MAUTO_DATABASE_URL=postgresql://me@127.0.0.1:1/mine\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MAUTO_DATABASE_URL", "postgresql://me@127.0.0.1:1/mine")
-    monkeypatch.setattr(Home, "demo", classmethod(lambda cls: home))
+    home.prepare()
+    home.settings_file.write_text("MAUTO_DEMO=true\n", encoding="utf-8")
     assert stack_main(["--home", str(home.path), "migrate"]) == 2
     assert f"no stack runs in {home.path}" in capsys.readouterr().err
