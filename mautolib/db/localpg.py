@@ -352,8 +352,11 @@ def end_leftovers(path: Path) -> None:
 
 
 def _mark(path: Path) -> str:
-    """The name in the command line of each process of a cluster; no other cluster has it."""
-    return "mauto-" + hashlib.sha256((path / "password").read_bytes()).hexdigest()[:16]
+    """The name in the command line of each process of a cluster; no other cluster has it.
+
+    The password alone would not do: a home made from a backup of another one's secrets has the same.
+    """
+    return "mauto-" + hashlib.sha256((path / "password").read_bytes() + bytes(path.resolve())).hexdigest()[:16]
 
 
 def _processes_of(name: str) -> list[int]:

@@ -167,6 +167,16 @@ def test_two_servers_never_share_a_folder_or_a_port(folder: Path) -> None:
         first.stop()
 
 
+def test_a_home_with_copied_secrets_leaves_the_server_of_the_other_alone(shared: Cluster, folder: Path) -> None:
+    copy = Cluster.ensure(folder / "copy", password=shared.password, durable=False)
+    try:
+        localpg.end_leftovers(copy.path)
+        assert copy.pid is None
+    finally:
+        copy.stop()
+    assert ask(shared, "select 1") == "1"
+
+
 def test_ends_with_its_parent_however_that_ends(folder: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from mautolib.db.localpg import Cluster\n"
