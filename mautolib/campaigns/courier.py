@@ -44,8 +44,9 @@ RECHECK_SECONDS: Final = 0.5
 TO_BEGIN_SECONDS, TO_END_SECONDS = 540.0, 330.0
 #: More than 5 % of the last 200 refused for sender or content pauses a campaign.
 LAST, TOO_MANY = 200, 10
-#: What a mail server that cannot be reached, or refuses a sender, delays its messages by.
-HOST_RETRY_SECONDS, SENDER_RETRY_SECONDS = 60.0, 900.0
+#: What a mail server that cannot be reached, or refuses a sender, delays its messages by. The one in hand when the
+#: way was closed comes after the others: if it is the cause, it must not close the way before them again.
+HOST_RETRY_SECONDS, IN_HAND_RETRY_SECONDS, SENDER_RETRY_SECONDS = 60.0, 90.0, 900.0
 
 
 @dataclass
@@ -103,12 +104,13 @@ class Shift:
         """Learn from a result whether a campaign must stop."""
         if campaign_id is None:
             return
-        if result.stage is Stage.MAIL and result.verdict is Verdict.RELEASED:
+        if result.stage is Stage.MAIL and result.verdict is Verdict.RELEASED and not _is_for_now(result):
             self.stopped.setdefault(campaign_id, f"The mail server refuses the sender: {result.code} {result.reply}")
         if result.verdict in (Verdict.SENT, Verdict.BOUNCED, Verdict.FAILED) and result.code is not None:
             last = self._refusals.setdefault(campaign_id, deque(maxlen=LAST))
             last.append(is_about_policy(result))
             if sum(last) > TOO_MANY:
+                last.clear()  # Whoever resumes it starts anew.
                 self.stopped.setdefault(
                     campaign_id, f"The receiving side refuses sender or content: {result.code} {result.reply}"
                 )
@@ -137,6 +139,7 @@ class Courier:
         self._claimed = {message.message_id: message for message in messages}
         self._outcomes: dict[int, Outcome] = {}
         self._begun: set[int] = set()
+        self._last_handed = 0
         handed: list[Outgoing] = []
         try:
             for number, result in enumerate(self._channel.deliver(self._written(messages, handed), self)):
@@ -188,6 +191,7 @@ class Courier:
                 ))  # fmt: skip
             else:
                 handed.append(outgoing)
+                self._last_handed = message.message_id
                 yield outgoing
 
     def _decided(self, message_id: int, result: Result) -> None:
@@ -204,9 +208,9 @@ class Courier:
 
     def _sender_refused(self, message: Claimed, result: Result) -> Result:
         """MAIL was refused: for now (then the way is closed), or for good (then the campaign is, or this content)."""
-        if result.code is not None and result.code < 500:
+        if _is_for_now(result):
             self.error = ProviderUnavailable(f"The mail server defers the sender: {result.code} {result.reply}")
-            return _with_retry(result, HOST_RETRY_SECONDS)
+            return _with_retry(result, IN_HAND_RETRY_SECONDS)
         if message.campaign_id is not None:
             return result
         self._shift.problems.add(f"The mail server refuses the sender: {result.code} {result.reply}")
@@ -217,11 +221,16 @@ class Courier:
         if message.message_id in self._begun:
             result = Result(verdict=Verdict.UNKNOWN, stage=Stage.DOT, reply=str(self.error or "no result"))
         else:
-            retry = HOST_RETRY_SECONDS if self.error is not None else None
+            is_in_hand = message.message_id == self._last_handed
+            retry = (IN_HAND_RETRY_SECONDS if is_in_hand else HOST_RETRY_SECONDS) if self.error is not None else None
             result = Result(verdict=Verdict.RELEASED, stage=Stage.CONNECT, retry_after_seconds=retry)
         return Outcome(
             contact_id=message.contact_id, message_id=message.message_id, attempt_id=self._attempt_id, result=result
         )
+
+
+def _is_for_now(result: Result) -> bool:
+    return result.code is not None and result.code < 500
 
 
 def _with_retry(result: Result, seconds: float) -> Result:

@@ -225,8 +225,12 @@ class _Run:
         if self.shard == 0 and time.monotonic() - self._totals_at >= TOTALS_SECONDS:
             self._totals_at = time.monotonic()
             older_than = {"older_than": asked - timedelta(seconds=TOTALS_SECONDS)}
-            with self.shift.engine.begin() as tx:
-                totals.refresh_many(tx, tx.scalars(statement("campaigns.stale_totals"), older_than).all(), asked)
+            try:
+                with self.shift.engine.begin() as tx:
+                    totals.refresh_many(tx, tx.scalars(statement("campaigns.stale_totals"), older_than).all(), asked)
+            except DBAPIError as error:
+                # The turn itself is committed and must not be counted again; the next recount makes up for this one.
+                _LOG.warning("figures could not be recounted: %s", type(error.orig).__name__)
 
 
 def _may_pass(error: DBAPIError) -> bool:

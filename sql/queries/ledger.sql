@@ -71,7 +71,7 @@ from taken
 group by taken.status, taken.reason;
 
 -- name: claimed
--- What an attempt holds, with the contact as it is now.
+-- What an attempt holds, longest due first, with the contact as it is now.
 select
     messages.message_id, messages.contact_id, messages.attempt_id, messages.attempt_no,
     messages.kind, messages.campaign_id, messages.workflow_id, messages.content_id,
@@ -83,7 +83,7 @@ select
 from messages
 left join contacts on contacts.contact_id = messages.contact_id
 where messages.attempt_id = cast(:attempt_id as bigint) and messages.status = 'sending'
-order by messages.message_id;
+order by messages.next_try_at, messages.message_id;
 
 -- name: refused
 -- Which of an attempt's messages may not go any more: asked again just before the hand-over.

@@ -17,6 +17,15 @@ from (
     union all
     select requested_at from campaigns where status = 'sending' and planned_at is null
     union all
+    select planned_at
+    from campaigns
+    where status = 'sending'
+        and not exists (
+            select from messages
+            where messages.campaign_id = campaigns.campaign_id
+                and messages.status in ('queued', 'sending')
+        )
+    union all
     select next_due.next_try_at
     from (
         select cast(0 as bigint) as campaign_key

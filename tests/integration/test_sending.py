@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from mautolib.campaigns import control, finishing, launch, sending, store
+from mautolib.campaigns import control, finishing, launch, planning, sending, store
 from mautolib.campaigns.model import Status
 from mautolib.campaigns.totals import totals_of
 from mautolib.channels.null import Null
@@ -20,6 +20,7 @@ from mautolib.channels.protocol import Outgoing, Watch
 from mautolib.contacts import consent
 from mautolib.contacts.model import SuppressionReason
 from mautolib.db.engine import connect
+from mautolib.db.statements import statement
 from mautolib.errors import ProviderUnavailable
 from mautolib.ledger.journal import journal_folder
 from mautolib.ledger.model import Kind, NewMessage, Result, Stage, Verdict
@@ -172,8 +173,8 @@ def test_a_mail_server_that_is_away_costs_no_attempt(fresh_engine: Engine, setti
         run_pump(fresh_engine, settings, null({3: down}))
     assert states(fresh_engine, campaign_id) == {"sent": 2, "queued": 3}
     waiting = rows(fresh_engine, "select attempt_no, next_try_at, lease_until from messages where status = 'queued'")
-    assert {tuple(row) for row in waiting} == {(0, waiting[0].next_try_at, None)}
-    assert timedelta(0) < waiting[0].next_try_at - NOW < timedelta(minutes=2)
+    assert {(row.attempt_no, row.lease_until) for row in waiting} == {(0, None)}
+    assert all(timedelta(0) < row.next_try_at - NOW < timedelta(minutes=2) for row in waiting)
     assert run_pump(fresh_engine, settings, later=timedelta(minutes=2)).counts == {"sent": 3}
     assert rows(fresh_engine, "select count(*) as n, max(attempt_no) as most from message_attempts")[0] == (5, 1)
 
@@ -403,3 +404,78 @@ def test_the_command_names_what_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys
     for wrong in ("2/2", "x", "1", "-1/2"):
         with pytest.raises(SystemExit):
             sending.main([f"--shard={wrong}"])
+
+
+def test_a_sender_refused_for_now_does_not_pause_the_campaign(fresh_engine: Engine, settings: Settings) -> None:
+    campaign_id = launched(fresh_engine, settings, 3)
+    with pytest.raises(ProviderUnavailable, match="defers the sender: 451"):
+        run_pump(fresh_engine, settings, null({1: SENDER_DEFERRED}))
+    with fresh_engine.connect() as tx:
+        assert store.get(tx, campaign_id).status is Status.SENDING
+    assert run_pump(fresh_engine, settings, later=timedelta(minutes=2)).counts == {"sent": 3}
+
+
+@pytest.mark.parametrize("answer", [ProviderUnavailable("closed at RCPT: 421 4.7.0 not now"), SENDER_DEFERRED])
+def test_one_message_that_closes_the_way_does_not_hold_up_its_group(
+    fresh_engine: Engine, settings: Settings, answer: Any
+) -> None:
+    campaign_id = launched(fresh_engine, settings, 5)
+    channel = null({2: answer})
+    for minutes in (0, 3):
+        with pytest.raises(ProviderUnavailable):
+            run_pump(fresh_engine, settings, channel, later=timedelta(minutes=minutes))
+    assert states(fresh_engine, campaign_id) == {"sent": 4, "queued": 1}
+
+
+def test_a_resumed_campaign_is_judged_by_what_comes_after(fresh_engine: Engine, settings: Settings) -> None:
+    """The pump that paused it may still be at work when somebody resumes it."""
+    campaign_id = launched(fresh_engine, settings, 60)
+
+    class Resumed(Null):
+        def deliver(self, messages: Iterable[Outgoing], watch: Watch) -> Iterator[Result]:
+            with fresh_engine.begin() as tx:
+                if store.get(tx, campaign_id).status is Status.PAUSED:
+                    control.resume(tx, campaign_id, now=NOW)
+            yield from super().deliver(messages, watch)
+
+    with fresh_engine.begin() as tx:
+        others = add_contacts(tx, 40, prefix="other")
+        other = add_campaign(tx, name="Other")
+        launch.request_send(tx, settings, other.campaign_id, now=NOW)
+    planning.plan_due(fresh_engine, settings, NOW)
+    refused = {f"person{number}@mail.example": BLOCKED for number in range(1, 12)}
+    run_pump(fresh_engine, settings, Resumed(refused))
+    with fresh_engine.connect() as tx:
+        campaign = store.get(tx, campaign_id)
+    assert others and campaign.status is Status.SENDING, campaign.status_reason
+
+
+def test_figures_that_cannot_be_recounted_do_not_repeat_a_turn(
+    fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign_id = launched(fresh_engine, settings, 25)
+    calls: list[int] = []
+
+    def refresh(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise DBAPIError("select", {}, Exception("gone"), connection_invalidated=True)
+
+    monkeypatch.setattr("mautolib.campaigns.sending.TOTALS_SECONDS", 0.0)
+    monkeypatch.setattr("mautolib.campaigns.sending.totals.refresh_many", refresh)
+    assert run_pump(fresh_engine, settings).counts == {"sent": 25}
+    assert len(calls) > 2 and states(fresh_engine, campaign_id) == {"sent": 25}
+
+
+def test_a_campaign_that_only_has_to_be_closed_is_due(fresh_engine: Engine, settings: Settings) -> None:
+    campaign_id = launched(fresh_engine, settings, 1)
+    with fresh_engine.begin() as tx:
+        control.pause(tx, campaign_id, now=NOW)
+        contact = tx.execute(text("select contact_id from contacts")).scalar_one()
+        consent.unsubscribe(tx, contact, source="page", actor="person", now=NOW)
+        assert tx.scalar(statement("queues.messages_due")) is None, "nothing to do while it is paused"
+        control.resume(tx, campaign_id, now=NOW)
+        assert tx.scalar(statement("queues.messages_due")) == NOW
+    assert finishing.finish(fresh_engine, NOW) == [campaign_id]
+    with fresh_engine.begin() as tx:
+        assert tx.scalar(statement("queues.messages_due")) is None
