@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -472,6 +473,31 @@ def test_a_lost_database_gives_the_import_back(bed: Bed, monkeypatch: pytest.Mon
     with bed.engine.begin() as tx:
         assert imports.get(tx, import_id).status == "queued"
     assert imports.run(bed.engine, bed.settings, import_id, now=LATER).created == 1
+
+
+def test_an_import_picked_to_end_a_deadlock_merges_again(bed: Bed) -> None:
+    """Others lock contacts in another order: suppressing a list goes by id, not by address."""
+    bed.take(["email,first_name", "a@x.co,A"])
+    bed.take(["email,first_name", "z@x.co,Z"])
+    earlier, later = bed.one("a@x.co").contact_id, bed.one("z@x.co").contact_id
+    import_id = bed.ask(["email,first_name", "a@x.co,B", "z@x.co,Y"], update_policy="merge")
+    lock = text("select from contacts where contact_id = :id for update")
+    waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    done: list[imports.Import] = []
+    thread = threading.Thread(
+        target=lambda: done.append(imports.run(bed.engine, bed.settings, import_id, now=LATER))
+    )
+    with bed.engine.begin() as other:
+        other.execute(lock, {"id": later})
+        thread.start()
+        until = time.monotonic() + 20
+        while not bed.scalars(waiting)[0] and time.monotonic() < until:
+            time.sleep(0.02)
+        # The import waited first, so it is the one that finds the circle and is picked.
+        other.execute(lock, {"id": earlier})
+    thread.join()
+    assert [(one.status, counts(one)) for one in done] == [("completed", (2, 0, 2, 0, 0, 0))]
+    assert (bed.one("a@x.co").first_name, bed.one("z@x.co").first_name) == ("B", "Y")
 
 
 def test_a_fault_of_ours_fails_the_import_and_is_raised(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:

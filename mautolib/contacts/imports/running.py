@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from mautolib.contacts import domains
 from mautolib.contacts.imports import requests
@@ -36,6 +36,7 @@ _LOG = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
 BEAT_SECONDS = 3.0
 _ROWS_PER_BLOCK = 2000
+_MERGE_TRIES = 4
 Progress = Callable[[int], None]
 
 
@@ -176,11 +177,9 @@ def _work(
             with connection.begin():
                 open_staging(connection)
                 columns = _stage_file(connection, settings, claim, options, now, progress)
-            with connection.begin() as transaction:
-                counts = _merge(connection, claim, options, columns, now)
-                if not _finish(connection, claim, ImportStatus.COMPLETED, ImportStatus.RUNNING, now, counts):
-                    transaction.rollback()
-                    raise _Stop
+            tries = iter(range(_MERGE_TRIES, 0, -1))
+            while (counts := _merge_once(connection, claim, options, columns, now, left=next(tries))) is None:
+                claim.check()
         finally:
             if not connection.invalidated:
                 connection.rollback()
@@ -215,6 +214,25 @@ def _blocks(
         claim.rows += len(batch)
         if progress is not None:
             progress(claim.rows)
+
+
+def _merge_once(
+    connection: Connection, claim: Claim, options: ImportOptions, columns: Sequence[str], now: datetime, *, left: int
+) -> Counts | None:
+    """Merge and finish in one transaction; None when the database picked it to end a deadlock and tries are left."""
+    try:
+        with connection.begin() as transaction:
+            counts = _merge(connection, claim, options, columns, now)
+            if not _finish(connection, claim, ImportStatus.COMPLETED, ImportStatus.RUNNING, now, counts):
+                transaction.rollback()
+                raise _Stop
+            return counts
+    except DBAPIError as error:
+        # Others lock contacts in another order; the staged rows are still there.
+        if left == 1 or getattr(error.orig, "pgcode", None) not in ("40001", "40P01"):
+            raise
+        _LOG.warning("import %s: deadlock, merging again", claim.request.import_id)
+        return None
 
 
 def _merge(
