@@ -9,7 +9,6 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from mautolib.db import statements
-from mautolib.db.files import sql_root
 
 ALL = [
     pytest.param(domain, name, id=f"{domain}.{name}")
