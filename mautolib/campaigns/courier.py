@@ -199,8 +199,9 @@ class Courier:
         if result.verdict is Verdict.RELEASED and result.stage is Stage.MAIL:
             result = self._sender_refused(message, result)
         outcome = Outcome(
-            contact_id=message.contact_id, message_id=message_id, attempt_id=self._attempt_id, result=result
-        )
+            contact_id=message.contact_id, message_id=message_id, attempt_id=self._attempt_id, result=result,
+            to_email=message.to_email,
+        )  # fmt: skip
         if result.verdict not in (Verdict.RELEASED, Verdict.SKIPPED):
             self._shift.journal.result(outcome)
         self._outcomes[message_id] = outcome

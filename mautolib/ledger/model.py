@@ -130,12 +130,17 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """A result with the attempt it belongs to; only that attempt may still write it."""
+    """A result with the attempt it belongs to; only that attempt may still write it.
+
+    Args:
+        to_email: the address it was for, where it is still known: the contact may have another one by now.
+    """
 
     contact_id: int
     message_id: int
     attempt_id: int
     result: Result
+    to_email: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

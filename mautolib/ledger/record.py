@@ -69,11 +69,12 @@ def record(
     found = tx.execute(
         statement("ledger.record"), {"outcomes": json.dumps(rows), "now": now, "claimed_at": since}
     ).all()
+    written_to = {outcome.message_id: outcome.to_email for outcome in outcomes}
     recorded = [
         Recorded(
             contact_id=row.contact_id, message_id=row.message_id, campaign_id=row.campaign_id,
-            workflow_id=row.workflow_id, kind=Kind(row.kind), verdict=Verdict(row.verdict), to_email=row.to_email,
-            reply=row.reply or "",
+            workflow_id=row.workflow_id, kind=Kind(row.kind), verdict=Verdict(row.verdict),
+            to_email=written_to[row.message_id] or row.to_email, reply=row.reply or "",
         )
         for row in found
     ]  # fmt: skip

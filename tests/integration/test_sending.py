@@ -479,3 +479,29 @@ def test_a_campaign_that_only_has_to_be_closed_is_due(fresh_engine: Engine, sett
     assert finishing.finish(fresh_engine, NOW) == [campaign_id]
     with fresh_engine.begin() as tx:
         assert tx.scalar(statement("queues.messages_due")) is None
+
+
+class _MeanwhileChanged(Null):
+    """Everybody gets another address, or is deleted, while the mail server answers."""
+
+    def __init__(self, engine: Engine, change: str) -> None:
+        super().__init__()
+        self._engine, self._change = engine, change
+
+    def deliver(self, messages: Iterable[Outgoing], watch: Watch) -> Iterator[Result]:
+        for message in messages:
+            with self._engine.begin() as tx:
+                tx.execute(text(f"{self._change} where contact_id = :id"), {"id": message.contact_id})
+            yield BOUNCED
+
+
+@pytest.mark.parametrize(
+    "change", ["update contacts set email = 'new@mail.example', email_key = 'new@mail.example'", "delete from contacts"]
+)
+def test_the_address_that_bounced_is_suppressed(fresh_engine: Engine, settings: Settings, change: str) -> None:
+    """And not the one the contact has by now."""
+    campaign_id = launched(fresh_engine, settings, 1)
+    assert run_pump(fresh_engine, settings, _MeanwhileChanged(fresh_engine, change)).counts == {"bounced": 1}
+    assert states(fresh_engine, campaign_id) == {"bounced": 1}
+    found = rows(fresh_engine, "select email, reason from suppressions")
+    assert [tuple(row) for row in found] == [("person1@mail.example", "bounce")]
