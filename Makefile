@@ -3,14 +3,13 @@
 
 PY := .venv/bin/python
 STACK := $(PY) -m mautolib.stack
-DEMO := $(STACK) --home $(or $(MAUTO_HOME),.mauto-demo)
 UV := $(if $(shell command -v uv),uv,.venv/bin/uv)
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev up down status logs psql dev migrate demo reset test test-all lint fmt bench contract \
-	check-ledger check-real lock demo-down demo-psql
+	check-ledger check-real lock
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,12 +44,6 @@ migrate: install  ## Bring the warehouse to the newest schema
 
 demo: install  ## Show the whole main job on generated data (CONTACTS=10000)
 	@$(PY) -m mautolib.demo $(if $(CONTACTS),--contacts $(CONTACTS))
-
-demo-down: install  ## Stop the demo, data stays
-	@$(DEMO) down
-
-demo-psql: install  ## Open psql on the demo as the read-only analyst
-	@$(DEMO) psql
 
 reset: install  ## Stop the demo and remove its data
 	@$(STACK) reset

@@ -89,9 +89,6 @@ class Settings:
     require_consent: bool = _s("mail", "mail only contacts whose consent is granted", False)
 
     reporting_currency: str = _s("data", "ISO 4217 code figures are converted to", "USD")
-    default_timezone: str = _s("data", "IANA zone for contacts without one", "UTC")
-    attribution_click_days: int = _s("data", "an order counts for a click this many days before it", 5)
-    attribution_open_days: int = _s("data", "and for an open this many days before it", 1)
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
     disposable_domains: tuple[str, ...] = _s(
         "data", "files of more disposable mail domains (one a line or a JSON list, also .gz), comma-separated", ()

@@ -256,7 +256,7 @@ def import_errors(call: CurrentCall, id: str) -> Response:
 async def cancel_import(call: CurrentCall, id: str) -> Response:
     """Cancel an import.
 
-    Rows that were merged stay. A running one stops within seconds.
+    A running one stops within seconds, before it changes a contact.
     """
     import_id = path_id(id, MISSING)
 

@@ -22,4 +22,5 @@ def last_beat(tx: Connection, prefix: str) -> datetime | None:
     """The newest beat of any component whose name begins with `prefix`; None if there never was one."""
     beats = tables.heartbeats
     newest = select(func.max(beats.c.beat_at)).where(beats.c.component.startswith(prefix, autoescape=True))
-    return tx.scalar(newest)
+    found: datetime | None = tx.scalar(newest)
+    return found
