@@ -33,7 +33,8 @@ def finish(engine: Engine, now: datetime) -> list[int]:
         tx.execute(statement("campaigns.settle"), {"now": now})
         finished = [row.campaign_id for row in done]
         stale = tx.scalars(statement("campaigns.stale_totals"), {"older_than": now}).all()
-        totals.refresh_many(tx, [*finished, *stale], now)
+        aging = tx.scalars(statement("campaigns.aging_totals"), {"now": now}).all()
+        totals.refresh_many(tx, [*finished, *stale, *aging], now)
         _tell(tx, {row.campaign_id: row.name for row in done}, now)
     _LOG.info(
         "%s campaigns finished, %s reopened; %s leases expired, %s doubts proven, %s sent again",

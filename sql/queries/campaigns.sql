@@ -98,6 +98,18 @@ where campaigns.status in ('sending', 'paused')
     and campaigns.planned_at is not null
     and coalesce(campaign_totals.refreshed_at, '-infinity') < cast(:older_than as timestamptz);
 
+-- name: aging_totals
+-- Ended campaigns to be recounted: people open, click and opt out long after the last message, and what was in
+-- flight or in doubt is decided late. The older the campaign, the rarer.
+select campaigns.campaign_id
+from campaigns
+inner join campaign_totals on campaign_totals.campaign_id = campaigns.campaign_id
+where campaigns.status in ('sent', 'cancelled')
+    and campaign_totals.refreshed_at < cast(:now as timestamptz) - greatest(
+        interval '9 minutes',
+        (cast(:now as timestamptz) - coalesce(campaigns.sent_at, campaigns.updated_at)) / 20
+    );
+
 -- name: lock_totals
 -- One recount at a time, each on a snapshot taken after the one before: an older count never wins.
 select pg_advisory_xact_lock(hashtext('campaign_totals'));

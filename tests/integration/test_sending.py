@@ -505,3 +505,38 @@ def test_the_address_that_bounced_is_suppressed(fresh_engine: Engine, settings: 
     assert states(fresh_engine, campaign_id) == {"bounced": 1}
     found = rows(fresh_engine, "select email, reason from suppressions")
     assert [tuple(row) for row in found] == [("person1@mail.example", "bounce")]
+
+
+def test_figures_follow_what_people_do_after_the_last_message(fresh_engine: Engine, settings: Settings) -> None:
+    campaign_id = launched(fresh_engine, settings, 3)
+    run_pump(fresh_engine, settings)
+    finishing.finish(fresh_engine, NOW)
+    opened = """
+        with opened as (
+            insert into hits (occurred_at, kind, contact_id, campaign_id, message_id)
+            select :at, 'open', contact_id, campaign_id, message_id from messages order by message_id limit 2
+            returning hit_id
+        )
+        insert into hit_verdicts (hit_id, rule_version, verdict) select hit_id, 1, 'human' from opened
+    """
+    with fresh_engine.begin() as tx:
+        tx.execute(text(opened), {"at": NOW + timedelta(minutes=1)})
+    finishing.finish(fresh_engine, NOW + timedelta(minutes=10))
+    with fresh_engine.connect() as tx:
+        assert totals_of(tx, [campaign_id])[campaign_id].unique_opens == 2
+
+
+def test_figures_of_a_cancelled_campaign_count_what_was_in_flight(fresh_engine: Engine, settings: Settings) -> None:
+    campaign_id = launched(fresh_engine, settings, 3)
+
+    class Cancelled(Null):
+        def deliver(self, messages: Iterable[Outgoing], watch: Watch) -> Iterator[Result]:
+            with fresh_engine.begin() as tx:
+                control.cancel(tx, campaign_id, now=NOW)
+            yield from super().deliver(messages, watch)
+
+    assert run_pump(fresh_engine, settings, Cancelled()).counts == {"sent": 3}
+    finishing.finish(fresh_engine, NOW + timedelta(minutes=10))
+    with fresh_engine.connect() as tx:
+        figures = totals_of(tx, [campaign_id])[campaign_id]
+    assert (figures.sent, figures.in_flight) == (3, 0)
