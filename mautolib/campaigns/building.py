@@ -152,10 +152,13 @@ class Blueprint:
 
 
 def with_utm(url: str, utm: Mapping[str, str]) -> str:
-    """`url` with the utm parameters it lacks."""
+    """`url` with the utm parameters it lacks; what cannot be read as a URL stays as it is."""
     if not utm:
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
     present = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
     missing = [
         f"utm_{name}={quote(str(utm[name]), safe='')}"

@@ -540,3 +540,13 @@ def test_figures_of_a_cancelled_campaign_count_what_was_in_flight(fresh_engine: 
     with fresh_engine.connect() as tx:
         figures = totals_of(tx, [campaign_id])[campaign_id]
     assert (figures.sent, figures.in_flight) == (3, 0)
+
+
+@pytest.mark.parametrize("utm", [{}, {"source": "news"}])
+def test_a_link_that_is_no_url_does_not_stop_the_pump(
+    fresh_engine: Engine, settings: Settings, utm: dict[str, str]
+) -> None:
+    html = "<p>{{ contact.email }} <a href='http://[x'>broken</a></p>"
+    campaign_id = launched(fresh_engine, settings, 1, html_body=html, utm=utm)
+    assert run_pump(fresh_engine, settings).counts == {"sent": 1}
+    assert states(fresh_engine, campaign_id) == {"sent": 1}
