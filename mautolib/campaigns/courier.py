@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from mautolib.campaigns.building import Blueprint
 from mautolib.campaigns.store import name_of
@@ -99,6 +100,11 @@ class Shift:
         except (Misconfigured, InvalidInput) as error:
             self.problems.add(str(error))
             return error
+        except Exception as error:  # noqa: BLE001
+            # A fault of ours in a whole content: its messages wait, everybody else's go out.
+            _LOG.exception("content %s cannot be written", content_id)
+            self.problems.add(f"content {content_id} cannot be written: {type(error).__name__}")
+            return Misconfigured(f"content {content_id} cannot be written")
 
     def note(self, campaign_id: int | None, result: Result) -> None:
         """Learn from a result whether a campaign must stop."""
@@ -188,6 +194,15 @@ class Courier:
             except Misconfigured:
                 self._decided(message.message_id, Result(
                     verdict=Verdict.RELEASED, stage=Stage.BUILD, retry_after_seconds=SENDER_RETRY_SECONDS
+                ))  # fmt: skip
+            except (SQLAlchemyError, MautoError):
+                raise
+            except Exception as error:  # noqa: BLE001
+                # A fault of ours: left to itself this one message would come first again and stop all mail.
+                _LOG.exception("message %s cannot be written", message.message_id)
+                self._shift.problems.add(f"message {message.message_id} cannot be written: {type(error).__name__}")
+                self._decided(message.message_id, Result(
+                    verdict=Verdict.FAILED, stage=Stage.BUILD, reply=f"unexpected {type(error).__name__}"
                 ))  # fmt: skip
             else:
                 handed.append(outgoing)

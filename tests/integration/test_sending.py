@@ -13,6 +13,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
 from mautolib.campaigns import control, finishing, launch, planning, sending, store
+from mautolib.campaigns.building import Blueprint
 from mautolib.campaigns.model import Status
 from mautolib.campaigns.totals import totals_of
 from mautolib.channels.null import Null
@@ -550,3 +551,24 @@ def test_a_link_that_is_no_url_does_not_stop_the_pump(
     campaign_id = launched(fresh_engine, settings, 1, html_body=html, utm=utm)
     assert run_pump(fresh_engine, settings).counts == {"sent": 1}
     assert states(fresh_engine, campaign_id) == {"sent": 1}
+
+
+def test_a_fault_of_ours_costs_one_message_and_not_all_mail(
+    fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign_id = launched(fresh_engine, settings, 3)
+    first = rows(fresh_engine, "select min(message_id) from messages")[0][0]
+    write = Blueprint.write
+
+    def faulty(self: Blueprint, message: Any, now: datetime) -> Outgoing:
+        if message.message_id == first:
+            raise RuntimeError("a fault nobody thought of")
+        return write(self, message, now)
+
+    monkeypatch.setattr(Blueprint, "write", faulty)
+    result = run_pump(fresh_engine, settings)
+    assert result.counts == {"failed": 1, "sent": 2}
+    assert result.problems == (f"message {first} cannot be written: RuntimeError",)
+    assert rows(fresh_engine, "select last_stage, last_error from messages where status = 'failed'") == [
+        ("build", "unexpected RuntimeError")]  # fmt: skip
+    assert states(fresh_engine, campaign_id) == {"failed": 1, "sent": 2}
