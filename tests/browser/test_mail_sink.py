@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import smtplib
 import socket
 from collections.abc import Iterator
@@ -16,12 +15,6 @@ from mautolib.stack.mailsink import MailSink
 from mautolib.templates.compile import compile_template
 from mautolib.templates.starters import STARTERS, starter
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
-]
-
 ATTACK = """<script>alert('script')</script><script src="{canary}/s.js"></script>
 <img src="{canary}/i.gif" onerror="alert('onerror')"><img src=x onerror="alert('broken')">
 <link rel="stylesheet" href="{canary}/c.css"><link rel="prefetch" href="{canary}/p">
@@ -34,17 +27,6 @@ p {{ font-family: f }}</style>
 <meta http-equiv="refresh" content="0;url={canary}/refresh"><base href="{canary}/">
 <form action="{canary}/form"><input name=a autofocus onfocus="alert('focus')"><button>Send</button></form>
 <a id="out" href="{canary}/link" target="_top">go</a><a id="js" href="javascript:alert('js')">js</a>"""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A running Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
