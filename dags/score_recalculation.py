@@ -21,6 +21,9 @@ from mauto_airflow.alerts import report_missed_deadline
 
 PARAMS = {
     "as_of": conventions.optional_moment("As of", "Score as of this moment; empty: the run's own midnight."),
+    "rule_version": conventions.optional_id(
+        "Rule version", "Compute with these rules and add snapshots only; empty: the newest rules."
+    ),
     "buckets": Param(2, type="integer", minimum=1, maximum=64, title="Buckets", description="Parallel slices."),
     "dry_run": conventions.dry_run("Compute and count, write nothing."),
 }

@@ -51,14 +51,17 @@ def recalculate_scores(bucket: int, context: Mapping[str, Any]) -> dict[str, int
     from mautolib import scoring
 
     params, as_of = context["params"], moments.as_of(context)
+    # Of the past, or by other rules than today's: the current scores stay as they are.
+    is_look_back = moments.is_past(context) or bool(params.get("rule_version"))
     with warehouse() as (engine, _):
         result = scoring.recalculate(
             engine,
             as_of=as_of,
             bucket=bucket,
             buckets=params["buckets"],
-            source="recomputed" if moments.is_past(context) else "nightly",
-            known_at=as_of if moments.is_past(context) else None,
+            source="recomputed" if is_look_back else "nightly",
+            known_at=as_of if is_look_back else None,
+            rule_version=params.get("rule_version"),
             dry_run=params["dry_run"],
         )
     counts = {"scored": result.scored, "changed": result.changed, "moved": result.moved, "snapshots": result.snapshots}

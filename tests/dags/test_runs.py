@@ -63,6 +63,15 @@ def test_scores_of_a_moment_are_the_same_however_often(run_dag: Any, fresh_engin
     assert first == [8.0], "4 for the address and 4 for the first name"
 
 
+def test_other_rules_leave_the_current_scores_alone(run_dag: Any, fresh_engine: Engine) -> None:
+    with fresh_engine.begin() as tx:
+        create(tx, NewContact(email="anna@shop.example"), actor="test", now=datetime.now(UTC) - timedelta(days=3))
+    assert run_dag("score_recalculation", rule_version=1).state == "success"
+    assert scalar(fresh_engine, "select array_agg(source || rule_version) from score_history") == ["recomputed1"]
+    assert scalar(fresh_engine, "select count(*) from contact_scores") == 0
+    assert run_dag("score_recalculation", rule_version=99).state == "failed"
+
+
 def test_a_sign_up_enters_the_welcome_series(run_dag: Any, fresh_engine: Engine, settings: Any) -> None:
     from mautolib.templates import starters
 
