@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,17 @@ class Server:
 
     def drop(self, name: str) -> None:
         """Drop a database, whoever is still connected."""
-        self._run(f"drop database if exists {name} with (force)")
+        from sqlalchemy.exc import ProgrammingError
+
+        for patience in range(100, -1, -1):
+            try:
+                self._run(f"drop database if exists {name} with (force)")
+                break
+            except ProgrammingError as error:
+                # Autovacuum is at work in it, and only a superuser may end that; it ends by itself soon.
+                if "terminate process" not in str(error) or not patience:
+                    raise
+                time.sleep(0.1)
         self._made.remove(name)
 
     def close(self) -> None:
