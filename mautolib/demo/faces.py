@@ -64,11 +64,6 @@ class Faces:
         """State of a DAG run: queued, running, success or failed."""
         return str(_checked(self._airflow.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")).json()["state"])
 
-    def succeeded(self, dag_id: str) -> bool:
-        """Whether the DAG has ever had a successful run."""
-        answer = self._airflow.get(f"/api/v2/dags/{dag_id}/dagRuns", params={"state": "success", "limit": 1})
-        return int(_checked(answer).json()["total_entries"]) > 0
-
     def mails(self) -> int:
         """How many mails the sink holds."""
         return int(_checked(self._sink.get("/api/count")).json()["count"])

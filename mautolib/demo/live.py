@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Engine, func, select
 
-from mautolib.db.tables import campaigns, contacts, enrollments, messages
+from mautolib.db.tables import campaigns, contact_scores, contacts, enrollments, hits, messages
 from mautolib.demo import readers
 from mautolib.demo.contact_file import Truth
 from mautolib.demo.faces import Faces, wait_until
@@ -60,18 +60,14 @@ class Show:
         self.screen.line(f"{state['created']:,} created, {state['skipped'] - state['rejected']:,} known or repeated, "
                          f"{state['rejected']:,} rejected with line and reason, {time.monotonic() - began:.1f} s")
         self.found["Imported"] = f"{state['created']:,} of {truth.rows:,} rows"
-        self.found["Rejected"] = f"{state['rejected']:,} ({self.faces_url(f'/imports/{number}/errors.csv')})"
-
-    def faces_url(self, path: str) -> str:
-        """A path of the API as people write it."""
-        return f"GET /api/v1{path}"
+        self.found["Rejected"] = f"{state['rejected']:,} (GET /api/v1/imports/{number}/errors.csv)"
 
     def score(self) -> None:
         """Trigger `score_recalculation` as the button does."""
         self.screen.head("Score: DAG score_recalculation")
         seconds = self._run_dag("score_recalculation")
         with self.engine.connect() as connection:
-            scored = connection.scalar(select(func.count()).select_from(_table("contact_scores")))
+            scored = connection.scalar(select(func.count()).select_from(contact_scores))
         self.screen.line(f"{scored:,} contacts scored and staged, {seconds:.1f} s")
         self.found["Scored"] = f"{scored:,}"
 
@@ -109,7 +105,7 @@ class Show:
         """Open, click and unsubscribe through the links in the mail."""
         self.screen.head("Readers: real requests to the tracking links found in the sink's mail")
         with self.engine.connect() as connection:
-            opened = connection.scalar(select(func.count()).select_from(_table("hits")))
+            opened = connection.scalar(select(func.count()).select_from(hits))
         if opened:
             self.screen.line("they have read their mail already")
         else:
@@ -203,9 +199,3 @@ def addresses(plan: Plan) -> list[tuple[str, str]]:
         ("SQL", "make psql   (analyst, schema analytics)"),
         ("Sign in", f"{plan.settings.admin_email}, password in {plan.home.secrets_file}"),
     ]
-
-
-def _table(name: str) -> Any:
-    from mautolib.db.tables import metadata
-
-    return metadata.tables[name]
