@@ -118,6 +118,11 @@ class Call:
         return self.who
 
     @property
+    def role(self) -> Role:
+        """The role of the caller of an operation that has one."""
+        return self.signed_in.user.role
+
+    @property
     def origin(self) -> Origin:
         """Where the call came from; the connection's address, never a header's claim."""
         client = self.request.client

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -30,7 +30,6 @@ COUNT_LIMIT = 100_000
 _MAC_BYTES = 16
 _NOT_A_FILTER = {"cursor", "limit", "skip", "offset"}
 
-_Limit = Annotated[int, Query(ge=1, le=200, description="At most this many rows.")]
 _Skip = Annotated[int | None, Query(ge=0, le=LARGEST_SKIP, description="Leave out this many rows first.")]
 _Cursor = Annotated[
     str | None,
@@ -46,17 +45,25 @@ class Page:
     after: tuple[Any, ...] | None
 
 
-def _page(request: Request, limit: _Limit = 50, skip: _Skip = None, cursor: _Cursor = None) -> Page:
-    if cursor is None:
-        return Page(limit=limit, skip=skip or 0, after=None)
-    if skip:
-        raise Refused(422, invalid(["query", "cursor"], "Not together with skip"))
-    call: Call = request.scope["mauto.call"]
-    return Page(limit=limit, skip=0, after=read_cursor(call.settings, request, cursor))
+def pages(*, limit: int = 50, most: int = 200) -> Callable[..., Page]:
+    """The dependency that reads `skip`=0 (0..1000000), `limit` (1..`most`) and `cursor`."""
+    size = Query(limit, ge=1, le=most, description="At most this many rows.")
+
+    def read(request: Request, limit: int = size, skip: _Skip = None, cursor: _Cursor = None) -> Page:
+        if cursor is None:
+            return Page(limit=limit, skip=skip or 0, after=None)
+        if skip:
+            raise Refused(422, invalid(["query", "cursor"], "Not together with skip"))
+        call: Call = request.scope["mauto.call"]
+        return Page(limit=limit, skip=0, after=read_cursor(call.settings, request, cursor))
+
+    return read
 
 
 #: `skip`=0 (0..1000000), `limit`=50 (1..200), `cursor`.
-SkipLimit = Annotated[Page, Depends(_page)]
+SkipLimit = Annotated[Page, Depends(pages())]
+#: The same with `limit`=100 (1..500).
+WideSkipLimit = Annotated[Page, Depends(pages(limit=100, most=500))]
 
 
 def position(page: Page) -> tuple[datetime, int] | None:
@@ -77,6 +84,17 @@ def position_id(page: Page) -> int | None:
     try:
         (number,) = page.after
         return int(number)
+    except (ValueError, TypeError):
+        raise _bad_cursor() from None
+
+
+def position_text(page: Page) -> tuple[str, int] | None:
+    """The position a cursor named in a list ordered by (text, id); None without a cursor."""
+    if page.after is None:
+        return None
+    try:
+        text, number = page.after
+        return str(text), int(number)
     except (ValueError, TypeError):
         raise _bad_cursor() from None
 

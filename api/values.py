@@ -89,7 +89,11 @@ Line100 = Annotated[str, StringConstraints(max_length=100), AfterValidator(_line
 Line200 = Annotated[str, StringConstraints(max_length=200), AfterValidator(_line)]
 Line320 = Annotated[str, StringConstraints(max_length=320), AfterValidator(_line)]
 Line500 = Annotated[str, StringConstraints(max_length=500), AfterValidator(_line)]
+#: Text that may have lines.
+Text2000 = Annotated[str, StringConstraints(max_length=2000), AfterValidator(_text)]
 #: One line, trimmed and not empty.
+Name100 = Annotated[str, StringConstraints(max_length=100), AfterValidator(_name)]
+Name200 = Annotated[str, StringConstraints(max_length=200), AfterValidator(_name)]
 Name300 = Annotated[str, StringConstraints(max_length=300), AfterValidator(_name)]
 #: A body part of a mail: at most 1 MiB.
 BodyPart = Annotated[str, AfterValidator(_text), AfterValidator(_one_mebibyte)]
