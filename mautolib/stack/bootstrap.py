@@ -167,11 +167,12 @@ def install(uv: Optional[str], dev: bool) -> None:
     if uv:
         tool = [uv, "pip", "install", "--python", str(VENV_PYTHON), "--quiet"]
         # Compiled once and now; else the first start of Airflow does it, four processes at a time.
-        pinned = [*tool, "--compile-bytecode", "--require-hashes"]
+        pinned = [*tool, "--compile-bytecode", "--require-hashes", "--no-deps"]
     else:
         say("uv is not to be had; using pip, which takes a minute or two")
         tool = [str(VENV_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        pinned = [*tool, "--require-hashes"]
+        pinned = [*tool, "--require-hashes", "--no-deps"]
+    # --no-deps: the files are complete, and bounds overridden in pyproject.toml would be held against them again.
     for name in ["requirements.txt", *(["requirements-dev.txt"] if dev else [])]:
         run([*pinned, "-r", str(ROOT / name)], f"installing {name} failed")
     run([*tool, "--no-deps", "--no-build-isolation", "-e", str(ROOT)], "installing the project itself failed")
