@@ -21,7 +21,7 @@ from starlette.types import ASGIApp
 from api import documentation, errors
 from api.calls import Service
 from api.conventions import Conventions
-from api.routes import analytics, auth, campaigns, contacts, imports, operations, pages
+from api.routes import analytics, auth, campaigns, contacts, imports, operations, pages, tags
 from api.routing import Operations, specificity
 from api.tracking import TRACKING_OPENAPI, TrackingApp
 from mautolib.db.engine import connect
@@ -59,7 +59,7 @@ def make_framework(settings: Settings, engine: Engine) -> FastAPI:
     )  # fmt: skip
     app.state.service = Service(settings=settings, engine=engine)
     app.include_router(operations.router)
-    for module in (auth, contacts, imports, campaigns, analytics):
+    for module in (auth, contacts, tags, imports, campaigns, analytics):
         app.include_router(module.router, prefix=documentation.PREFIX)
     app.router.routes += pages.routes()
     documentation.install(app, tracking=TRACKING_OPENAPI, models=(auth.Login,))

@@ -46,6 +46,7 @@ The service never calls Airflow: it commits a row together with its answer, and 
 TAGS: list[dict[str, str]] = [
     {"name": "Sign-in", "description": "Tokens: get one, renew it, end it."},
     {"name": "Contacts", "description": "People, their attributes and whether they may be mailed."},
+    {"name": "Tags", "description": "Labels, and who carries them."},
     {"name": "Import", "description": "Contacts in bulk: JSON at once, CSV files in the background."},
     {"name": "Campaigns", "description": "Write, send, look at the result."},
     {"name": "Analytics", "description": "Figures, each computed in one place and equal everywhere."},
