@@ -21,13 +21,36 @@ from starlette.types import ASGIApp
 from api import documentation, errors
 from api.calls import Service
 from api.conventions import Conventions
-from api.routes import analytics, auth, campaigns, contacts, imports, operations, pages, tags
+from api.routes import (
+    analytics,
+    auth,
+    campaigns,
+    contacts,
+    imports,
+    operations,
+    pages,
+    suppression,
+    tags,
+    templates,
+)
 from api.routing import Operations, specificity
 from api.tracking import TRACKING_OPENAPI, TrackingApp
 from mautolib.db.engine import connect
 from mautolib.errors import MautoError
 from mautolib.settings import Settings
 
+#: Every file of operations under the prefix.
+_RESOURCES = (
+    auth,
+    contacts,
+    tags,
+    imports,
+    tags,
+    templates,
+    campaigns,
+    suppression,
+    analytics,
+)
 POOL_SIZE, OVERFLOW = 5, 10
 STATEMENT_TIMEOUT_MS = 30_000
 
@@ -59,7 +82,7 @@ def make_framework(settings: Settings, engine: Engine) -> FastAPI:
     )  # fmt: skip
     app.state.service = Service(settings=settings, engine=engine)
     app.include_router(operations.router)
-    for module in (auth, contacts, tags, imports, campaigns, analytics):
+    for module in _RESOURCES:
         app.include_router(module.router, prefix=documentation.PREFIX)
     app.router.routes += pages.routes()
     documentation.install(app, tracking=TRACKING_OPENAPI, models=(auth.Login,))

@@ -11,12 +11,12 @@ from starlette.requests import Request
 from api.errors import Refused
 
 
-def etag(version: int) -> str:
-    """The entity tag of a version."""
+def etag(version: int | str) -> str:
+    """The entity tag of a version: its number, or what else changes with every edit."""
     return f'"{version}"'
 
 
-def check_if_match(request: Request, version: int) -> None:
+def check_if_match(request: Request, version: int | str) -> None:
     """Refuse when the caller's copy is not of this version; the row is locked by the caller.
 
     Raises:

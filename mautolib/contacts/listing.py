@@ -16,7 +16,8 @@ from mautolib.contacts.model import Consent, ConsentStatus, Contact, ContactFilt
 from mautolib.contacts.store import complete
 from mautolib.db import tables
 
-__all__ = ["consents", "count", "find_suppression", "has_segment", "search", "suppression_counts", "suppressions"]
+__all__ = ["consents", "count", "count_suppressions", "find_suppression", "has_segment", "search",
+           "suppression_counts", "suppressions"]  # fmt: skip
 
 _C = tables.contacts.c
 _S = tables.suppressions.c
@@ -73,13 +74,26 @@ def find_suppression(tx: Connection, email: str) -> Suppression | None:
 
 
 def suppressions(
-    tx: Connection, *, reason: SuppressionReason | None = None, skip: int = 0, limit: int = 100
-) -> list[Suppression]:
-    """Suppressed addresses, newest first."""
+    tx: Connection, *, reason: SuppressionReason | None = None, skip: int = 0, limit: int = 100,
+    after: tuple[datetime, int] | None = None,
+) -> list[Suppression]:  # fmt: skip
+    """Suppressed addresses, newest first; `after` is (created_at, id) of the last one of the page before."""
     query = select(tables.suppressions).order_by(_S.created_at.desc(), _S.suppression_id.desc())
     if reason is not None:
         query = query.where(_S.reason == str(reason))
+    if after is not None:
+        query = query.where(tuple_(_S.created_at, _S.suppression_id) < after)
     return [entry_of(row) for row in tx.execute(query.offset(skip).limit(limit))]
+
+
+def count_suppressions(
+    tx: Connection, *, reason: SuppressionReason | None = None, at_most: int | None = None
+) -> int:
+    """How many addresses are suppressed; with `at_most` counting stops there."""
+    query = select(_S.suppression_id).limit(at_most)
+    if reason is not None:
+        query = query.where(_S.reason == str(reason))
+    return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
 
 
 def suppression_counts(tx: Connection) -> dict[SuppressionReason, int]:

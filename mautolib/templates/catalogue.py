@@ -12,19 +12,22 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select, tuple_, update
+from sqlalchemy import delete as remove
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 
 from mautolib.db import tables
+from mautolib.db.statements import statement
 from mautolib.errors import Conflict, InvalidInput, NotFound
 from mautolib.templates.checks import MAX_SOURCE
 from mautolib.templates.compile import CompiledTemplate, Problem, compile_template
-from mautolib.templates.model import NewTemplate, Template, TemplateChange
+from mautolib.templates.model import NewTemplate, Template, TemplateChange, TemplateVersion
 
 _LOG = logging.getLogger(__name__)
 _TABLE, _VERSIONS = tables.templates, tables.template_versions
 _LIMITS = {"name": 300, "subject": 500, "category": 100, "html_body": MAX_SOURCE, "text_body": MAX_SOURCE}
+_NAMED_USERS = 3
 _VERSIONED = ("subject", "html_body", "text_body", "variables")
 
 
@@ -50,8 +53,8 @@ def _insert(tx: Connection, new: NewTemplate, *, now: datetime, actor: str) -> T
     fields = dataclasses.asdict(new)
     _check(fields)
     values = {**fields, **_verdict(fields), "variables": list(new.variables), "version": 1, "created_at": now}
-    statement = upsert(_TABLE).values(**values)
-    row = tx.execute(statement.on_conflict_do_nothing(index_elements=["name"]).returning(_TABLE)).one_or_none()
+    query = upsert(_TABLE).values(**values)
+    row = tx.execute(query.on_conflict_do_nothing(index_elements=["name"]).returning(_TABLE)).one_or_none()
     if row is None:
         return None
     template = _template(row)
@@ -60,13 +63,17 @@ def _insert(tx: Connection, new: NewTemplate, *, now: datetime, actor: str) -> T
     return template
 
 
-def get(tx: Connection, template_id: int) -> Template:
+def get(tx: Connection, template_id: int, *, lock: bool = False) -> Template:
     """The template.
+
+    Args:
+        lock: keep others from changing it until the transaction ends.
 
     Raises:
         NotFound: there is none.
     """
-    row = tx.execute(select(_TABLE).where(_TABLE.c.template_id == template_id)).one_or_none()
+    query = select(_TABLE).where(_TABLE.c.template_id == template_id)
+    row = tx.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
         raise NotFound("Template not found")
     return _template(row)
@@ -78,12 +85,68 @@ def get_by_name(tx: Connection, name: str) -> Template | None:
     return None if row is None else _template(row)
 
 
-def list_templates(tx: Connection, *, category: str | None = None, skip: int = 0, limit: int = 50) -> list[Template]:
-    """Templates by name, of one category or of all."""
-    query = select(_TABLE).order_by(_TABLE.c.name).offset(skip).limit(limit)
-    if category is not None:
-        query = query.where(_TABLE.c.category == category)
-    return [_template(row) for row in tx.execute(query)]
+def list_templates(
+    tx: Connection, *, category: str | None = None, skip: int = 0, limit: int = 50,
+    after: tuple[str, int] | None = None,
+) -> list[Template]:  # fmt: skip
+    """Templates by name, of one category or of all; `after` is (name, id) of the last one of the page before."""
+    query = select(_TABLE).where(*_of_category(category)).order_by(_TABLE.c.name, _TABLE.c.template_id)
+    if after is not None:
+        query = query.where(tuple_(_TABLE.c.name, _TABLE.c.template_id) > after)
+    return [_template(row) for row in tx.execute(query.offset(skip).limit(limit))]
+
+
+def count(tx: Connection, *, category: str | None = None, at_most: int | None = None) -> int:
+    """How many templates there are; with `at_most` counting stops there."""
+    query = select(_TABLE.c.template_id).where(*_of_category(category)).limit(at_most)
+    return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
+
+
+def _of_category(category: str | None) -> list[ColumnElement[bool]]:
+    return [] if category is None else [_TABLE.c.category == category]
+
+
+def versions(
+    tx: Connection, template_id: int, *, skip: int = 0, limit: int = 50, before: int | None = None
+) -> list[TemplateVersion]:
+    """The versions of a template, newest first; `before` is the number of the last one of the page before."""
+    query = select(_VERSIONS).where(_VERSIONS.c.template_id == template_id).order_by(_VERSIONS.c.version.desc())
+    if before is not None:
+        query = query.where(_VERSIONS.c.version < before)
+    return [_version(row) for row in tx.execute(query.offset(skip).limit(limit))]
+
+
+def version_of(
+    tx: Connection, template_id: int, version: int, *, path: tuple[str, ...] = ("body", "version")
+) -> TemplateVersion:
+    """One version of a template.
+
+    Raises:
+        InvalidInput: the template has no such version.
+    """
+    query = select(_VERSIONS).where(_VERSIONS.c.template_id == template_id, _VERSIONS.c.version == version)
+    row = tx.execute(query).one_or_none()
+    if row is None:
+        raise InvalidInput(f"The template has no version {version}", path=path)
+    return _version(row)
+
+
+def delete(tx: Connection, template_id: int) -> None:
+    """Remove a template with its versions; finished campaigns keep what they sent.
+
+    Raises:
+        NotFound: there is no such template.
+        Conflict: `in_use`: an unfinished campaign or an active workflow names it.
+    """
+    # Locked first: a campaign that takes this template meanwhile waits, and then finds it gone.
+    get(tx, template_id, lock=True)
+    users = tx.execute(statement("templates.users_of"), {"template_id": template_id}).all()
+    if users:
+        named = ", ".join(f"{row.kind} {row.name!r}" for row in users[:_NAMED_USERS])
+        more = f" and {len(users) - _NAMED_USERS} more" if len(users) > _NAMED_USERS else ""
+        raise Conflict(f"The template is used by {named}{more}", code="in_use")
+    tx.execute(remove(_TABLE).where(_TABLE.c.template_id == template_id))
+    _LOG.info("template %d deleted", template_id)
 
 
 def revise(
@@ -96,10 +159,7 @@ def revise(
         InvalidInput: a field is empty or too long.
         Conflict: the new name is taken.
     """
-    row = tx.execute(select(_TABLE).where(_TABLE.c.template_id == template_id).with_for_update()).one_or_none()
-    if row is None:
-        raise NotFound("Template not found")
-    before = _template(row)
+    before = get(tx, template_id, lock=True)
     given = {name: value for name, value in dataclasses.asdict(change).items() if value is not None}
     changed = {name: value for name, value in given.items() if value != getattr(before, name)}
     if not changed:
@@ -110,10 +170,10 @@ def revise(
     values = {**changed, **_verdict(fields), "updated_at": now, "version": before.version + is_new_version}
     if "variables" in values:
         values["variables"] = list(values["variables"])
-    statement = update(_TABLE).where(_TABLE.c.template_id == template_id).values(**values).returning(_TABLE)
+    query = update(_TABLE).where(_TABLE.c.template_id == template_id).values(**values).returning(_TABLE)
     try:
         with tx.begin_nested():
-            after = _template(tx.execute(statement).one())
+            after = _template(tx.execute(query).one())
     except IntegrityError:
         raise Conflict("Template with this name already exists", code="duplicate") from None
     if is_new_version:
@@ -170,3 +230,7 @@ def _template(row: Row[Any]) -> Template:
     problems = tuple(Problem(**problem) for problem in values.pop("problems"))
     values.pop("valid")
     return Template(**values | {"problems": problems, "variables": tuple(values["variables"])})
+
+
+def _version(row: Row[Any]) -> TemplateVersion:
+    return TemplateVersion(**dict(row._mapping) | {"variables": tuple(row.variables)})

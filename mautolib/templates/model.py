@@ -55,3 +55,17 @@ class Template:
     def valid(self) -> bool:
         """Whether it may be sent."""
         return not self.problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateVersion:
+    """The content a template had (or has) under one number."""
+
+    template_id: int
+    version: int
+    subject: str
+    html_body: str
+    text_body: str
+    variables: tuple[str, ...]
+    created_by: str
+    created_at: datetime
