@@ -43,7 +43,6 @@ from mautolib.settings import Settings
 _RESOURCES = (
     auth,
     contacts,
-    tags,
     imports,
     tags,
     templates,

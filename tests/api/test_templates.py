@@ -132,7 +132,7 @@ def test_a_template_in_use_stays(service: LiveService, editor: httpx.Client) -> 
     with service.engine.begin() as tx:
         done = "update campaigns set status = 'cancelled' where campaign_id = cast(:id as bigint)"
         tx.execute(text(done), {"id": campaign["id"]})
-        steps = '[{"type": "condition", "then": [{"action": "send_email", "template_id": "%s"}]}]' % template["id"]
+        steps = json.dumps([{"type": "condition", "then": [{"action": "send_email", "template_id": template["id"]}]}])
         insert = "insert into workflows (name, active, steps) values ('W', true, cast(:steps as jsonb))"
         tx.execute(text(insert + " returning workflow_id"), {"steps": steps})
     assert "'W'" in editor.delete(path).json()["detail"]
