@@ -26,9 +26,11 @@ from starlette.responses import Response
 
 from api import errors
 from mautolib.auth import audit, idempotency
+from mautolib.auth.callers import Caller
 from mautolib.auth.roles import Role
 from mautolib.auth.sessions import Origin, SignedIn
 from mautolib.db.engine import is_unavailable
+from mautolib.errors import Conflict
 from mautolib.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -90,7 +92,7 @@ class Call:
     service: Service
     request: Request
     policy: Policy
-    who: SignedIn | None
+    who: Caller | None
     now: datetime
     request_id: str
     audited: bool = False
@@ -111,16 +113,27 @@ class Call:
         return self.who.actor if self.who else audit.PUBLIC
 
     @property
-    def signed_in(self) -> SignedIn:
-        """The caller of an operation that has a role."""
+    def caller(self) -> Caller:
+        """The caller of an operation that has a role: a user's session, or an API key."""
         if self.who is None:
             raise RuntimeError(f"{self.policy.action or self.request.url.path} is public: nobody is signed in")
         return self.who
 
     @property
+    def signed_in(self) -> SignedIn:
+        """The user's session, for operations about sessions and passwords.
+
+        Raises:
+            Conflict: the caller has an API key, which has neither.
+        """
+        if not isinstance(self.caller, SignedIn):
+            raise Conflict("An API key has no session")
+        return self.caller
+
+    @property
     def role(self) -> Role:
         """The role of the caller of an operation that has one."""
-        return self.signed_in.user.role
+        return self.caller.role
 
     @property
     def origin(self) -> Origin:

@@ -147,11 +147,13 @@ def _document(app: FastAPI, tracking: dict[str, Any], models: tuple[type[BaseMod
             "description": "`username` is your e-mail address. Leave client id and secret empty.",
             "flows": {"password": {"tokenUrl": TOKEN_URL, "refreshUrl": f"{PREFIX}/auth/refresh", "scopes": {}}},
         },
-        "Bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "An access token."},
+        "Bearer": {"type": "http", "scheme": "bearer", "description": "An access token, or an API key."},
+        "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
     }
-    document["security"] = [{"Password": []}, {"Bearer": []}]
+    document["security"] = [{"Password": []}, {"Bearer": []}, {"ApiKey": []}]
     for path in document["paths"].values():
         for operation in path.values():
+            _say_who_may(operation)
             _errors_are_problems(operation)
     return _by_title(document)
 
@@ -174,6 +176,17 @@ def _by_title(document: dict[str, Any]) -> dict[str, Any]:
 def _renamed(reference: str, titles: dict[str, str]) -> str:
     name = reference.removeprefix(_REFERENCE)
     return _REFERENCE + titles.get(name, name)
+
+
+def _say_who_may(operation: dict[str, Any]) -> None:
+    """Put role and scope where people read, and the refusal that goes with them among the answers."""
+    role, scope = operation["x-role"], operation.get("x-scope")
+    if role == "public":
+        return
+    of_keys = f"an API key also the scope `{scope}`" if scope else "API keys are refused"
+    operation["description"] = f"{operation.get('description', '')}\n\nNeeds the role *{role}*; {of_keys}.".strip()
+    refusal = {"description": "Role or scope too small", "content": {MEDIA_TYPE: {}}}
+    operation["responses"].setdefault("403", refusal)
 
 
 def _errors_are_problems(operation: dict[str, Any]) -> None:

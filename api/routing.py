@@ -23,13 +23,14 @@ from starlette.routing import BaseRoute, Route
 from api import errors
 from api.calls import JSON, MIB, Call, Policy, Service
 from api.strict_json import StrictRequest, is_clean
-from mautolib.auth import sessions, tokens
+from mautolib.auth import api_keys, callers, scopes
 from mautolib.auth.roles import Role
-from mautolib.errors import NotAllowed, NotAuthenticated
+from mautolib.errors import NotAuthenticated
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _SAFE = {"GET", "HEAD", "OPTIONS"}
+PREFIX = "/api/v1"
 #: Parameters that mean nothing when given twice.
 _SINGLE = {"skip", "limit", "offset", "cursor"}
 
@@ -91,9 +92,10 @@ def listed(errors_of_it: dict[int | str, dict[str, Any]]) -> dict[int | str, dic
 
 
 class ApiRoute(APIRoute):
-    """A route that authenticates before it reads."""
+    """A route that authenticates before it reads. `scope` is what it needs of an API key; None: no key may use it."""
 
     policy: Policy
+    scope: str | None
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         policy = getattr(endpoint, "policy", None)
@@ -101,9 +103,12 @@ class ApiRoute(APIRoute):
             raise TypeError(f"{endpoint.__name__} has no policy; put @allow(...) above it")
         self.policy = policy
         extra = dict(options.pop("openapi_extra", None) or {})
+        self.scope = scopes.required(path.removeprefix(PREFIX), policy.role) if policy.role else None
         extra["x-role"] = str(policy.role or "public")
-        if policy.role is None:
-            extra["security"] = []
+        schemes = ([] if policy.role is None else ["Password", "Bearer"]) + (["ApiKey"] if self.scope else [])
+        extra["security"] = [{scheme: []} for scheme in schemes]
+        if self.scope:
+            extra["x-scope"] = self.scope
         # The first sentence of the docstring is the line people see in a list of operations.
         options["summary"] = (endpoint.__doc__ or endpoint.__name__).strip().splitlines()[0].rstrip(".")
         super().__init__(path, endpoint, openapi_extra=extra, **options)
@@ -111,7 +116,7 @@ class ApiRoute(APIRoute):
     def get_route_handler(self) -> _Handler:
         """The handler: caller first, then the framework's reading and checking, then the endpoint."""
         inner = super().get_route_handler()
-        policy = self.policy
+        policy, scope = self.policy, self.scope
 
         async def handle(given: Request) -> Response:
             # One request object throughout: who reads the body first keeps it for the others.
@@ -121,7 +126,7 @@ class ApiRoute(APIRoute):
             try:
                 if policy.role is not None:
                     call.who = await run_sync(_authenticate, call)
-                    _check_role(call)
+                    callers.check_rights(call.who, policy.role, scope)
                 _check_query(request)
                 _check_media_type(request, policy)
                 response = await inner(request)
@@ -194,20 +199,24 @@ def _begin(request: Request, policy: Policy) -> Call:
     )  # fmt: skip
 
 
-def _authenticate(call: Call) -> sessions.SignedIn:
-    header = call.request.headers.get("authorization", "")
-    scheme, _, token = header.partition(" ")
-    # API keys are a later addition; a caller who sends one beside a token is ambiguous already.
-    if scheme.lower() != "bearer" or not token.strip() or "x-api-key" in call.request.headers:
+def _authenticate(call: Call) -> callers.Caller:
+    headers = call.request.headers
+    bearer, keys = headers.getlist("authorization"), headers.getlist("x-api-key")
+    # Two credentials, even equal ones, leave open who is calling.
+    if len(bearer) + len(keys) != 1:
+        raise NotAuthenticated("Not authenticated")
+    scheme, credential = ("key", keys[0].strip()) if keys else _split(bearer[0])
+    if scheme not in ("bearer", "key") or not credential:
         raise NotAuthenticated("Not authenticated")
     with call.engine.begin() as tx:
-        return sessions.resolve(tx, call.settings, tokens.Kind.ACCESS, token.strip(), now=call.now)
+        if scheme == "key":
+            return api_keys.resolve(tx, credential, now=call.now)
+        return callers.of_bearer(tx, call.settings, credential, now=call.now)
 
 
-def _check_role(call: Call) -> None:
-    needed, who = call.policy.role, call.signed_in
-    if needed is not None and not who.user.role.covers(needed):
-        raise NotAllowed(f"This needs the role {needed}")
+def _split(authorization: str) -> tuple[str, str]:
+    scheme, _, credential = authorization.partition(" ")
+    return scheme.lower(), credential.strip()
 
 
 def _check_query(request: Request) -> None:

@@ -17,6 +17,7 @@ from api.routing import CurrentCall, Router, allow, problems
 from api.strict_json import parse
 from api.values import Answer, Line320, Model, Shown
 from mautolib.auth import passwords, sessions
+from mautolib.auth.api_keys import KeyHolder
 from mautolib.auth.roles import Role
 
 router = Router("Sign-in")
@@ -82,13 +83,14 @@ class PasswordChange(Model):
 
 
 class Me(Answer):
-    """The caller."""
+    """The caller: a user, or an API key with its id, name and scopes and an empty address."""
 
     id: str
     email: str
     is_superuser: bool
     name: str
     role: Role
+    scopes: list[str] | None = Field(description="Of an API key; null for a user.")
     auth: Literal["jwt", "api_key"]
     last_login_at: Shown | None
 
@@ -130,12 +132,16 @@ def refresh(call: CurrentCall, body: Refresh) -> Response:
     return _pair(session)
 
 
-@router.post("/auth/logout", status_code=204, response_class=Response, responses=problems(401, 422))
+@router.post(
+    "/auth/logout", status_code=204, response_class=Response,
+    responses=problems(401, 422, s409="An API key has no session"),
+)  # fmt: skip
 @allow(Role.VIEWER, action="auth.logout", body_limit=_SMALL)
 async def logout(call: CurrentCall, body: Annotated[Logout | None, Body()] = None) -> Response:
     """Sign out.
 
     The session's access tokens and refresh tokens are dead at once; with `all_sessions` those of every session.
+    An API key has no session to end (409): revoke it with `DELETE /api-keys/{id}`.
     """
     all_sessions = body.all_sessions if body else False
 
@@ -149,10 +155,20 @@ async def logout(call: CurrentCall, body: Annotated[Logout | None, Body()] = Non
 @router.get("/auth/me", response_model=Me, responses=problems(401))
 @allow(Role.VIEWER)
 async def me(call: CurrentCall) -> Me:
-    """Show who the token stands for."""
-    user = call.signed_in.user
+    """Show who the token or key stands for.
+
+    `role` is what it may do now: a key has the role of the user who made it where that is lower than its own.
+    """
+    caller, is_admin = call.caller, call.role is Role.ADMIN
+    if isinstance(caller, KeyHolder):
+        key = caller.key
+        return Me(
+            id=str(key.api_key_id), email="", is_superuser=is_admin, name=key.name, role=call.role,
+            scopes=list(key.scopes), auth="api_key", last_login_at=None,
+        )  # fmt: skip
+    user = caller.user
     return Me(
-        id=str(user.user_id), email=user.email, is_superuser=user.role is Role.ADMIN, name=user.name, role=user.role,
+        id=str(user.user_id), email=user.email, is_superuser=is_admin, name=user.name, role=call.role, scopes=None,
         auth="jwt", last_login_at=user.last_login_at,
     )  # fmt: skip
 

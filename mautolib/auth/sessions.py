@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mautolib.auth import attempts, audit, passwords, tokens, users
+from mautolib.auth.roles import Role
 from mautolib.auth.users import User
 from mautolib.db import tables
 from mautolib.errors import InvalidInput, MautoError, NotAllowed, NotAuthenticated, RateLimited
@@ -58,6 +59,11 @@ class SignedIn:
     user: User
     jti: UUID
     expires_at: datetime
+
+    @property
+    def role(self) -> Role:
+        """What the user may do."""
+        return self.user.role
 
     @property
     def actor(self) -> audit.Actor:

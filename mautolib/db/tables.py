@@ -41,7 +41,7 @@ def _table(name: str, /, **columns: Any) -> Table:
 api_keys = _table(
     "api_keys",
     api_key_id=_ID, name=_TEXT, prefix=_TEXT, key_hash=_BYTES, role=_TEXT, scopes=_TEXTS, created_by=_TEXT,
-    expires_at=_TIME, last_used_at=_TIME, revoked_at=_TIME, created_at=_TIME,
+    expires_at=_TIME, last_used_at=_TIME, revoked_at=_TIME, created_at=_TIME, creator_id=_ID,
 )
 audit_log = _table(
     "audit_log",

@@ -51,6 +51,7 @@ def test_sign_in_answers_with_a_pair(service: LiveService, nobody: httpx.Client)
     assert me.pop("last_login_at").endswith("Z")
     assert me == {
         "id": claims["sub"], "email": email, "is_superuser": True, "name": "", "role": "admin", "auth": "jwt",
+        "scopes": None,
     }  # fmt: skip
 
 
