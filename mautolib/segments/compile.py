@@ -47,7 +47,7 @@ def condition(definition: Definition, setting: Setting, *, segment_id: int | Non
 
 
 def exclusions(definition: Definition, setting: Setting) -> dict[str, ColumnElement[bool]]:
-    """By reason (`unsubscribed`, `suppressed`, `bounced`, `campaign`): whether the contact of `contacts` is kept out."""
+    """By reason (`unsubscribed`, `suppressed`, `bounced`, `campaign`): whether the contact is kept out."""
     return {}
 
 
