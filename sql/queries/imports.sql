@@ -56,6 +56,32 @@ set status = 'queued', attempt_id = null, lease_until = null
 where import_id = cast(:import_id as bigint) and attempt_id = cast(:attempt_id as bigint)
     and status = 'running';
 
+-- name: revive_erased
+-- Turns the keyed hashes of erased addresses that the file brings back into ordinary entries.
+update suppressions
+set email = given.email_key, email_key = given.email_key, email_hash = null
+from (
+    select distinct
+        email_key,
+        sha256(cast(:outer_key as bytea) || sha256(
+            cast(:inner_key as bytea) || convert_to(email_key, 'UTF8'))) as email_hash
+    from import_rows
+    where reject_code is null
+) as given
+where suppressions.email_hash = given.email_hash
+    and not exists (select from suppressions as known where known.email_key = given.email_key);
+
+-- name: opt_out_erased
+-- New contacts whose address was erased while their row waited for that: as for any known no.
+update contacts
+set subscribed = false
+from import_touched
+inner join contacts as made on made.contact_id = import_touched.contact_id
+inner join suppressions
+    on suppressions.email_key = made.email_key
+    and suppressions.reason in ('unsubscribe', 'complaint', 'compliance')
+where import_touched.is_new and contacts.contact_id = made.contact_id and contacts.subscribed;
+
 -- name: count_rows
 -- How many rows there are, how many were not taken, how many of the others are suppressed.
 select
@@ -197,17 +223,20 @@ made as (
         is_disposable, is_free_provider, is_role_based, created_at)
     select
         email, email_key, coalesce(first_name, ''), coalesce(last_name, ''), coalesce(phone, ''),
-        coalesce(country, ''), coalesce(language, 'en'), coalesce(timezone, ''),
+        coalesce(country, ''), coalesce(language, cast(:blank_language as text)),
+        coalesce(timezone, ''),
         coalesce(currency, ''),
         coalesce(
             case when cast(:drops_nulls as boolean) then jsonb_strip_nulls(custom_fields)
                 else custom_fields end, '{}'),
         is_subscribed, new_status,
         case when new_status <> 'unknown'
-            then coalesce(consent_source, cast(:consent_source as text), 'import') end,
+            then coalesce(consent_source, cast(:consent_source as text), 'import')
+            else consent_source end,
         case when new_status <> 'unknown'
             then coalesce(
-                consent_at, cast(:consent_at as timestamptz), cast(:now as timestamptz)) end,
+                consent_at, cast(:consent_at as timestamptz), cast(:now as timestamptz))
+            else consent_at end,
         'import', flags & 1 > 0, flags & 2 > 0, flags & 4 > 0,
         coalesce(created_at, cast(:now as timestamptz))
     from agreed
@@ -235,7 +264,7 @@ with known as materialized (
         imported_text(:policy, contacts.country, people.country,
             'country' = any(cast(:mapped as text[])), '') as country,
         imported_text(:policy, contacts.language, people.language,
-            'language' = any(cast(:mapped as text[])), 'en') as language,
+            'language' = any(cast(:mapped as text[])), cast(:blank_language as text)) as language,
         imported_text(:policy, contacts.timezone, people.timezone,
             'timezone' = any(cast(:mapped as text[])), '') as timezone,
         imported_text(:policy, contacts.currency, people.currency,
@@ -438,12 +467,21 @@ left join lateral (
 ) as groups on true
 order by contacts.contact_id;
 
+-- name: first_rejects
+-- The first rows that are not taken, of the import at work.
+select line, email, reject_column, reject_code, reject_value
+from import_rows
+where reject_code is not null
+order by line
+limit cast(:limit as int);
+
 -- name: rejects_csv
 -- The rows that were not taken, for COPY; a cell a spreadsheet would run gets one quote before it.
 select
     line,
     regexp_replace(column_name, '^(''*[=+@\t\r-])', '''\1') as "column", code, reason,
-    regexp_replace(value, '^(''*[=+@\t\r-])', '''\1') as value
+    case when value ~ '^[+0-9 ().-]*$' then value
+        else regexp_replace(value, '^(''*[=+@\t\r-])', '''\1') end as value
 from import_rejects
 where import_id = cast(:import_id as bigint)
 order by line, column_name;

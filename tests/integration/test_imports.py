@@ -467,7 +467,7 @@ def test_a_lost_database_gives_the_import_back(bed: Bed, monkeypatch: pytest.Mon
         raise OperationalError("select", {}, Exception("server closed the connection"), connection_invalidated=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "merge", lose)
+        patch.setattr(running, "merge_or_try", lose)
         with pytest.raises(ProviderUnavailable):
             imports.run(bed.engine, bed.settings, import_id, now=NOW)
     with bed.engine.begin() as tx:
@@ -507,7 +507,7 @@ def test_a_fault_of_ours_fails_the_import_and_is_raised(bed: Bed, monkeypatch: p
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "merge", stumble)
+        patch.setattr(running, "merge_or_try", stumble)
         with pytest.raises(ZeroDivisionError):
             imports.run(bed.engine, bed.settings, import_id, now=NOW)
     with bed.engine.begin() as tx:

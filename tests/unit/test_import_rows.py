@@ -35,7 +35,7 @@ def staged(header: Sequence[str], cells: list[str] | str, **options: Any) -> dic
 
 def refused(header: Sequence[str], cells: list[str] | str, **options: Any) -> tuple[str, str, str]:
     row = staged(header, cells, **options)
-    assert set(row) <= {"line", "reject_column", "reject_code", "reject_value"}, row
+    assert set(row) <= {"line", "email", "reject_column", "reject_code", "reject_value"}, row
     return row.get("reject_column", ""), row["reject_code"], row.get("reject_value", "")
 
 

@@ -1,10 +1,13 @@
 """Imports: contact files and lists come in, every row accounted for.
 
-`request`, `request_file` and `store_upload` ask for one, `run_waiting` and `run` carry it out, `import_items` takes a
-JSON list at once, `preview` looks at a file without keeping anything. A row is created, updated or skipped (rejected
-rows among them, each with line, column and reason); an import never re-subscribes anybody.
+`request`, `request_file` and `store_upload` ask for one, `run_waiting` and `run` carry it out, `take_file` and
+`import_items` take a small file and a JSON list at once, `preview` looks at a file without keeping anything. A row is
+created, updated or skipped (rejected rows among them, each with line, column and reason); an import never
+re-subscribes anybody.
 """
 
+from mautolib.contacts.imports.files import Taken, take_file
+from mautolib.contacts.imports.headers import NO_EMAIL
 from mautolib.contacts.imports.items import import_items
 from mautolib.contacts.imports.model import Import, ImportOptions, ImportStatus, Reject, RejectCode, UpdatePolicy
 from mautolib.contacts.imports.preview import Preview, preview
@@ -15,6 +18,7 @@ from mautolib.contacts.imports.requests import (
     forget_upload,
     get,
     list_imports,
+    location,
     rejects,
     request,
     request_file,
@@ -23,6 +27,7 @@ from mautolib.contacts.imports.requests import (
 )
 from mautolib.contacts.imports.running import claim_next, run, run_waiting
 
-__all__ = ["Import", "ImportOptions", "ImportStatus", "Preview", "Reject", "RejectCode", "StoredFile", "UpdatePolicy",
-           "cancel", "claim_next", "count_imports", "forget_upload", "get", "import_items", "list_imports", "preview",
-           "rejects", "request", "request_file", "run", "run_waiting", "store_upload", "write_rejects"]  # fmt: skip
+__all__ = ["Import", "ImportOptions", "ImportStatus", "NO_EMAIL", "Preview", "Reject", "RejectCode", "StoredFile",
+           "Taken", "UpdatePolicy", "cancel", "claim_next", "count_imports", "forget_upload", "get", "import_items",
+           "list_imports", "location", "preview", "rejects", "request", "request_file", "run", "run_waiting",
+           "store_upload", "take_file", "write_rejects"]  # fmt: skip

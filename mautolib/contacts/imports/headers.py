@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mautolib.contacts.address import is_address, unwrap
-from mautolib.contacts.imports.model import FIELDS
+from mautolib.contacts.imports.model import EXPORT_COLUMNS, FIELDS
 from mautolib.contacts.validation import MAX_CUSTOM_FIELDS, single_line_problem
 from mautolib.errors import InvalidInput
 
-__all__ = ["Plan", "SAMPLE_ROWS", "find_email_column", "plan_columns"]
+__all__ = ["NO_EMAIL", "Plan", "SAMPLE_ROWS", "find_email_column", "plan_columns", "suggest_columns"]
 
 SAMPLE_ROWS = 100
 MAX_COLUMNS = 500
@@ -31,10 +31,14 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
     "language": ("lang", "语言"),
 }
 _KNOWN = {name: name for name in FIELDS} | {alias: name for name, more in _ALIASES.items() for alias in more}
+#: What a header that asks about consent may say, once a space stands before each capital letter.
 _CONSENT = re.compile(
-    r"consent|subscri|\bopt(ed)?[ _-]?(in|out)\b|accepts?[ _-].*marketing|marketing[ _-].*(status|permission|opt)|gdpr|"
-    r"double[ _-]?opt", re.IGNORECASE
+    r"consent|subscri|newsletter|(?<![a-z])opt(ed)?[ _-]*(in|out)(?![a-z])|accepts?[ _-].*marketing|gdpr|dsgvo|rgpd|"
+    r"marketing[ _-].*(status|permission|opt|ok)|"
+    r"(?<![a-z])(do[ _-]?not|don'?t|can(not)?|may)[ _-](be[ _-])?(e-?mail|contact)|"
+    r"einwilligung|abonn|同意|订阅|訂閱|退订", re.IGNORECASE
 )  # fmt: skip
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +49,13 @@ class Plan:
         fields: field -> positions of its columns; the first one with a non-blank cell wins.
         custom: key -> position of the column that becomes a custom field.
         headers: all headers as the file has them.
+        is_export: these are just the columns of an export, so that a blank language means none.
     """
 
     fields: Mapping[str, tuple[int, ...]]
     custom: Mapping[str, tuple[int, ...]]
     headers: tuple[str, ...]
+    is_export: bool = False
 
     def mapping(self) -> dict[str, str | None]:
         """header -> field, as a preview shows it; None: ignored."""
@@ -73,15 +79,9 @@ def plan_columns(header: Sequence[str], mapping: Mapping[str, str | None], sampl
         InvalidInput: no e-mail column, an unknown header in the mapping, too many columns, a column that looks
             like consent and is mapped to nothing, or a header that cannot be a custom field.
     """
-    if len(header) > MAX_COLUMNS:
-        raise InvalidInput(f"Line 1 has {len(header)} columns; at most {MAX_COLUMNS} are read", line=1)
-    chosen = _chosen(header, mapping)
-    targets = [chosen.get(position, _target(name, position)) for position, name in enumerate(header)]
+    targets, chosen = _targets(header, mapping, sample)
     if "email" not in targets:
-        position = find_email_column(sample, [n for n, _ in enumerate(header) if n not in chosen])
-        if position is None:
-            raise InvalidInput(NO_EMAIL, code="no_email_column", line=1)
-        targets[position] = "email"
+        raise InvalidInput(NO_EMAIL, code="no_email_column", line=1)
     fields: dict[str, tuple[int, ...]] = {}
     custom: dict[str, tuple[int, ...]] = {}
     for position, target in enumerate(targets):
@@ -96,7 +96,39 @@ def plan_columns(header: Sequence[str], mapping: Mapping[str, str | None], sampl
     if len(custom) > MAX_CUSTOM_FIELDS:
         raise InvalidInput(f"{len(custom)} columns would become custom fields; at most {MAX_CUSTOM_FIELDS} may: map "
                            "the others to null", path=("options", "mapping"), line=1)  # fmt: skip
-    return Plan(fields=fields, custom=custom, headers=tuple(header))
+    is_export = tuple(header) == EXPORT_COLUMNS and not mapping
+    return Plan(fields=fields, custom=custom, headers=tuple(header), is_export=is_export)
+
+
+def suggest_columns(
+    header: Sequence[str], mapping: Mapping[str, str | None], sample: Sequence[Sequence[str]]
+) -> dict[str, str | None]:
+    """header -> field as an import would take it; None: ignored, or to be decided because it looks like consent.
+
+    Raises:
+        InvalidInput: an unknown header in the mapping, or too many columns.
+    """
+    targets, chosen = _targets(header, mapping, sample)
+    found: dict[str, str | None] = dict.fromkeys(header)
+    for position, target in enumerate(targets):
+        if target is not None and (position in chosen or target in FIELDS or not _looks_like_consent(header[position])):
+            found[header[position]] = target
+    return found
+
+
+def _targets(
+    header: Sequence[str], mapping: Mapping[str, str | None], sample: Sequence[Sequence[str]]
+) -> tuple[list[str | None], dict[int, str | None]]:
+    """What each column becomes, and the part of it that the caller chose."""
+    if len(header) > MAX_COLUMNS:
+        raise InvalidInput(f"Line 1 has {len(header)} columns; at most {MAX_COLUMNS} are read", line=1)
+    chosen = _chosen(header, mapping)
+    targets = [chosen.get(position, _target(name, position)) for position, name in enumerate(header)]
+    if "email" not in targets:
+        position = find_email_column(sample, [n for n, _ in enumerate(header) if n not in chosen])
+        if position is not None:
+            targets[position] = "email"
+    return targets, chosen
 
 
 def find_email_column(sample: Sequence[Sequence[str]], positions: Sequence[int]) -> int | None:
@@ -134,9 +166,13 @@ def _target(header: str, position: int) -> str:
 
 
 def _check_custom(header: str, key: str, *, is_chosen: bool) -> None:
-    if not is_chosen and _CONSENT.search(header):
+    if not is_chosen and _looks_like_consent(header):
         raise InvalidInput(f"The column {header!r} looks like consent: map it to subscribed or consent_status, or "
                            "ignore it with null", path=("options", "mapping"), line=1)  # fmt: skip
     problem = single_line_problem(key, 100)
     if problem:
         raise InvalidInput(f"The header {header[:60]!r} cannot become a custom field: it {problem}", line=1)
+
+
+def _looks_like_consent(header: str) -> bool:
+    return _CONSENT.search(_CAMEL.sub(" ", header)) is not None

@@ -56,13 +56,12 @@ def import_items(
     ).returning(tables.imports.c.import_id)).scalar_one()  # fmt: skip
     open_staging(tx)
     stage(tx, _COLUMNS, _lines(checked, domains.lists(settings)))
-    counts = merge(tx, import_id, options, columns=_COLUMNS, actor=actor, now=now)
+    counts = merge(tx, import_id, options, columns=_COLUMNS, actor=actor, now=now, settings=settings,
+                   blank_language="")
     _attach_tags(tx, items, checked, now)
     drop_staging(tx)
-    done = tables.imports.update().where(tables.imports.c.import_id == import_id)
-    tx.execute(done.values(**asdict(counts), status=str(ImportStatus.COMPLETED), finished_at=now))
     _LOG.info("import %s completed: %s", import_id, counts)
-    return requests.get(tx, import_id)
+    return requests.finish(tx, import_id, asdict(counts), now=now)
 
 
 def _check(items: Sequence[NewContact]) -> list[dict[str, Any]]:

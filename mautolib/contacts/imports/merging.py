@@ -15,16 +15,19 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from mautolib.contacts import erased
 from mautolib.contacts.imports.model import REASONS, ImportOptions, UpdatePolicy
 from mautolib.db.copy import copy_chunks
 from mautolib.db.statements import statement
 from mautolib.ledger.model import Skip
 from mautolib.ledger.skip import skip_queued
+from mautolib.settings import Settings
 
-__all__ = ["Counts", "drop_staging", "keep_rejects", "merge", "open_staging", "stage"]
+__all__ = ["Counts", "drop_staging", "keep_rejects", "merge", "merge_or_try", "open_staging", "stage"]
 
 _TABLES = ("import_rows", "import_people", "import_touched")
 _IDS_PER_SKIP = 10_000
+DEFAULT_LANGUAGE = "en"
 #: For sorting and joining a large file's addresses in memory; taken only as far as rows need it.
 _WORK_MEMORY = "128MB"
 
@@ -69,21 +72,26 @@ def merge(
     columns: Sequence[str],
     actor: str,
     now: datetime,
+    blank_language: str = DEFAULT_LANGUAGE,
+    settings: Settings | None = None,
     checkpoint: Callable[[], None] = lambda: None,
 ) -> Counts:
     """Make and change contacts from the staged rows, in the caller's transaction; returns the counts.
 
     Args:
         columns: of `import_rows` that the file has; others are known to be null.
+        settings: for comparing with erased addresses; needed once there are some.
+        blank_language: what a blank cell of that column stands for.
         checkpoint: called between statements; raises to give up.
     """
-    binds = _binds(import_id, options, columns, actor, now)
+    binds = {**_binds(import_id, options, columns, actor, now), "blank_language": blank_language}
 
     def run(name: str) -> Any:
         checkpoint()
         return tx.execute(statement(f"imports.{name}"), binds)
 
     tx.exec_driver_sql(f"set local work_mem = '{_WORK_MEMORY}'")
+    erased.revive_staged(tx, settings)
     total = run("count_rows").one()
     if total.rejected:
         keep_rejects(tx, import_id)
@@ -94,6 +102,8 @@ def merge(
         run("fold_repeated")
     tx.exec_driver_sql("analyze import_people")
     run("insert_people")
+    if erased.revive_staged(tx, settings):
+        run("opt_out_erased")
     tx.exec_driver_sql("analyze import_touched")
     if options.update_policy is not UpdatePolicy.SKIP:
         run("update_people")
@@ -104,6 +114,18 @@ def merge(
         skipped=total.total_rows - touched.created - touched.updated, rejected=total.rejected,
         suppressed=total.suppressed,
     )  # fmt: skip
+
+
+def merge_or_try(tx: Connection, import_id: int, options: ImportOptions, **how: Any) -> Counts:
+    """`merge`, or with the option `dry_run` the whole work taken back: its counts and rejects are the real ones."""
+    if not options.dry_run:
+        return merge(tx, import_id, options, **how)
+    trial = tx.begin_nested()
+    counts = merge(tx, import_id, options, **how)
+    trial.rollback()
+    if counts.rejected:
+        keep_rejects(tx, import_id)
+    return counts
 
 
 def keep_rejects(tx: Connection, import_id: int) -> None:

@@ -17,7 +17,8 @@ from typing import Any, Final
 from mautolib.contacts.validation import single_line_problem
 from mautolib.errors import InvalidInput
 
-__all__ = ["FIELDS", "Import", "ImportOptions", "ImportStatus", "Reject", "RejectCode", "TRANSITIONS", "UpdatePolicy"]
+__all__ = ["EXPORT_COLUMNS", "FIELDS", "Import", "ImportOptions", "ImportStatus", "REASONS", "Reject", "RejectCode",
+           "TRANSITIONS", "UpdatePolicy"]  # fmt: skip
 
 
 class ImportStatus(StrEnum):
@@ -80,6 +81,11 @@ REASONS: Final[Mapping[RejectCode, str]] = {
 FIELDS: Final = (
     "email", "first_name", "last_name", "phone", "country", "language", "timezone", "currency", "subscribed", "tags",
     "created_at", "consent_status", "consent_source", "consent_at", "custom_fields",
+)  # fmt: skip
+#: The columns of an export, in this order.
+EXPORT_COLUMNS: Final = (
+    "email", "first_name", "last_name", "phone", "country", "language", "subscribed", "created_at", "timezone",
+    "currency", "tags", "consent_status", "consent_source", "consent_at", "custom_fields",
 )  # fmt: skip
 _DELIMITERS: Final = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "\\t": "\t"}
 #: Encodings that are text and contain ASCII; not the transformations Python also calls codecs.
@@ -168,13 +174,17 @@ class Import:
 
 @dataclass(frozen=True, kw_only=True)
 class Reject:
-    """One row that was not taken; `line` is the physical line it begins on (the header is line 1)."""
+    """One row that was not taken; `line` is the physical line it begins on (the header is line 1).
+
+    `email` is what stood in the e-mail column; known only while the import is at work.
+    """
 
     line: int
     column: str
     code: RejectCode
     reason: str
     value: str
+    email: str = ""
 
 
 def _require(condition: bool, name: str, message: str) -> None:

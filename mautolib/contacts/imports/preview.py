@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from mautolib.contacts.imports.headers import SAMPLE_ROWS, plan_columns
+from mautolib.contacts.imports.headers import SAMPLE_ROWS, suggest_columns
 from mautolib.contacts.imports.model import ImportOptions
 from mautolib.contacts.imports.reading import open_csv
-from mautolib.errors import InvalidInput
 
 __all__ = ["Preview", "preview"]
 
@@ -23,7 +22,12 @@ _SHOWN_ROWS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What a file looks like; `mapping` is header -> field (None: ignored), empty when no e-mail column is found."""
+    """What a file looks like.
+
+    Args:
+        mapping: header -> field; None: ignored, or to be decided because the column looks like consent.
+        sample_rows: the first rows that can be read.
+    """
 
     total_rows: int
     columns: tuple[str, ...]
@@ -46,14 +50,10 @@ def preview(path: Path, options: ImportOptions | None = None, *, limit: int) -> 
     options = options or ImportOptions()
     with open_csv(path, encoding=options.encoding, delimiter=options.delimiter, limit=limit) as file:
         records = file.records()
-        first = [cells for _, cells in islice(records, SAMPLE_ROWS) if isinstance(cells, list)]
-        mapping: dict[str, str | None] = {}
-        try:
-            mapping = plan_columns(file.header, options.mapping, first).mapping()
-        except InvalidInput as error:
-            if error.code != "no_email_column":
-                raise
-        rows = [dict(zip(file.header, map(_shown, cells), strict=False)) for cells in first[:_SHOWN_ROWS]]
+        first = [cells for _, cells in islice(records, SAMPLE_ROWS)]
+        readable = [cells for cells in first if isinstance(cells, list)]
+        mapping = suggest_columns(file.header, options.mapping, readable)
+        rows = [dict(zip(file.header, map(_shown, cells), strict=False)) for cells in readable[:_SHOWN_ROWS]]
         return Preview(
             total_rows=len(first) + sum(1 for _ in records), columns=tuple(file.header), sample_rows=tuple(rows),
             detected_email_column=next((name for name, field in mapping.items() if field == "email"), None),

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Row, func, insert, select
 from sqlalchemy import update as update_of
 
 from mautolib.contacts.imports.model import (
+    REASONS,
     TRANSITIONS,
     Import,
     ImportOptions,
@@ -30,7 +31,7 @@ from mautolib.contacts.imports.model import (
 )
 from mautolib.db import tables
 from mautolib.db.copy import copy_out
-from mautolib.db.statements import load
+from mautolib.db.statements import load, statement
 from mautolib.errors import InvalidInput, InvalidTransition, NotFound
 from mautolib.settings import Settings
 
@@ -57,7 +58,7 @@ def request(
     tx: Connection,
     *,
     filename: str | None,
-    uri: str,
+    uri: str | None,
     options: ImportOptions | Mapping[str, Any],
     actor: str,
     now: datetime,
@@ -68,7 +69,7 @@ def request(
 
     Args:
         filename: what the caller calls the file; shown, never used as a path.
-        uri: of `store_upload`, or the absolute path of a file.
+        uri: of `store_upload`, or the absolute path of a file; None when the caller runs it in this transaction.
 
     Raises:
         InvalidInput: an option is unknown or not acceptable, or a tag does not exist.
@@ -77,7 +78,8 @@ def request(
     _check_tags(tx, parsed.tag_ids)
     import_id = tx.scalar(insert(_TABLE).values(
         filename=_label(filename), format=format, options=parsed.as_json(), storage_uri=uri, content_sha256=sha256,
-        created_by=actor, created_at=now,
+        created_by=actor, created_at=now, status=str(ImportStatus.QUEUED if uri else ImportStatus.RUNNING),
+        started_at=None if uri else now,
     ).returning(_C.import_id))  # fmt: skip
     _LOG.info("import %s requested", import_id)
     return int(import_id or 0)
@@ -200,6 +202,23 @@ def rejects(tx: Connection, import_id: int, *, limit: int = 50, after_line: int 
         Reject(line=row.line, column=row.column_name, code=RejectCode(row.code), reason=row.reason, value=row.value)
         for row in tx.execute(query.order_by(c.line, c.column_name).limit(limit))
     ]
+
+
+def first_rejects(tx: Connection, *, limit: int) -> list[Reject]:
+    """The first rows that the import at work in this transaction does not take, with their addresses."""
+    rows = tx.execute(statement("imports.first_rejects"), {"limit": limit})
+    return [
+        Reject(line=row.line, column=row.reject_column or "", code=RejectCode(row.reject_code), email=row.email or "",
+               reason=REASONS[RejectCode(row.reject_code)], value=row.reject_value or "")
+        for row in rows
+    ]  # fmt: skip
+
+
+def finish(tx: Connection, import_id: int, counts: Mapping[str, Any], *, now: datetime) -> Import:
+    """End an import that ran in this very transaction."""
+    done = update_of(_TABLE).where(_C.import_id == import_id)
+    values = {**counts, "status": str(ImportStatus.COMPLETED), "finished_at": now}
+    return to_import(tx.execute(done.values(**values).returning(_TABLE)).one())
 
 
 def write_rejects(tx: Connection, import_id: int, write: Callable[[bytes], object]) -> None:

@@ -9,25 +9,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from json.encoder import encode_basestring
 from typing import Final
 
 from mautolib.contacts import domains
 from mautolib.contacts.address import MAX_MAILABLE_OCTETS, Address, parse, unwrap
-from mautolib.contacts.countries import country_code
+from mautolib.contacts.imports.cells import READERS, Foreign, Refused, first, moment
 from mautolib.contacts.imports.headers import Plan
 from mautolib.contacts.imports.model import ImportOptions, RejectCode
 from mautolib.contacts.model import ConsentStatus
-from mautolib.contacts.validation import (
-    CURRENCIES,
-    MAX_CUSTOM_BYTES,
-    TEXT_LIMITS,
-    custom_fields_problem,
-    is_timezone,
-    single_line_problem,
-)
+from mautolib.contacts.validation import MAX_CUSTOM_BYTES, custom_fields_problem
 from mautolib.errors import InvalidInput
 
 __all__ = ["RowStager"]
@@ -35,17 +29,14 @@ __all__ = ["RowStager"]
 #: Blank and absent are one: `copy ... with (null '')`.
 _NULL: Final = ""
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-#: What an export puts before a cell that a spreadsheet would run as a formula.
-_GUARD = re.compile(r"'+[=+\-@\t\r]")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+"
 _PLAIN = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@([A-Za-z0-9.\-]+)")
 _MOST_REMEMBERED = 100_000
-_YES_NO = {"true": "t", "yes": "t", "1": "t", "false": "f", "no": "f", "0": "f"}
-_REJECTED_VALUE = 200
-
-
-class _Refused(Exception):
-    """A cell is not acceptable: (column, code, value)."""
+_REJECTED_VALUE, _REJECTED_ADDRESS = 200, 320
+#: A consent may be given for a time to come, a contact cannot be from the future.
+_LAST_CONSENT = datetime(2200, 1, 1, tzinfo=UTC) - timedelta(microseconds=1)
+_ORDER = ("first_name", "last_name", "phone", "country", "language", "timezone", "currency", "subscribed",
+          "created_at", "consent_status", "consent_source", "consent_at", "tags")  # fmt: skip
 
 
 class RowStager:
@@ -63,7 +54,7 @@ class RowStager:
         self._width = len(plan.headers)
         self._keeps_blanks = options.update_policy == "overwrite"
         self._has_default_consent = options.consent_source is not None
-        self._latest = now + timedelta(days=1)
+        self._latest = {"created_at": now + timedelta(days=1), "consent_at": _LAST_CONSENT}
         self._domains: dict[str, tuple[str, str, int]] = {}
         self._email = plan.fields["email"]
         self._custom = [(encode_basestring(key) + ": ", positions[0], positions[1:])
@@ -77,7 +68,7 @@ class RowStager:
         self.columns = ["line", "email", "email_key", "flags", *names,
                         *(["custom_fields"] if self._has_custom else []),
                         "reject_column", "reject_code", "reject_value"]  # fmt: skip
-        self._nothing = "\t" * (len(self.columns) - 3)
+        self._nothing = "\t" * (len(self.columns) - 4)
 
     def stage(self, line: int, cells: list[str] | str, *, is_suspect: bool) -> str:
         """The COPY line of a row.
@@ -88,15 +79,16 @@ class RowStager:
         """
         try:
             if isinstance(cells, str):
-                raise _Refused("", RejectCode.UNBALANCED_QUOTE, cells)
+                raise Refused("", RejectCode.UNBALANCED_QUOTE, cells)
             if is_suspect:
                 self._check_clean(cells)
             if len(cells) != self._width:
                 self._check_width(cells)
             return self._accepted(line, cells)
-        except _Refused as refused:
+        except Refused as refused:
             column, code, value = refused.args
-            return self._rejected(line, column, code, value)
+            typed = "" if isinstance(cells, str) or len(cells) <= max(self._email) else first(cells, self._email)
+            return self._rejected(line, typed, column, code, value)
 
     def _accepted(self, line: int, cells: Sequence[str]) -> str:
         parts = [str(line), *self._address(cells)]
@@ -104,17 +96,17 @@ class RowStager:
         for position, more, read in self._fields:
             value = cells[position].strip()
             if (value and value[0] == "'") or (more and not value):
-                value = _first(cells, (position, *more))
+                value = first(cells, (position, *more))
             if not value:
                 parts.append(_NULL)
                 continue
             try:
                 parts.append(read(value))
-            except _Foreign:
+            except Foreign:
                 parts.append(_NULL)
                 extra = f'"country": {encode_basestring(value)}'
-            except _Refused as refused:
-                raise _Refused(self._header((position,)), refused.args[0], value) from None
+            except Refused as refused:
+                raise Refused(self._header((position,)), refused.args[0], value) from None
         if "consent_status" in self._plan.fields:
             self._check_consent(cells)
         if self._has_custom:
@@ -125,7 +117,7 @@ class RowStager:
         return row + "\t\t\t\n"
 
     def _address(self, cells: Sequence[str]) -> tuple[str, str, str]:
-        typed = _first(cells, self._email)
+        typed = first(cells, self._email)
         plain = _PLAIN.fullmatch(typed)
         if plain:
             local, domain = plain[1], plain[2]
@@ -150,9 +142,10 @@ class RowStager:
         try:
             address = parse(unwrap(typed))
         except InvalidInput:
-            raise _Refused(self._header(self._email), RejectCode.INVALID_EMAIL, typed) from None
-        if len(address.email.encode()) > MAX_MAILABLE_OCTETS:
-            raise _Refused(self._header(self._email), RejectCode.INVALID_EMAIL, typed)
+            raise Refused(self._header(self._email), RejectCode.INVALID_EMAIL, typed) from None
+        # An export may hold what the API stored: longer than mail can go to, and never mailed.
+        if len(address.email.encode()) > MAX_MAILABLE_OCTETS and not self._plan.is_export:
+            raise Refused(self._header(self._email), RejectCode.INVALID_EMAIL, typed)
         return address
 
     def _custom_fields(self, cells: Sequence[str], extra: str) -> str:
@@ -160,7 +153,7 @@ class RowStager:
         for prefix, position, more in self._custom:
             value = cells[position].strip()
             if (value and value[0] == "'") or (more and not value):
-                value = _first(cells, (position, *more))
+                value = first(cells, (position, *more))
             if value:
                 parts.append(prefix + encode_basestring(value))
             elif self._keeps_blanks:
@@ -168,14 +161,14 @@ class RowStager:
         if extra:
             parts.append(extra)
         whole = self._plan.fields.get("custom_fields")
-        text = _first(cells, whole) if whole else ""
+        text = first(cells, whole) if whole else ""
         if text:
             return self._merged(text, "{" + ", ".join(parts) + "}", whole or ())
         if not parts:
             return _NULL
         made = "{" + ", ".join(parts) + "}"
         if len(made) > MAX_CUSTOM_BYTES // 4 and len(made.encode()) > MAX_CUSTOM_BYTES:
-            raise _Refused("custom_fields", RejectCode.TOO_LONG, made)
+            raise Refused("custom_fields", RejectCode.TOO_LONG, made)
         return made
 
     def _merged(self, text: str, columns: str, positions: tuple[int, ...]) -> str:
@@ -184,10 +177,10 @@ class RowStager:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict) or custom_fields_problem(value):
-            raise _Refused(self._header(positions), RejectCode.INVALID_VALUE, text)
+            raise Refused(self._header(positions), RejectCode.INVALID_VALUE, text)
         value.update(json.loads(columns))
         if custom_fields_problem(value):
-            raise _Refused(self._header(positions), RejectCode.TOO_LONG, text)
+            raise Refused(self._header(positions), RejectCode.TOO_LONG, text)
         return json.dumps(value, ensure_ascii=False)
 
     def _check_clean(self, cells: Sequence[str]) -> None:
@@ -195,138 +188,33 @@ class RowStager:
             found = self._unclean.search(cell)
             if found:
                 code = RejectCode.NUL_BYTE if found[0] == "\0" else RejectCode.BAD_ENCODING
-                raise _Refused(self._header((position,)), code, cell)
+                raise Refused(self._header((position,)), code, cell)
 
     def _check_width(self, cells: list[str]) -> None:
         if len(cells) < self._width or any(cell.strip() for cell in cells[self._width :]):
-            raise _Refused("", RejectCode.RAGGED_ROW, ",".join(cells))
+            raise Refused("", RejectCode.RAGGED_ROW, ",".join(cells))
 
     def _check_consent(self, cells: Sequence[str]) -> None:
-        status = _first(cells, self._plan.fields["consent_status"]).lower()
+        status = first(cells, self._plan.fields["consent_status"]).lower()
         sources = self._plan.fields.get("consent_source", ())
-        has_source = self._has_default_consent or bool(sources and _first(cells, sources))
+        has_source = self._has_default_consent or bool(sources and first(cells, sources))
         if status == ConsentStatus.GRANTED and not has_source:
-            raise _Refused(self._header(self._plan.fields["consent_status"]), RejectCode.INVALID_VALUE, status)
+            raise Refused(self._header(self._plan.fields["consent_status"]), RejectCode.INVALID_VALUE, status)
 
     def _reader(self, name: str) -> Callable[[str], str]:
-        special: Mapping[str, Callable[[str], str]] = {
-            "country": _remembered(_country), "timezone": _remembered(_timezone), "currency": _remembered(_currency),
-            "language": _remembered(_text("language")), "subscribed": _remembered(_flag), "tags": _remembered(_tags),
-            "consent_status": _remembered(_status), "created_at": self._moment, "consent_at": self._moment,
-        }  # fmt: skip
-        return special[name] if name in special else _text(name)
-
-    def _moment(self, value: str) -> str:
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            raise _Refused(RejectCode.INVALID_VALUE) from None
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        if moment.year < 1970 or moment > self._latest:
-            raise _Refused(RejectCode.INVALID_VALUE)
-        return moment.isoformat()
+        if name in self._latest:
+            return partial(moment, latest=self._latest[name])
+        return READERS[name]()
 
     def _header(self, positions: tuple[int, ...]) -> str:
         inside = [position for position in positions if position < self._width]
         return self._plan.headers[inside[0]] if inside else ""
 
-    def _rejected(self, line: int, column: str, code: RejectCode, value: str) -> str:
-        shown = self._unclean.sub("\ufffd", value[:_REJECTED_VALUE]).replace("\0", "\ufffd").translate(_ESCAPES)
+    def _rejected(self, line: int, typed: str, column: str, code: RejectCode, value: str) -> str:
+        email = self._shown(typed, _REJECTED_ADDRESS)
+        shown = self._shown(value, _REJECTED_VALUE)
         name = column[:100].translate(_ESCAPES)
-        return f"{line}{self._nothing}{name}\t{code}\t{shown}\n"
+        return f"{line}\t{email}{self._nothing}{name}\t{code}\t{shown}\n"
 
-
-_ORDER = ("first_name", "last_name", "phone", "country", "language", "timezone", "currency", "subscribed",
-          "created_at", "consent_status", "consent_source", "consent_at", "tags")  # fmt: skip
-
-
-class _Foreign(Exception):
-    """A country's name that nobody knows."""
-
-
-def _first(cells: Sequence[str], positions: tuple[int, ...]) -> str:
-    """The first non-blank of some cells, trimmed, without the formula guard."""
-    for position in positions:
-        value = cells[position].strip()
-        if value:
-            return value[1:] if value[0] == "'" and _GUARD.match(value) else value
-    return ""
-
-
-def _text(name: str) -> Callable[[str], str]:
-    limit = TEXT_LIMITS[name]
-
-    def read(value: str) -> str:
-        if value.isprintable() and len(value) <= limit:
-            return value
-        if len(value) > limit:
-            raise _Refused(RejectCode.TOO_LONG)
-        if single_line_problem(value, limit):
-            raise _Refused(RejectCode.INVALID_VALUE)
-        return value
-
-    return read
-
-
-def _remembered(read: Callable[[str], str]) -> Callable[[str], str]:
-    """`read`, asked once for each different value (up to 10,000 of them)."""
-    seen: dict[str, str] = {}
-
-    def look_up(value: str) -> str:
-        known = seen.get(value)
-        if known is None:
-            known = read(value)
-            if len(seen) < 10_000:
-                seen[value] = known
-        return known
-
-    return look_up
-
-
-def _country(value: str) -> str:
-    if len(value) <= TEXT_LIMITS["country"]:
-        return _text("country")(value)
-    code = country_code(value)
-    if code is None:
-        raise _Foreign
-    return code
-
-
-def _timezone(value: str) -> str:
-    if not is_timezone(value):
-        raise _Refused(RejectCode.INVALID_VALUE)
-    return value
-
-
-def _currency(value: str) -> str:
-    if value.upper() not in CURRENCIES:
-        raise _Refused(RejectCode.INVALID_VALUE)
-    return value.upper()
-
-
-def _flag(value: str) -> str:
-    known = _YES_NO.get(value.lower())
-    if known is None:
-        raise _Refused(RejectCode.INVALID_VALUE)
-    return known
-
-
-def _status(value: str) -> str:
-    if value.lower() not in list(ConsentStatus):
-        raise _Refused(RejectCode.INVALID_VALUE)
-    return value.lower()
-
-
-def _tags(value: str) -> str:
-    r"""Names joined by `|`, in which `\|` and `\\` stand for themselves, as a JSON array."""
-    names: dict[str, str] = {}
-    for part in re.findall(r"(?:[^|\\]|\\.|\\$)+", value, re.DOTALL):
-        name = re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL).strip()
-        if not name:
-            continue
-        problem = single_line_problem(name, 100)
-        if problem:
-            raise _Refused(RejectCode.TOO_LONG if len(name) > 100 else RejectCode.INVALID_VALUE)
-        names.setdefault(name.lower(), name)
-    return json.dumps(list(names.values()), ensure_ascii=False)
-
+    def _shown(self, text: str, limit: int) -> str:
+        return self._unclean.sub("\ufffd", text[:limit]).replace("\0", "\ufffd").translate(_ESCAPES)

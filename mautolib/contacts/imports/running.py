@@ -12,19 +12,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import chain, islice
-from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from mautolib.contacts import domains
 from mautolib.contacts.imports import requests
-from mautolib.contacts.imports.headers import SAMPLE_ROWS, plan_columns
-from mautolib.contacts.imports.merging import Counts, drop_staging, keep_rejects, merge, open_staging, stage
+from mautolib.contacts.imports.files import Staged, stage_file
+from mautolib.contacts.imports.merging import Counts, drop_staging, merge_or_try, open_staging
 from mautolib.contacts.imports.model import Import, ImportOptions, ImportStatus
-from mautolib.contacts.imports.reading import CsvFile, Record, open_csv
-from mautolib.contacts.imports.rows import RowStager
 from mautolib.db.engine import is_unavailable
 from mautolib.db.statements import statement
 from mautolib.errors import Conflict, MautoError, ProviderUnavailable, TransientError
@@ -35,7 +30,6 @@ __all__ = ["claim_next", "run", "run_waiting"]
 _LOG = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
 BEAT_SECONDS = 3.0
-_ROWS_PER_BLOCK = 2000
 _MERGE_TRIES = 4
 Progress = Callable[[int], None]
 
@@ -176,9 +170,9 @@ def _work(
         try:
             with connection.begin():
                 open_staging(connection)
-                columns = _stage_file(connection, settings, claim, options, now, progress)
+                staged = _stage(connection, settings, claim, options, now, progress)
             tries = iter(range(_MERGE_TRIES, 0, -1))
-            while (counts := _merge_once(connection, claim, options, columns, now, left=next(tries))) is None:
+            while (counts := _merge_once(connection, settings, claim, options, staged, now, left=next(tries))) is None:
                 claim.check()
         finally:
             if not connection.invalidated:
@@ -188,41 +182,31 @@ def _work(
     return counts
 
 
-def _stage_file(
+def _stage(
     tx: Connection, settings: Settings, claim: Claim, options: ImportOptions, now: datetime, progress: Progress | None
-) -> list[str]:
-    path = requests.location(settings, claim.request.storage_uri or "")
-    limit = settings.max_import_bytes
-    with open_csv(path, encoding=options.encoding, delimiter=options.delimiter, limit=limit) as file:
-        records = file.records()
-        first = list(islice(records, SAMPLE_ROWS))
-        plan = plan_columns(file.header, options.mapping, [cells for _, cells in first if isinstance(cells, list)])
-        stager = RowStager(plan, options, domains.lists(settings), unclean=file.unclean, now=now)
-        _LOG.info("import %s: %s, delimiter %r, %s columns", claim.request.import_id, file.encoding, file.delimiter,
-                  len(file.header))  # fmt: skip
-        stage(tx, stager.columns, _blocks(chain(first, records), file, stager, claim, progress))
-    return stager.columns
-
-
-def _blocks(
-    records: Iterator[Record], file: CsvFile, stager: RowStager, claim: Claim, progress: Progress | None
-) -> Iterator[str]:
-    convert = stager.stage
-    while batch := list(islice(records, _ROWS_PER_BLOCK)):
+) -> Staged:
+    def heard(rows: int) -> None:
+        claim.rows += rows
         claim.check()
-        yield "".join([convert(line, cells, is_suspect=file.is_suspect) for line, cells in batch])
-        claim.rows += len(batch)
-        if progress is not None:
+        if rows and progress is not None:
             progress(claim.rows)
+
+    path = requests.location(settings, claim.request.storage_uri or "")
+    return stage_file(tx, path, options, settings=settings, now=now, heard=heard)
 
 
 def _merge_once(
-    connection: Connection, claim: Claim, options: ImportOptions, columns: Sequence[str], now: datetime, *, left: int
-) -> Counts | None:
+    connection: Connection, settings: Settings, claim: Claim, options: ImportOptions, staged: Staged, now: datetime,
+    *, left: int,
+) -> Counts | None:  # fmt: skip
     """Merge and finish in one transaction; None when the database picked it to end a deadlock and tries are left."""
     try:
         with connection.begin() as transaction:
-            counts = _merge(connection, claim, options, columns, now)
+            counts = merge_or_try(
+                connection, claim.request.import_id, options, columns=staged.columns,
+                blank_language=staged.blank_language, actor=claim.request.created_by, now=now, checkpoint=claim.check,
+                settings=settings,
+            )  # fmt: skip
             if not _finish(connection, claim, ImportStatus.COMPLETED, ImportStatus.RUNNING, now, counts):
                 transaction.rollback()
                 raise _Stop
@@ -233,22 +217,6 @@ def _merge_once(
             raise
         _LOG.warning("import %s: deadlock, merging again", claim.request.import_id)
         return None
-
-
-def _merge(
-    tx: Connection, claim: Claim, options: ImportOptions, columns: Sequence[str], now: datetime
-) -> Counts:
-    what: dict[str, Any] = {"columns": columns, "actor": claim.request.created_by, "now": now,
-                            "checkpoint": claim.check}  # fmt: skip
-    if not options.dry_run:
-        return merge(tx, claim.request.import_id, options, **what)
-    # A dry run does the whole work and takes it back: its counts and rejects are those of the real one.
-    trial = tx.begin_nested()
-    counts = merge(tx, claim.request.import_id, options, **what)
-    trial.rollback()
-    if counts.rejected:
-        keep_rejects(tx, claim.request.import_id)
-    return counts
 
 
 def _finish(

@@ -1,0 +1,106 @@
+"""A file at hand: staged for the merge, or taken whole inside the caller's transaction.
+
+Promises that the same file gives the same result in the background (`running`) and at once (`take_file`). What is
+taken at once is all there with the caller's commit, or nothing is. Called by the worker and the API.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import chain, islice
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from mautolib.contacts import domains
+from mautolib.contacts.imports import requests
+from mautolib.contacts.imports.headers import SAMPLE_ROWS, plan_columns
+from mautolib.contacts.imports.merging import DEFAULT_LANGUAGE, drop_staging, merge_or_try, open_staging, stage
+from mautolib.contacts.imports.model import Import, ImportOptions, Reject
+from mautolib.contacts.imports.reading import CsvFile, Record, open_csv
+from mautolib.contacts.imports.rows import RowStager
+from mautolib.settings import Settings
+
+__all__ = ["Staged", "Taken", "stage_file", "take_file"]
+
+_LOG = logging.getLogger(__name__)
+_ROWS_PER_BLOCK = 2000
+_SHOWN_REJECTS = 50
+#: Above the API's own bound: a file of 5 MB can be 700,000 short rows.
+_STATEMENT_TIMEOUT = "120s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """The rows of a file in the staging tables: its columns, and what a blank language cell stands for."""
+
+    columns: list[str]
+    blank_language: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """An import that has just been carried out, and the first rows that it did not take."""
+
+    request: Import
+    rejects: tuple[Reject, ...]
+
+
+def stage_file(
+    tx: Connection, path: Path, options: ImportOptions, *, settings: Settings, now: datetime,
+    heard: Callable[[int], None] = lambda rows: None,
+) -> Staged:
+    """Read a file into the staging tables of this connection.
+
+    Args:
+        heard: called with the number of rows of each block; raises to give up.
+
+    Raises:
+        InvalidInput: the file as a whole cannot be read, or a column has to be decided.
+    """  # fmt: skip
+    limit = settings.max_import_bytes
+    with open_csv(path, encoding=options.encoding, delimiter=options.delimiter, limit=limit) as file:
+        records = file.records()
+        first = list(islice(records, SAMPLE_ROWS))
+        plan = plan_columns(file.header, options.mapping, [cells for _, cells in first if isinstance(cells, list)])
+        stager = RowStager(plan, options, domains.lists(settings), unclean=file.unclean, now=now)
+        _LOG.info("%s, delimiter %r, %s columns", file.encoding, file.delimiter, len(file.header))
+        stage(tx, stager.columns, _blocks(chain(first, records), file, stager, heard))
+    return Staged(columns=stager.columns, blank_language="" if plan.is_export else DEFAULT_LANGUAGE)
+
+
+def take_file(
+    tx: Connection, path: Path, options: ImportOptions, *, filename: str | None, format: str, sha256: str, actor: str,
+    now: datetime, settings: Settings,
+) -> Taken:
+    """Import a small file in the caller's transaction; the import is listed as completed.
+
+    Raises:
+        InvalidInput: an option is not acceptable, or the file as a whole cannot be taken; nothing is kept.
+    """  # fmt: skip
+    import_id = requests.request(
+        tx, filename=filename, uri=None, options=options, actor=actor, now=now, format=format, sha256=sha256
+    )
+    tx.exec_driver_sql(f"set local statement_timeout = '{_STATEMENT_TIMEOUT}'")
+    open_staging(tx)
+    staged = stage_file(tx, path, options, settings=settings, now=now)
+    counts = merge_or_try(
+        tx, import_id, options, columns=staged.columns, blank_language=staged.blank_language, actor=actor, now=now
+    )
+    rejects = tuple(requests.first_rejects(tx, limit=_SHOWN_REJECTS))
+    drop_staging(tx)
+    _LOG.info("import %s completed: %s", import_id, counts)
+    return Taken(request=requests.finish(tx, import_id, asdict(counts), now=now), rejects=rejects)
+
+
+def _blocks(
+    records: Iterator[Record], file: CsvFile, stager: RowStager, heard: Callable[[int], None]
+) -> Iterator[str]:
+    convert = stager.stage
+    heard(0)
+    while batch := list(islice(records, _ROWS_PER_BLOCK)):
+        yield "".join([convert(line, cells, is_suspect=file.is_suspect) for line, cells in batch])
+        heard(len(batch))
