@@ -214,7 +214,7 @@ orders = _table(
     "orders",
     order_key=_ID, contact_id=_ID, source=_TEXT, order_id=_TEXT, placed_at=_TIME, currency=_CODE, total=_MONEY,
     discount=_MONEY, shipping=_MONEY, tax=_MONEY, refunded_total=_MONEY, net_total=_MONEY, lines=_JSON,
-    cart_id=_TEXT, reporting_currency=_CODE, fx_rate=_RATE, fx_date=_DATE, received_at=_TIME,
+    cart_id=_TEXT, reporting_currency=_CODE, fx_rate=_RATE, fx_date=_DATE, received_at=_TIME, event_id=_ID,
 )
 outbox = _table(
     "outbox",
@@ -228,7 +228,7 @@ refresh_tokens = _table(
 refunds = _table(
     "refunds",
     refund_key=_ID, source=_TEXT, order_id=_TEXT, refund_id=_TEXT, currency=_CODE, amount=_MONEY, occurred_at=_TIME,
-    applied_at=_TIME,
+    applied_at=_TIME, event_id=_ID,
 )
 revoked_tokens = _table(
     "revoked_tokens",

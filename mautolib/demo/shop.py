@@ -48,7 +48,11 @@ def load_history(
         tx.execute(statement("maintenance.ensure_partitions"), days)
     with engine.begin() as tx:
         ids = {row.email_key: row.contact_id for row in tx.execute(select(contacts.c.email_key, contacts.c.contact_id))}
-        orders.load_rates(tx, history.rates(today.date(), settings.reporting_currency), source="demo", now=now)
+        rates = history.rates(today.date(), settings.reporting_currency)
+        orders.load_rates(tx, (
+            orders.NewRate(rate_date=day, base=base, quote=quote, rate=rate, source="demo")
+            for day, base, quote, rate in rates
+        ), now=now)  # fmt: skip
         told = append_many(tx, history.events(everybody, ids, today), now=now, effects=False)
         bought = list(history.orders(everybody, ids, today))
         placed = orders.record_orders(tx, bought, settings, now=now, effects=False)

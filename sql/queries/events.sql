@@ -195,120 +195,196 @@ waiting as (
 select count(*) as hit_count
 from given;
 
--- name: record_orders
--- Stores orders, each (source, order_id) once, with the last exchange rate before it.
+-- name: reserve
+-- Gives each told event its number and claims its (source, external_id); is_new: nobody told it before.
 with given as materialized (
-    select incoming.*
-    from unnest(
-        cast(:contact_id as bigint[]), cast(:source as text[]), cast(:order_id as text[]),
-        cast(:placed_at as timestamptz[]), cast(:currency as text[]), cast(:total as numeric[]),
-        cast(:discount as numeric[]), cast(:shipping as numeric[]), cast(:tax as numeric[]),
-        cast(:lines as text[]), cast(:cart_id as text[])
-    ) with ordinality as incoming (
-        contact_id, source, order_id, placed_at, currency, total, discount, shipping, tax, lines,
-        cart_id, ordinal)
+    select incoming.*, nextval('event_ids') as event_id
+    from json_to_recordset(cast(:rows as json)) as incoming (
+        ordinal int, source text, external_id text, occurred_at timestamptz)
+),
+
+-- Ordered, so that two writers with the same keys wait for each other instead of deadlocking.
+claimed as (
+    insert into event_keys (source, external_id, event_id, occurred_at)
+    select distinct on (source, external_id) source, external_id, event_id, occurred_at
+    from given
+    where external_id is not null
+    order by source, external_id, ordinal
+    on conflict (source, external_id) do nothing
+    returning event_id
+)
+
+select
+    given.ordinal, given.event_id,
+    given.external_id is null or claimed.event_id is not null as is_new
+from given
+left join claimed on claimed.event_id = given.event_id
+order by given.ordinal;
+
+-- name: release
+-- Gives up claims made in this transaction, of events that will not be stored.
+delete from event_keys
+using json_to_recordset(cast(:rows as json)) as incoming (source text, external_id text)
+where event_keys.source = incoming.source and event_keys.external_id = incoming.external_id;
+
+-- name: find_first
+-- The events behind known keys and whose they are; keys nobody told are left out.
+select incoming.ordinal, event_keys.event_id, coalesce(events.contact_id, 0) as contact_id
+from json_to_recordset(cast(:rows as json)) as incoming (
+    ordinal int, source text, external_id text)
+inner join event_keys
+    on event_keys.source = incoming.source and event_keys.external_id = incoming.external_id
+left join events
+    on events.event_id = event_keys.event_id and events.occurred_at = event_keys.occurred_at;
+
+-- name: store
+-- Stores events that have their numbers, and queues them for dispatch where effects are wanted.
+with stored as (
+    insert into events (
+        event_id, contact_id, occurred_at, received_at, event_type, source, external_id, properties,
+        order_key)
+    select
+        event_id, contact_id, occurred_at, cast(:now as timestamptz), event_type, source,
+        external_id, properties, order_key
+    from json_to_recordset(cast(:rows as json)) as incoming (
+        event_id bigint, contact_id bigint, occurred_at timestamptz, event_type text, source text,
+        external_id text, properties jsonb, order_key bigint)
+    returning event_id, contact_id, occurred_at
+)
+
+insert into event_pending (event_id, bucket, contact_id, occurred_at)
+select event_id, contact_id % 64, contact_id, occurred_at
+from stored
+where cast(:effects as boolean);
+
+-- name: lock_orders
+-- An order and a refund of it are never stored side by side, each blind to the other: refunds hold the bucket of
+-- their order's number alone. Orders and rates likewise: whoever stores orders keeps new rates waiting.
+select
+    case
+        when is_exclusive then cast(pg_advisory_xact_lock(space, bucket) as text)
+        else cast(pg_advisory_xact_lock_shared(space, bucket) as text)
+    end as locked
+from (
+    select incoming.space, incoming.bucket, bool_or(incoming.is_exclusive) as is_exclusive
+    from json_to_recordset(cast(:rows as json)) as incoming (
+        space int, bucket int, is_exclusive boolean)
+    group by incoming.space, incoming.bucket
+    order by incoming.space, incoming.bucket
+) as wanted;
+
+-- name: insert_orders
+-- Stores orders, each (source, order_id) once, with the last exchange rate before it; gives the new ones.
+with given as materialized (
+    select incoming.*, cast(incoming.placed_at at time zone 'utc' as date) as placed_on
+    from json_to_recordset(cast(:rows as json)) as incoming (
+        ordinal int, event_id bigint, contact_id bigint, source text, order_id text,
+        placed_at timestamptz, currency text, total numeric, discount numeric, shipping numeric,
+        tax numeric, lines jsonb, cart_id text)
+),
+
+rates as materialized (
+    select days.currency, days.placed_on, fx.rate, fx.rate_date
+    from (select distinct currency, placed_on from given) as days
+    cross join lateral fx_rate_on(
+        days.currency, cast(:reporting_currency as text), days.placed_on) as fx
 ),
 
 stored as (
     insert into orders (
         contact_id, source, order_id, placed_at, currency, total, discount, shipping, tax, lines,
-        cart_id, reporting_currency, fx_rate, fx_date, received_at)
+        cart_id, reporting_currency, fx_rate, fx_date, received_at, event_id)
     select distinct on (given.source, given.order_id)
         given.contact_id, given.source, given.order_id, given.placed_at, given.currency,
-        given.total, given.discount, given.shipping, given.tax, cast(given.lines as jsonb),
-        given.cart_id,
-        cast(:reporting_currency as text), fx.rate, fx.rate_date, cast(:now as timestamptz)
+        given.total, given.discount, given.shipping, given.tax, given.lines, given.cart_id,
+        cast(:reporting_currency as text), rates.rate, rates.rate_date, cast(:now as timestamptz),
+        given.event_id
     from given
-    left join lateral fx_rate_on(
-        given.currency, cast(:reporting_currency as text),
-        cast(given.placed_at at time zone 'utc' as date)) as fx on true
+    left join rates
+        on rates.currency = given.currency and rates.placed_on = given.placed_on
     order by given.source, given.order_id, given.ordinal
     on conflict (source, order_id) do nothing
-    returning source, order_id, order_key
+    returning order_key, event_id
 )
 
 select given.ordinal, stored.order_key
 from given
-inner join stored on stored.source = given.source and stored.order_id = given.order_id
-where not exists (
-    select 1
-    from given as earlier
-    where earlier.source = given.source and earlier.order_id = given.order_id
-        and earlier.ordinal < given.ordinal
-);
+inner join stored on stored.event_id = given.event_id;
 
 -- name: compare_orders
--- Known orders that were told again: their key, and whether the content is the same.
+-- Known orders that are told again: whose they are, their event, and whether the content is the same.
 select
-    incoming.ordinal, orders.order_key,
+    incoming.ordinal, orders.order_key, orders.event_id, orders.contact_id,
     (orders.currency, orders.total, orders.discount, orders.shipping, orders.tax, orders.lines,
         orders.cart_id)
     is not distinct from
     (cast(incoming.currency as char(3)), cast(incoming.total as numeric(19, 4)),
         cast(incoming.discount as numeric(19, 4)), cast(incoming.shipping as numeric(19, 4)),
-        cast(incoming.tax as numeric(19, 4)), cast(incoming.lines as jsonb), incoming.cart_id)
+        cast(incoming.tax as numeric(19, 4)), incoming.lines, incoming.cart_id)
     as is_same
-from unnest(
-    cast(:source as text[]), cast(:order_id as text[]), cast(:currency as text[]),
-    cast(:total as numeric[]), cast(:discount as numeric[]), cast(:shipping as numeric[]),
-    cast(:tax as numeric[]), cast(:lines as text[]), cast(:cart_id as text[])
-) with ordinality as incoming (
-    source, order_id, currency, total, discount, shipping, tax, lines, cart_id, ordinal)
+from json_to_recordset(cast(:rows as json)) as incoming (
+    ordinal int, source text, order_id text, currency text, total numeric, discount numeric,
+    shipping numeric, tax numeric, lines jsonb, cart_id text)
 inner join orders on orders.source = incoming.source and orders.order_id = incoming.order_id;
 
--- name: record_refunds
--- Stores refunds, a numbered one once; says which are new and whose the order is, if it is here.
-with given as materialized (
-    select incoming.*
-    from unnest(
-        cast(:source as text[]), cast(:order_id as text[]), cast(:refund_id as text[]),
-        cast(:currency as text[]), cast(:amount as numeric[]), cast(:occurred_at as timestamptz[])
-    ) with ordinality as incoming (
-        source, order_id, refund_id, currency, amount, occurred_at, ordinal)
-),
+-- name: find_refunded
+-- For refunds: the order they are of and, where their number is known, the event that told it first.
+select
+    incoming.ordinal, orders.order_key, orders.currency,
+    coalesce(orders.contact_id, 0) as contact_id,
+    refunds.refund_key is not null as is_known, refunds.event_id,
+    coalesce(events.contact_id, 0) as first_contact_id
+from json_to_recordset(cast(:rows as json)) as incoming (
+    ordinal int, source text, order_id text, refund_id text)
+left join orders on orders.source = incoming.source and orders.order_id = incoming.order_id
+left join refunds
+    on refunds.source = incoming.source and refunds.order_id = incoming.order_id
+    and refunds.refund_id = incoming.refund_id
+left join events on events.event_id = refunds.event_id and events.occurred_at = refunds.occurred_at;
 
-fresh as (
-    select distinct on (source, order_id, coalesce(refund_id, 'unnumbered ' || ordinal)) *
-    from given
-    order by source, order_id, coalesce(refund_id, 'unnumbered ' || ordinal), ordinal
-),
-
-numbered as (
-    insert into refunds (source, order_id, refund_id, currency, amount, occurred_at)
-    select source, order_id, refund_id, currency, amount, occurred_at
-    from fresh
-    where refund_id is not null
-    on conflict (source, order_id, refund_id) where refund_id is not null do nothing
-    returning source, order_id, refund_id
-),
-
-unnumbered as (
-    insert into refunds (source, order_id, currency, amount, occurred_at)
-    select source, order_id, currency, amount, occurred_at
-    from fresh
-    where refund_id is null
-)
-
-select fresh.ordinal, coalesce(orders.contact_id, 0) as contact_id, orders.order_key
-from fresh
-left join numbered
-    on numbered.source = fresh.source and numbered.order_id = fresh.order_id
-    and numbered.refund_id = fresh.refund_id
-left join orders on orders.source = fresh.source and orders.order_id = fresh.order_id
-where fresh.refund_id is null or numbered.refund_id is not null
-order by fresh.ordinal;
+-- name: insert_refunds
+-- Stores refunds, a numbered one once; gives the new ones.
+insert into refunds (source, order_id, refund_id, currency, amount, occurred_at, event_id)
+select source, order_id, refund_id, currency, amount, occurred_at, event_id
+from json_to_recordset(cast(:rows as json)) as incoming (
+    ordinal int, source text, order_id text, refund_id text, currency text, amount numeric,
+    occurred_at timestamptz, event_id bigint)
+order by source, order_id, refund_id, ordinal
+on conflict (source, order_id, refund_id) where refund_id is not null do nothing
+returning event_id;
 
 -- name: apply_refunds
--- Takes waiting refunds off their orders, now that both are here; returns how many.
-with waiting as materialized (
-    select refunds.refund_key, orders.contact_id, orders.order_key, refunds.amount
-    from refunds
-    inner join orders
-        on orders.source = refunds.source and orders.order_id = refunds.order_id
-        and orders.currency = refunds.currency
+-- Takes waiting refunds off the orders of these numbers, where both are here; returns how many.
+with numbers as (
+    select distinct incoming.source, incoming.order_id
+    from json_to_recordset(cast(:rows as json)) as incoming (source text, order_id text)
+),
+
+-- Ordered, so that two writers of the same orders wait for each other instead of deadlocking.
+held as materialized (
+    select orders.contact_id, orders.order_key, orders.source, orders.order_id, orders.currency
+    from orders
+    inner join numbers
+        on numbers.source = orders.source and numbers.order_id = orders.order_id
+    where exists (
+        select 1
+        from refunds
+        where refunds.source = orders.source and refunds.order_id = orders.order_id
+            and refunds.currency = orders.currency and refunds.applied_at is null
+    )
+    order by orders.order_key
+    for update of orders
+),
+
+waiting as materialized (
+    select refunds.refund_key, held.contact_id, held.order_key, refunds.amount
+    from held
+    inner join refunds
+        on refunds.source = held.source and refunds.order_id = held.order_id
+        and refunds.currency = held.currency
     where refunds.applied_at is null
     order by refunds.refund_key
-    for update of refunds skip locked
+    for update of refunds
 ),
 
 sums as (
@@ -336,40 +412,54 @@ select count(*) as refund_count
 from applied;
 
 -- name: upsert_rates
--- Stores exchange rates; returns how many were new or changed, and the first day of these.
-with stored as (
-    insert into fx_rates (rate_date, base, quote, rate, source, loaded_at)
-    select distinct on (incoming.base, incoming.quote, incoming.rate_date)
-        incoming.rate_date, incoming.base, incoming.quote, incoming.rate, cast(:source as text),
-        cast(:now as timestamptz)
-    from unnest(
-        cast(:rate_date as date[]), cast(:base as text[]), cast(:quote as text[]),
-        cast(:rate as numeric[])
-    ) with ordinality as incoming (rate_date, base, quote, rate, ordinal)
+-- Stores exchange rates; returns how many are given, how many were new or changed, and the first day of these.
+with given as materialized (
+    select distinct on (incoming.base, incoming.quote, incoming.rate_date) incoming.*
+    from json_to_recordset(cast(:rows as json)) as incoming (
+        ordinal int, rate_date date, base text, quote text, rate numeric, source text)
     order by incoming.base, incoming.quote, incoming.rate_date, incoming.ordinal desc
+),
+
+stored as (
+    insert into fx_rates (rate_date, base, quote, rate, source, loaded_at)
+    select rate_date, base, quote, rate, source, cast(:now as timestamptz)
+    from given
+    order by base, quote, rate_date
     on conflict (base, quote, rate_date) do update
     set rate = excluded.rate, source = excluded.source, loaded_at = excluded.loaded_at
     where fx_rates.rate is distinct from excluded.rate
+        or fx_rates.source is distinct from excluded.source
     returning rate_date
 )
 
-select count(*) as rate_count, min(rate_date) as first_day
+select
+    (select count(*) from given) as given_count, count(*) as rate_count,
+    min(rate_date) as first_day
 from stored;
 
 -- name: convert_orders
 -- Gives orders placed since a day, and those that wait for a rate, the last rate before them.
-with wanted as (
-    select orders.contact_id, orders.order_key, fx.rate, fx.rate_date
+with wanted as materialized (
+    select
+        orders.contact_id, orders.order_key, orders.currency, orders.reporting_currency,
+        cast(orders.placed_at at time zone 'utc' as date) as placed_on
     from orders
-    inner join lateral fx_rate_on(
-        orders.currency, orders.reporting_currency,
-        cast(orders.placed_at at time zone 'utc' as date)) as fx on true
     where orders.fx_rate is null or orders.placed_at >= cast(:since as timestamptz)
+),
+
+-- A rate for each day and currency, not for each order.
+rates as materialized (
+    select days.currency, days.reporting_currency, days.placed_on, fx.rate, fx.rate_date
+    from (select distinct currency, reporting_currency, placed_on from wanted) as days
+    cross join lateral fx_rate_on(days.currency, days.reporting_currency, days.placed_on) as fx
 )
 
 update orders
-set fx_rate = wanted.rate, fx_date = wanted.rate_date
+set fx_rate = rates.rate, fx_date = rates.rate_date
 from wanted
+inner join rates
+    on rates.currency = wanted.currency and rates.placed_on = wanted.placed_on
+    and rates.reporting_currency = wanted.reporting_currency
 where orders.contact_id = wanted.contact_id and orders.order_key = wanted.order_key
     and (orders.fx_rate, orders.fx_date)
-    is distinct from (cast(wanted.rate as numeric(18, 8)), wanted.rate_date);
+    is distinct from (cast(rates.rate as numeric(18, 8)), rates.rate_date);

@@ -9,7 +9,16 @@ from decimal import Decimal
 from sqlalchemy import Connection, text
 
 from mautolib.events.append import Outcome
-from mautolib.events.orders import NewOrder, NewRefund, convert_waiting, load_rates, record_orders, record_refunds
+from mautolib.events.orders import (
+    LoadedRates,
+    NewOrder,
+    NewRate,
+    NewRefund,
+    convert_waiting,
+    load_rates,
+    record_orders,
+    record_refunds,
+)
 from mautolib.settings import Settings
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -27,6 +36,10 @@ def _orders(tx: Connection, settings: Settings, *orders: NewOrder, effects: bool
     return list(record_orders(tx, orders, settings, now=NOW, effects=effects).outcomes)
 
 
+def _rate(day: date, base: str, quote: str, rate: str, source: str = "test") -> NewRate:
+    return NewRate(rate_date=day, base=base, quote=quote, rate=Decimal(rate), source=source)
+
+
 def test_an_order_is_stored_with_its_event(tx: Connection, settings: Settings) -> None:
     assert _orders(tx, settings, ORDER) == [Outcome.ACCEPTED]
     stored = _one(tx, "select contact_id, total, net_total, tax, currency, reporting_currency, lines from orders")
@@ -34,7 +47,7 @@ def test_an_order_is_stored_with_its_event(tx: Connection, settings: Settings) -
                       [{"sku": "TEA", "quantity": 2, "unit_price": "29.95"}])  # fmt: skip
     event = tx.execute(text("select events.*, orders.order_key as key from events join orders using (order_key)")).one()
     assert (event.event_type, event.source, event.external_id, event.contact_id, event.occurred_at) == (
-        "order_placed", "shop", "order:1001", 4, ORDER.placed_at)  # fmt: skip
+        "order_placed", "shop", None, 4, ORDER.placed_at)  # fmt: skip
     assert event.properties == {"order_id": "1001", "currency": "EUR", "total": "59.90", "tax": "9.56",
                                 "lines": [{"sku": "TEA", "quantity": 2, "unit_price": "29.95"}]}  # fmt: skip
     assert _one(tx, "select count(*) from event_pending") == (1,)
@@ -58,11 +71,11 @@ def test_history_is_silent(tx: Connection, settings: Settings) -> None:
 
 
 def test_money_is_converted_by_the_last_rate_before_the_order(tx: Connection, settings: Settings) -> None:
-    rates = [(date(2026, 11, 18), "EUR", "USD", Decimal("1.10")), (date(2026, 11, 19), "EUR", "USD", Decimal("1.20")),
-             (date(2026, 11, 21), "EUR", "USD", Decimal("1.30")), (date(2026, 11, 19), "EUR", "GBP", Decimal("0.8")),
-             (date(2026, 11, 19), "USD", "CHF", Decimal("0.8"))]  # fmt: skip
-    assert load_rates(tx, rates, source="test", now=NOW) == 5
-    assert load_rates(tx, rates, source="test", now=NOW) == 0
+    rates = [_rate(date(2026, 11, 18), "EUR", "USD", "1.10"), _rate(date(2026, 11, 19), "EUR", "USD", "1.20"),
+             _rate(date(2026, 11, 21), "EUR", "USD", "1.30"), _rate(date(2026, 11, 19), "EUR", "GBP", "0.8"),
+             _rate(date(2026, 11, 19), "USD", "CHF", "0.8")]  # fmt: skip
+    assert load_rates(tx, rates, now=NOW) == LoadedRates(given=5, changed=5)
+    assert load_rates(tx, [*rates, rates[0]], now=NOW) == LoadedRates(given=5, changed=0)
     for number, currency in enumerate(["EUR", "USD", "GBP", "CHF", "JPY"]):
         _orders(tx, settings, replace(ORDER, order_id=str(number), currency=currency))
     found = tx.execute(text("select currency, fx_rate, fx_date from orders order by order_id")).all()
@@ -73,9 +86,9 @@ def test_money_is_converted_by_the_last_rate_before_the_order(tx: Connection, se
 
 
 def test_a_changed_rate_restates_and_a_late_one_fills(tx: Connection, settings: Settings) -> None:
-    load_rates(tx, [(date(2026, 11, 19), "EUR", "USD", Decimal("1.20"))], source="test", now=NOW)
+    load_rates(tx, [_rate(date(2026, 11, 19), "EUR", "USD", "1.20")], now=NOW)
     _orders(tx, settings, ORDER, replace(ORDER, order_id="yen", currency="JPY"))
-    load_rates(tx, [(date(2026, 11, 20), "EUR", "USD", Decimal("1.25"))], source="test", now=NOW)
+    load_rates(tx, [_rate(date(2026, 11, 20), "EUR", "USD", "1.25")], now=NOW)
     assert _one(tx, "select fx_rate, fx_date from orders where order_id = '1001'") == (
         Decimal("1.25"), date(2026, 11, 20))  # fmt: skip
     assert convert_waiting(tx) == 0
