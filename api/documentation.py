@@ -19,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from api.document_answers import add_shared_answers
+from api.document_examples import add_examples
 from api.errors import MEDIA_TYPE, Refused
 from api.routing import ProblemBody
 from mautolib import __version__
@@ -45,6 +47,9 @@ The service never calls Airflow: it commits a row together with its answer, and 
 
 TAGS: list[dict[str, str]] = [
     {"name": "Sign-in", "description": "Tokens: get one, renew it, end it."},
+    {"name": "Users", "description": "Who may sign in, and with which role."},
+    {"name": "API keys", "description": "What programs sign in with: role and scopes."},
+    {"name": "Audit log", "description": "Who did what, append-only."},
     {"name": "Contacts", "description": "People, their attributes and whether they may be mailed."},
     {"name": "Tags", "description": "Labels, and who carries them."},
     {"name": "Import", "description": "Contacts in bulk: JSON at once, CSV files in the background."},
@@ -155,7 +160,10 @@ def _document(app: FastAPI, tracking: dict[str, Any], models: tuple[type[BaseMod
         for operation in path.values():
             _say_who_may(operation)
             _errors_are_problems(operation)
-    return _by_title(document)
+    add_shared_answers(document)
+    document = _by_title(document)
+    add_examples(document)
+    return document
 
 
 def _by_title(document: dict[str, Any]) -> dict[str, Any]:
@@ -174,6 +182,8 @@ def _by_title(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(reference: str, titles: dict[str, str]) -> str:
+    if not reference.startswith(_REFERENCE):
+        return reference
     name = reference.removeprefix(_REFERENCE)
     return _REFERENCE + titles.get(name, name)
 
@@ -193,8 +203,6 @@ def _errors_are_problems(operation: dict[str, Any]) -> None:
     for status, answer in operation.get("responses", {}).items():
         if str(status) >= "400" and "content" in answer:
             answer["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-            if answer.get("description") == "Validation Error":
-                answer["description"] = "A value is not acceptable; `detail` lists each"
 
 
 def _swagger(_: Request) -> Response:
