@@ -22,7 +22,6 @@ from mautolib.auth.roles import Role
 
 router = Router("Sign-in")
 FORM = "application/x-www-form-urlencoded"
-_SMALL = 64 * 1024
 #: Hashing has threads of its own: a storm of sign-ins must not hold up everything else.
 HASHING = anyio.CapacityLimiter(passwords.CONCURRENT_HASHES)
 
@@ -99,7 +98,7 @@ class Me(Answer):
     "/auth/login", response_model=TokenPair, openapi_extra=_LOGIN_BODY,
     responses=problems(422, 429, s401="Invalid email or password", s403="Account is disabled"),
 )  # fmt: skip
-@allow(None, action="auth.login", body_limit=_SMALL, media_types=(JSON, FORM))
+@allow(None, action="auth.login", media_types=(JSON, FORM))
 async def login(call: CurrentCall, request: Request) -> Response:
     """Sign in with e-mail and password.
 
@@ -119,7 +118,7 @@ async def login(call: CurrentCall, request: Request) -> Response:
 
 
 @router.post("/auth/refresh", response_model=TokenPair, responses=problems(422, s401="Invalid or expired token"))
-@allow(None, action="auth.refresh", body_limit=_SMALL)
+@allow(None, action="auth.refresh")
 def refresh(call: CurrentCall, body: Refresh) -> Response:
     """Trade a refresh token for a new pair.
 
@@ -136,7 +135,7 @@ def refresh(call: CurrentCall, body: Refresh) -> Response:
     "/auth/logout", status_code=204, response_class=Response,
     responses=problems(401, 422, s409="An API key has no session"),
 )  # fmt: skip
-@allow(Role.VIEWER, action="auth.logout", body_limit=_SMALL)
+@allow(Role.VIEWER, action="auth.logout")
 async def logout(call: CurrentCall, body: Annotated[Logout | None, Body()] = None) -> Response:
     """Sign out.
 
@@ -177,7 +176,7 @@ async def me(call: CurrentCall) -> Me:
     "/auth/password", status_code=204, response_class=Response,
     responses=problems(401, 422, 429, s403="The current password is wrong"),
 )  # fmt: skip
-@allow(Role.VIEWER, action="auth.password", body_limit=_SMALL)
+@allow(Role.VIEWER, action="auth.password")
 async def change_password(call: CurrentCall, body: PasswordChange) -> Response:
     """Change one's own password.
 

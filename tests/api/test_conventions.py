@@ -104,7 +104,7 @@ def test_cors_is_for_configured_origins_only(nobody: httpx.Client) -> None:
 
 
 def test_a_body_over_the_limit_is_413_with_and_without_a_declared_length(service: LiveService) -> None:
-    big = b'{"email": "' + b"x" * 70_000 + b'"}'
+    big = b'{"email": "' + b"x" * 1_048_576 + b'"}'
     with service.client() as client:
         declared = client.post("/api/v1/auth/login", content=big)
         assert (declared.status_code, declared.json()["code"]) == (413, "too_large")

@@ -52,13 +52,11 @@ REPEATABLE_DELETES = {
     "/api/v1/contacts/{id}/tags/{tag_id}", "/api/v1/segments/{id}/contacts/{contact_id}",
 }  # fmt: skip
 MIB = 1024 * 1024
-#: Where the contract allows more than 1 MiB, or the service less.
+#: Where the contract allows more than 1 MiB.
 LIMITS = {
     "/api/v1/campaigns/": 4 * MIB, "/api/v1/campaigns/{id}": 4 * MIB, "/api/v1/templates/": 4 * MIB,
     "/api/v1/templates/{id}": 4 * MIB, "/api/v1/templates/validate": 4 * MIB, "/api/v1/contacts/import": 16 * MIB,
     "/api/v1/events/": 5 * MIB, "/api/v1/suppression/bulk": 5 * MIB, "/api/v1/validate/emails/bulk": 5 * MIB,
-    "/api/v1/auth/login": 64 * 1024, "/api/v1/auth/refresh": 64 * 1024, "/api/v1/auth/logout": 64 * 1024,
-    "/api/v1/auth/password": 64 * 1024,
 }  # fmt: skip
 LARGEST_LIMIT = {"/api/v1/tags/": 500, "/api/v1/suppression": 500, "/api/v1/scoring/rules": 1000}
 #: Resources whose edits `If-Match` protects.
