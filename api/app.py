@@ -25,6 +25,7 @@ from api.routes import (
     analytics,
     auth,
     campaigns,
+    consent,
     contacts,
     imports,
     operations,
@@ -42,6 +43,7 @@ from mautolib.settings import Settings
 #: Every file of operations under the prefix.
 _RESOURCES = (
     auth,
+    consent,
     contacts,
     imports,
     tags,

@@ -1,4 +1,4 @@
-"""Open, click and unsubscribe links: answered here, as raw ASGI outside the framework (see benchmarks/tracking.py).
+"""The links in mail, answered here as raw ASGI outside the framework (see benchmarks/tracking.py).
 
 Promises: a genuine open or click is durable before it is answered, with the database down too; the pixel is always
 the pixel; a redirect leads only where a link made here leads; GET and HEAD change nothing but the record of hits.
@@ -15,6 +15,9 @@ from urllib.parse import quote
 
 from sqlalchemy import Engine
 
+from api.confirm import ConfirmPage
+from api.preferences import PreferencePage
+from api.tracking_desk import Desk
 from api.tracking_document import TRACKING_OPENAPI
 from api.tracking_limits import Bursts, WrongLinks
 from api.tracking_requests import Asked
@@ -42,7 +45,8 @@ PREFIX = "/api/v1/track/"
 GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
 _HTML = b"text/html; charset=utf-8"
 _URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~-._"
-_METHODS = {"open": "GET, HEAD", "click": "GET, HEAD", "unsubscribe": "GET, HEAD, POST"}
+_LOOK, _ACT = "GET, HEAD", "GET, HEAD, POST"
+_METHODS = {"open": _LOOK, "click": _LOOK, "unsubscribe": _ACT, "preferences": _ACT, "confirm": _ACT}
 _NO_URL = [{"type": "missing", "loc": ["query", "url"], "msg": "Field required"}]
 
 
@@ -51,7 +55,7 @@ class TrackingApp:
 
     Args:
         app: the app inside.
-        engine: used for unsubscribing instead of a pool of its own (the caller disposes of it).
+        engine: used by the pages instead of a pool of their own (the caller disposes of it).
     Raises:
         Misconfigured: no database, or a secret is missing or weak.
     """
@@ -59,22 +63,32 @@ class TrackingApp:
     def __init__(self, app: App, settings: Settings, *, engine: Engine | None = None) -> None:
         self._app = app
         self._links = LinkSigner.from_settings(settings)
-        self._unsubscriber = Unsubscriber(settings, self._links, engine=engine)
+        self._desk = Desk(settings, engine=engine)
+        unsubscriber = Unsubscriber(self._links, self._desk)
         spool = Spool(spool_folder(settings))
         self.writer = HitWriter(
-            settings.url_for("tracker"), spool, rule_version=RULE_VERSION, apply_other=self._unsubscriber.replay
+            settings.url_for("tracker"), spool, rule_version=RULE_VERSION, apply_other=unsubscriber.replay
         )
-        self._unsubscriber.writer = self.writer
+        unsubscriber.writer = self.writer
+        self._pages: dict[str, Unsubscriber | PreferencePage | ConfirmPage] = {
+            "unsubscribe": unsubscriber,
+            "preferences": PreferencePage(
+                self._links, self._desk, unsubscriber, require_consent=settings.require_consent
+            ),
+            "confirm": ConfirmPage(self._links, self._desk),
+        }
         self._bursts, self._wrong = Bursts(), WrongLinks()
         self._is_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass it on."""
         if scope["type"] == "http" and scope["path"].startswith(PREFIX):
-            parts = scope["path"][len(PREFIX) :].split("/")
-            is_whole = len(parts) == 3 or (len(parts) == 4 and not parts[3])
-            if is_whole and parts[0] in _METHODS and parts[1] and parts[2]:
-                await self._answer(parts[0], Asked(scope, send, parts[1], parts[2]), receive)
+            what, *ids = scope["path"][len(PREFIX) :].split("/")
+            if len(ids) > 1 and not ids[-1]:
+                ids.pop()
+            if what in _METHODS and all(ids) and len(ids) == (1 if what == "confirm" else 2):
+                # A confirmation names no campaign.
+                await self._answer(what, Asked(scope, send, ids[0] if len(ids) == 2 else "", ids[-1]), receive)
                 return
         elif scope["type"] == "lifespan":
             await self._live(scope, receive, send)
@@ -92,7 +106,7 @@ class TrackingApp:
         if self._is_started:
             self._is_started = False
             await self.writer.stop()
-        self._unsubscriber.close()
+        self._desk.close()
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def received() -> Message:
@@ -117,9 +131,9 @@ class TrackingApp:
             elif what == "click":
                 await self._click(asked)
             else:
-                await self._unsubscriber.show(asked)
-        elif asked.method == "POST" and what == "unsubscribe":
-            await self._unsubscriber.act(asked, receive)
+                await self._pages[what].show(asked)
+        elif asked.method == "POST" and what in self._pages:
+            await self._pages[what].act(asked, receive)
         else:
             await asked.problem(405, "Method not allowed", (b"allow", _METHODS[what].encode()))
 

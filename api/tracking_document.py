@@ -35,6 +35,45 @@ _HTML = {"type": "string"}
 _BINARY = {"type": "string", "contentMediaType": "image/gif"}
 _MESSAGE = {"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]}
 _FORM = {"type": "object", "properties": {"List-Unsubscribe": {"const": "One-Click"}, "s": {"type": "string"}}}
+_TOKEN_FORM = {"type": "object", "properties": {"s": {"type": "string"}}}
+_CHOICE = {
+    "type": "object",
+    "properties": {
+        "action": {"type": "string", "enum": ["unsubscribe", "resubscribe", "update"]},
+        "language": {"type": "string", "maxLength": 10, "description": "A language tag such as en or pt-BR."},
+        "timezone": {"type": "string", "maxLength": 64, "description": "An IANA time zone, or empty."},
+        "s": {"type": "string"},
+    },
+    "required": ["action"],
+    "example": {"action": "update", "language": "de", "timezone": "Europe/Berlin"},
+}
+_PREFERENCES = {
+    "type": "object",
+    "properties": {
+        "message": {"type": "string"}, "subscribed": {"type": "boolean"},
+        "standing": {"type": "string", "enum": ["subscribed", "unsubscribed", "pending", "blocked"]},
+        "language": {"type": "string"}, "timezone": {"type": "string"},
+    },
+}  # fmt: skip
+
+
+def _page_or(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": text, "content": {"text/html": {"schema": _HTML}, "application/json": {"schema": schema}}}
+
+
+def _away() -> dict[str, Any]:
+    content = {"text/html": {"schema": _HTML}, "application/problem+json": {"schema": {}}}
+    headers = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    return {"description": "The database is away; nothing is known to have changed", "content": content,
+            "headers": headers}  # fmt: skip
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    kinds = ("application/x-www-form-urlencoded", "multipart/form-data", "application/json")
+    return {"content": {kind: {"schema": schema} for kind in kinds}}
+
+
+_LATE = {"408": _problem("The body did not arrive in time"), "413": _problem("The body is larger than 8 KiB")}
 
 #: The `paths` of the document, in the spelling without a trailing slash.
 TRACKING_OPENAPI: dict[str, Any] = {
@@ -76,6 +115,44 @@ TRACKING_OPENAPI: dict[str, Any] = {
                 "400": _problem("The body is another form (only with `Accept: application/json`)"),
                 "408": _problem("The body did not arrive in time"),
                 "413": _problem("The body is larger than 8 KiB"),
+            },
+        ),
+    },
+    "/api/v1/track/preferences/{cid}/{uid}": {
+        "get": _operation(
+            "track_preferences_page", "Preference page",
+            "What the person gets, their language and time zone; no address. Nothing is changed.",
+            parameters=[*_IDS, _S],
+            responses={"200": _page_or("The page; with no or a wrong `s` a neutral one", _PREFERENCES), "503": _away()},
+        ),
+        "post": _operation(
+            "track_preferences", "Change preferences",
+            "Unsubscribe, subscribe again (takes back the person's own unsubscribing only), or change language and "
+            "time zone. Idempotent. Unsubscribing is not lost while the database is away.",
+            parameters=[*_IDS, _S], requestBody=_body(_CHOICE),
+            responses={
+                "200": _page_or("The changed page; with no or a wrong `s` a neutral one", _PREFERENCES),
+                "409": _problem("A complaint or a legal reason stands against it (only with "
+                                "`Accept: application/json`, else the page says so)"),
+                "422": {"description": "A value is not acceptable; nothing has changed",
+                        "content": {"text/html": {"schema": _HTML}, "application/problem+json": {"schema": {}}}},
+                **_LATE, "503": _away(),
+            },
+        ),
+    },
+    "/api/v1/track/confirm/{uid}": {
+        "get": _operation(
+            "track_confirm_page", "Confirmation page", "A page with a button; nothing is changed.",
+            parameters=[_IDS[1], _S], responses={"200": _answer("The page", "text/html", _HTML)},
+        ),
+        "post": _operation(
+            "track_confirm", "Confirm a subscription",
+            "The button of the page: consent granted and subscribed (double opt-in). Idempotent. A link is void once "
+            "consent was withdrawn after its mail.",
+            parameters=[_IDS[1], _S], requestBody=_body(_TOKEN_FORM),
+            responses={
+                "200": _page_or("Confirmed; with a wrong or void `s` a page that says so and nothing changed",
+                                _MESSAGE), **_LATE, "503": _away(),
             },
         ),
     },

@@ -21,7 +21,7 @@ from mautolib.channels.protocol import Outgoing
 from mautolib.channels.wire import wire_address
 from mautolib.errors import Misconfigured, ProviderRejected
 from mautolib.events.links import LinkSigner, MessageLinks, Owner, is_web_url
-from mautolib.ledger.model import Claimed, NewContent
+from mautolib.ledger.model import Claimed, Kind, NewContent
 from mautolib.settings import Settings, variable
 from mautolib.templates.compile import CompiledTemplate, compile_template
 from mautolib.templates.links import add_pixel, add_preheader, ensure_footer, rewrite_links
@@ -61,6 +61,7 @@ class Blueprint:
         self.sender = _sender(content, settings)
         self._template = self._compiled(content, settings, is_tracked)
         self._template.refuse()
+        self._names_preferences = any(name.split(".")[0] == "preferences_url" for name in self._template.variables)
         self._head = self._static_head(content, settings)
         boundary = "=_mauto_" + hashlib.sha256(repr(content).encode("utf-8", "replace")).hexdigest()[:24]
         self._opening = (
@@ -113,6 +114,10 @@ class Blueprint:
             **(message.context or {}), "contact": message.contact, "campaign": self._campaign,
             "unsubscribe_url": unsubscribe, "now": made_at,
         }  # fmt: skip
+        if self._names_preferences:
+            context["preferences_url"] = links.preferences()
+        if message.kind is Kind.CONFIRMATION:
+            context["confirm_url"] = links.confirm()
         if self._clicks:
             context["links"] = [links.click(url, position=position) for url, position in self._clicks]
         if self._has_pixel:

@@ -23,7 +23,7 @@ from mautolib.templates.compile import CompiledTemplate, compile_template
 from mautolib.templates.links import add_preheader
 
 #: Names a template may use elsewhere, but a campaign does not give.
-_NOT_GIVEN: Final = ("event", "preferences_url")
+_NOT_GIVEN: Final = ("event", "confirm_url")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,9 @@ from mautolib.ledger.model import Skip
 from mautolib.ledger.skip import skip_queued
 from mautolib.outbox import FactName, record
 
-__all__ = ["ConsentState", "Suppressed", "decide", "entry_of", "grant", "record_change", "resubscribe",
-           "set_subscribed", "suppress", "suppress_many", "suppression_of", "unsubscribe", "unsuppress"]  # fmt: skip
+__all__ = ["ConsentState", "Suppressed", "decide", "entry_of", "grant", "locked", "make_pending", "record_change",
+           "resubscribe", "set_subscribed", "suppress", "suppress_many", "suppression_of", "unsubscribe",
+           "unsuppress"]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
 _CONTACTS, _SUPPRESSIONS = tables.contacts.c, tables.suppressions.c
@@ -95,7 +96,7 @@ def decide(
     if subscribed != before.subscribed and "consent_status" not in wanted:
         wanted["consent_status"] = ConsentStatus.GRANTED if subscribed else ConsentStatus.WITHDRAWN
     status = ConsentStatus(wanted.get("consent_status", before.consent_status))
-    if status != before.consent_status:
+    if status != before.consent_status or subscribed != before.subscribed:
         wanted["consent_source"] = wanted.get("consent_source") or source
         wanted["consent_at"] = wanted.get("consent_at") or now
     return replace(before, **{**wanted, "consent_status": status})
@@ -121,12 +122,8 @@ def record_change(
     if before is None and after.consent_status is ConsentStatus.UNKNOWN:
         return
     if before != after:
-        status = after.consent_status
-        tx.execute(insert(tables.consents).values(
-            contact_id=contact_id, status=str(status), source=detail.get("source") or after.consent_source or "api",
-            wording_version=detail.get("wording_version"), ip=detail.get("ip"), actor=actor, note=detail.get("note"),
-            recorded_at=now,
-        ))  # fmt: skip
+        told = {**detail, "source": detail.get("source") or after.consent_source}
+        _write_line(tx, contact_id, after.consent_status, told, actor, now)
     if before is None or before.subscribed == after.subscribed:
         return
     if not after.subscribed:
@@ -138,6 +135,16 @@ def record_change(
 
 def _tell_unsubscribed(tx: Connection, contact_id: int, now: datetime, detail: Mapping[str, Any]) -> None:
     skip_queued(tx, [contact_id], Skip.UNSUBSCRIBED)
+def _write_line(
+    tx: Connection, contact_id: int, status: ConsentStatus, detail: Mapping[str, Any], actor: str, now: datetime
+) -> int:
+    line = insert(tables.consents).values(
+        contact_id=contact_id, status=str(status), source=detail.get("source") or "api", actor=actor, recorded_at=now,
+        **{name: detail.get(name) for name in ("wording_version", "ip", "note")},
+    )  # fmt: skip
+    return int(tx.execute(line.returning(tables.consents.c.consent_id)).scalar_one())
+
+
     event = NewEvent(
         event_type=EventType.UNSUBSCRIBED, contact_id=contact_id, occurred_at=now,
         campaign_id=detail.get("campaign_id"), message_id=detail.get("message_id"),
@@ -161,7 +168,7 @@ def unsubscribe(
 
     A contact that no longer exists is nobody to unsubscribe: False.
     """
-    row = _lock(tx, contact_id)
+    row = locked(tx, contact_id)
     if row is None:
         return False
     address = (row.email, row.email_key)
@@ -192,7 +199,7 @@ def set_subscribed(
         NotFound: no such contact.
         Conflict: `suppressed`: the address is suppressed by the person's own word.
     """
-    row = _lock(tx, contact_id)
+    row = locked(tx, contact_id)
     if row is None:
         raise NotFound("Contact not found")
     before = ConsentState.of(row)
@@ -209,7 +216,7 @@ def set_subscribed(
 
 def grant(
     tx: Connection, contact_id: int, *, source: str, actor: str, now: datetime,
-    wording_version: str | None = None, ip: str | None = None,
+    wording_version: str | None = None, ip: str | None = None, note: str | None = None,
 ) -> bool:  # fmt: skip
     """Consent given and confirmed (double opt-in): granted and subscribed. Returns whether anything changed.
 
@@ -217,25 +224,41 @@ def grant(
         NotFound: no such contact.
         Conflict: `suppressed`: the address is suppressed by the person's own word.
     """
-    detail = {"wording_version": wording_version, "ip": ip}
+    detail = {"wording_version": wording_version, "ip": ip, "note": note}
     return set_subscribed(
         tx, contact_id, True, source=source, actor=actor, now=now, status=ConsentStatus.GRANTED, detail=detail
     )
 
 
-def resubscribe(tx: Connection, contact_id: int, *, source: str, actor: str, now: datetime) -> bool:
+def make_pending(
+    tx: Connection, row: Row[Any], *, source: str, actor: str, now: datetime, detail: Mapping[str, Any]
+) -> int:
+    """The person is asked (`row` is `locked`): consent is pending, whatever it was; `subscribed` stays.
+
+    Every question leaves a line, also when one was asked before. Returns: the id of that line.
+    """
+    before = ConsentState.of(row)
+    after = replace(before, consent_status=ConsentStatus.PENDING, consent_source=source, consent_at=now)
+    if before.consent_status is not ConsentStatus.PENDING:
+        _store(tx, row, after, now)
+    return _write_line(tx, row.contact_id, ConsentStatus.PENDING, {**detail, "source": source}, actor, now)
+
+
+def resubscribe(
+    tx: Connection, contact_id: int, *, source: str, actor: str, now: datetime, ip: str | None = None
+) -> bool:
     """The person changes their mind on their own preference page: an `unsubscribe` is lifted, then as `grant`.
 
     Raises:
         NotFound: no such contact.
         Conflict: `suppressed`: a complaint or a legal reason stays.
     """
-    row = _lock(tx, contact_id)
+    row = locked(tx, contact_id)
     if row is None:
         raise NotFound("Contact not found")
     own_word = (_SUPPRESSIONS.email_key == row.email_key, _SUPPRESSIONS.reason == str(SuppressionReason.UNSUBSCRIBE))
     tx.execute(delete(tables.suppressions).where(*own_word))
-    return grant(tx, contact_id, source=source, actor=actor, now=now)
+    return grant(tx, contact_id, source=source, actor=actor, now=now, ip=ip)
 
 
 def suppress(
@@ -354,7 +377,8 @@ def _write_suppressions(
     return [_Done(entry=entry_of(row), is_new=row.is_new, is_changed=row.is_changed) for row in rows]
 
 
-def _lock(tx: Connection, contact_id: int) -> Row[Any] | None:
+def locked(tx: Connection, contact_id: int) -> Row[Any] | None:
+    """The row of a contact, kept from changing until the transaction ends; None when there is none."""
     query = select(tables.contacts).where(_CONTACTS.contact_id == contact_id).with_for_update()
     return tx.execute(query).one_or_none()
 

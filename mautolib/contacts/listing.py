@@ -16,7 +16,7 @@ from mautolib.contacts.model import Consent, ConsentStatus, Contact, ContactFilt
 from mautolib.contacts.store import complete
 from mautolib.db import tables
 
-__all__ = ["consents", "count", "count_suppressions", "find_suppression", "has_segment", "search",
+__all__ = ["consents", "count", "count_consents", "count_suppressions", "find_suppression", "has_segment", "search",
            "suppression_counts", "suppressions"]  # fmt: skip
 
 _C = tables.contacts.c
@@ -57,14 +57,28 @@ def has_segment(tx: Connection, segment_id: int) -> bool:
     return tx.scalar(known) is not None
 
 
-def consents(tx: Connection, contact_id: int, *, skip: int = 0, limit: int = 50) -> list[Consent]:
-    """The consent history of a contact, newest first; empty for an unknown one."""
+def consents(
+    tx: Connection, contact_id: int, *, skip: int = 0, limit: int = 50, before: int | None = None
+) -> list[Consent]:
+    """The consent history of a contact, newest first; empty for an unknown one.
+
+    Args:
+        before: id of the last line of the page before.
+    """
     c = tables.consents.c
     query = select(tables.consents).where(c.contact_id == contact_id).order_by(c.consent_id.desc())
+    if before is not None:
+        query = query.where(c.consent_id < before)
     return [
         Consent(**{**row, "status": ConsentStatus(row["status"]), "ip": str(row["ip"]) if row["ip"] else None})
         for row in tx.execute(query.offset(skip).limit(limit)).mappings()
     ]
+
+
+def count_consents(tx: Connection, contact_id: int, *, at_most: int | None = None) -> int:
+    """How many lines the consent history of a contact has; with `at_most` counting stops there."""
+    query = select(tables.consents.c.consent_id).where(tables.consents.c.contact_id == contact_id).limit(at_most)
+    return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
 
 
 def find_suppression(tx: Connection, email: str) -> Suppression | None:

@@ -28,7 +28,7 @@ from mautolib.contacts.model import (
     SegmentRef,
     TagRef,
 )
-from mautolib.contacts.validation import check_changes, check_new
+from mautolib.contacts.validation import check_changes, check_grant, check_new
 from mautolib.db import tables
 from mautolib.db.statements import statement
 from mautolib.errors import Conflict, NotFound
@@ -136,6 +136,7 @@ def update(
     wanted |= after.columns()
     changed = {name: value for name, value in wanted.items() if getattr(row, name) != value}
     if not changed:
+    check_grant(before.consent_status, before.consent_source, tidy)
         return complete(tx, [row])[0]
     new_row = _write(tx, row, changed, now)
     if after != before:

@@ -20,8 +20,8 @@ from mautolib.contacts.address import MAX_CHARACTERS, parse
 from mautolib.contacts.model import ConsentStatus, NewContact
 from mautolib.errors import InvalidInput
 
-__all__ = ["CURRENCIES", "TEXT_LIMITS", "check_changes", "check_new", "custom_fields_problem", "is_storable",
-           "is_timezone", "single_line_problem", "text_problem"]  # fmt: skip
+__all__ = ["CURRENCIES", "TEXT_LIMITS", "check_changes", "check_grant", "check_new", "custom_fields_problem",
+           "is_storable", "is_timezone", "single_line_problem", "text_problem"]  # fmt: skip
 
 #: Most characters of each single-line field.
 TEXT_LIMITS = {"first_name": 100, "last_name": 100, "phone": 30, "country": 3, "language": 10, "timezone": 64,
@@ -42,6 +42,7 @@ _CURRENCY_CODES = """
 """
 CURRENCIES = frozenset(_CURRENCY_CODES.split())
 
+_NO_SOURCE = "consent_source is needed when consent is granted"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 Problem = tuple[tuple[str | int, ...], str]
@@ -134,6 +135,22 @@ def check_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
     return _checked({name: value for name, value in changes.items() if name in _CHECKS})
 
 
+def check_grant(before: ConsentStatus, source_before: str | None, changes: Mapping[str, Any]) -> None:
+    """A change by which consent becomes granted names its source, and granted consent keeps one.
+
+    Args:
+        changes: as `check_changes` gave them.
+
+    Raises:
+        InvalidInput: it would be granted without a source.
+    """
+    status = changes.get("consent_status", before)
+    source = changes.get("consent_source", source_before if before == status else None)
+    asked = "consent_status" in changes or "consent_source" in changes
+    if asked and status == ConsentStatus.GRANTED and source is None:
+        raise InvalidInput(_NO_SOURCE, path=("body", "consent_source"))
+
+
 def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     tidy: dict[str, Any] = {}
     problems: list[Problem] = []
@@ -143,7 +160,7 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
         if problem:
             problems.append((("body", name), f"{name} {problem}"))
     if tidy.get("consent_status") == ConsentStatus.GRANTED and tidy.get("consent_source", "") is None:
-        problems.append((("body", "consent_source"), "consent_source is needed when consent is granted"))
+        problems.append((("body", "consent_source"), _NO_SOURCE))
     if problems:
         raise InvalidInput(problems[0][1], path=problems[0][0], problems=tuple(problems[1:]))
     return tidy

@@ -62,6 +62,8 @@ class Purpose(StrEnum):
     OPEN = "open"
     CLICK = "click"
     UNSUBSCRIBE = "unsubscribe"
+    PREFERENCES = "preferences"
+    CONFIRM = "confirm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +164,8 @@ class MessageLinks:
 
     def __init__(self, signer: LinkSigner, owner: Owner, contact_id: int, message_id: int, made_at: datetime) -> None:
         self._base = f"{signer.base_url}/api/v1/track/"
-        self._path = f"/{signer.owner_id(owner)}/{signer.public_id(IdKind.CONTACT, contact_id)}?"
+        self._contact = signer.public_id(IdKind.CONTACT, contact_id)
+        self._path = f"/{signer.owner_id(owner)}/{self._contact}?"
         stamp = int(made_at.timestamp() * 1000).to_bytes(6, "big")
         self._front = signer.hidden_message(message_id) + stamp
         self._head = _head(owner, contact_id, message_id, stamp)
@@ -176,6 +179,14 @@ class MessageLinks:
     def unsubscribe(self) -> str:
         """The unsubscribe page; also the List-Unsubscribe address (RFC 8058)."""
         return f"{self._base}unsubscribe{self._path}s={self._short(Purpose.UNSUBSCRIBE)}"
+
+    def preferences(self) -> str:
+        """The page where the person sees and changes what we keep about mailing them."""
+        return f"{self._base}preferences{self._path}s={self._short(Purpose.PREFERENCES)}"
+
+    def confirm(self) -> str:
+        """The double opt-in link; only a message that belongs to nothing (`Owner.of()`) has a genuine one."""
+        return f"{self._base}confirm/{self._contact}?s={self._short(Purpose.CONFIRM)}"
 
     def clicks(self, urls: list[str], *, first_position: int = 0) -> list[str]:
         """Tracked addresses of `urls`, in order; positions count from `first_position`.
@@ -294,6 +305,10 @@ class LinkSigner:
                 if hmac.compare_digest(key.begin(head)(rest), mac):
                     return Token(owner, contact_id, message_id, int.from_bytes(stamp, "big"), position)
         return None
+
+    def verify_confirmation(self, uid: str, s: str) -> Token | None:
+        """What a double opt-in link says (its path names no owner), or None when it was not made here."""
+        return self.verify(Purpose.CONFIRM, self.owner_id(Owner.of()), uid, s)
 
     def _owner_id(self, owner: Owner) -> str:
         return self.public_id(owner.kind, owner.owner_id)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-WORDS: Mapping[str, Mapping[str, str]] = {
+from mautolib.pages.preference_words import PREFERENCE_WORDS
+
+_WORDS: Mapping[str, Mapping[str, str]] = {
     "en": {
         "confirm_title": "Unsubscribe",
         "confirm_text": "Do you want to stop receiving our e-mails?",
@@ -102,4 +104,8 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "leaving_text": "我们无法验证此链接。它指向:",
         "leaving_button": "继续",
     },
+}
+
+WORDS: Mapping[str, Mapping[str, str]] = {
+    language: {**words, **PREFERENCE_WORDS[language]} for language, words in _WORDS.items()
 }

@@ -37,7 +37,7 @@ from mautolib.templates.sandbox import (
 from mautolib.templates.text import text_from_html
 
 #: Names that sending gives to every template.
-SENDING_NAMES: Final = ("contact", "campaign", "event", "unsubscribe_url", "preferences_url", "now")
+SENDING_NAMES: Final = ("contact", "campaign", "event", "unsubscribe_url", "preferences_url", "confirm_url", "now")
 #: Fields of `contact`; the keys of `contact.custom_fields` are free.
 CONTACT_FIELDS: Final = (
     "id", "email", "first_name", "last_name", "phone", "country", "language", "timezone", "currency", "custom_fields",

@@ -156,7 +156,7 @@ def test_every_problem_is_listed_at_once(tx: Connection, settings: Settings) -> 
     [
         ({"html_body": ""}, "no HTML body"),
         ({"html_body": "<p>{{ contact.frist_name }}</p>"}, "Undefined variable: contact.frist_name"),
-        ({"html_body": "<p>{{ preferences_url }}</p>"}, "Undefined variable: preferences_url"),
+        ({"html_body": "<p>{{ confirm_url }}</p>"}, "Undefined variable: confirm_url"),
         ({"html_body": "<p>{{ event.cart }}</p>"}, "Undefined variable: event.cart"),
         ({"subject": "{{ contact.nick }}"}, "Undefined variable: contact.nick"),
         ({"html_body": "<p>{{ contact.first_name | nofilter }}</p>"}, "nofilter"),

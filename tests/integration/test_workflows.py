@@ -390,7 +390,7 @@ def test_a_workflow_mail_shows_contact_and_event(fresh_engine: Engine, settings:
     assert "/track/unsubscribe/" in mail["List-Unsubscribe"]
 
 
-@pytest.mark.parametrize("name", ["preferences_url", "campaign.name"])
+@pytest.mark.parametrize("name", ["confirm_url", "campaign.name"])
 def test_a_name_a_workflow_does_not_give_is_refused(tx: Connection, name: str) -> None:
     html = f"<p>{{{{ {name} }}}}</p>"
     with pytest.raises(InvalidInput, match=f"Undefined variable: {name}"):

@@ -30,7 +30,7 @@ from mautolib.workflows.steps.tag import NO_CONTACT
 #: A mail that could not be handed over for so long is no longer wanted.
 GIVES_UP_AFTER: Final = timedelta(hours=72)
 #: Names other mail may use, but that of a workflow does not give.
-_NOT_GIVEN: Final = ("campaign", "preferences_url")
+_NOT_GIVEN: Final = ("campaign", "confirm_url")
 _LONGEST_SUBJECT: Final = 500
 _LONGEST_BODY: Final = 1024 * 1024
 
