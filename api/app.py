@@ -23,6 +23,8 @@ from api.calls import Service
 from api.conventions import Conventions
 from api.routes import (
     analytics,
+    api_keys,
+    audit_log,
     auth,
     campaigns,
     consent,
@@ -33,6 +35,7 @@ from api.routes import (
     suppression,
     tags,
     templates,
+    users,
 )
 from api.routing import Operations, specificity
 from api.tracking import TRACKING_OPENAPI, TrackingApp
@@ -43,6 +46,9 @@ from mautolib.settings import Settings
 #: Every file of operations under the prefix.
 _RESOURCES = (
     auth,
+    users,
+    api_keys,
+    audit_log,
     consent,
     contacts,
     imports,

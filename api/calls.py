@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import errors
-from mautolib.auth import audit, idempotency
+from mautolib.auth import audit, idempotency, sealing
 from mautolib.auth.callers import Caller
 from mautolib.auth.roles import Role
 from mautolib.auth.sessions import Origin, SignedIn
@@ -39,6 +39,8 @@ JSON = "application/json"
 MIB = 1024 * 1024
 WAIT_SECONDS = 5.0
 _TRIES = 4
+#: Purpose of the key and mark of a kept answer that is sealed.
+_SEALED = "kept-answer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,8 @@ class Outcome:
     resource_id: int | str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: The answer shows a secret: it is kept sealed under an Idempotency-Key.
+    is_secret: bool = False
 
     def response(self) -> idempotency.Answer:
         """The answer as bytes; no body for 204."""
@@ -164,7 +168,7 @@ class Call:
         claim = await self._claim(key, wanted)
         if isinstance(claim, idempotency.Answer):
             self.audited = True
-            return _answer(claim, {"Idempotency-Replayed": "true"})
+            return _answer(_opened(self.settings, claim), {"Idempotency-Replayed": "true"})
         return _answer(await run_sync(self._perform, effect, claim))
 
     def _key(self) -> idempotency.Key | None:
@@ -211,7 +215,8 @@ class Call:
             answer = outcome.response()
             audit.write(tx, self.entry(answer.status, resource_id=outcome.resource_id, changes=outcome.changes))
             if claim is not None:
-                idempotency.complete(tx, claim, answer, now=datetime.now(UTC))
+                kept = _sealed(self.settings, answer) if outcome.is_secret else answer
+                idempotency.complete(tx, claim, kept, now=datetime.now(UTC))
         self.audited = True
         return answer
 
@@ -249,6 +254,19 @@ class Call:
 def _answer(answer: idempotency.Answer, more: Mapping[str, str] | None = None) -> Response:
     headers = {**answer.headers, **(more or {})}
     return Response(answer.body or None, answer.status, headers=headers)
+
+
+def _sealed(settings: Settings, answer: idempotency.Answer) -> idempotency.Answer:
+    return replace(
+        answer, headers={**answer.headers, _SEALED: "yes"}, body=sealing.seal(settings, _SEALED, answer.body)
+    )
+
+
+def _opened(settings: Settings, kept: idempotency.Answer) -> idempotency.Answer:
+    if _SEALED not in kept.headers:
+        return kept
+    headers = {name: value for name, value in kept.headers.items() if name != _SEALED}
+    return replace(kept, headers=headers, body=sealing.unseal(settings, _SEALED, kept.body))
 
 
 def _again(work: Callable[[], _T]) -> _T:

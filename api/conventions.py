@@ -160,7 +160,7 @@ def _allowed(found: Sequence[object], path: str) -> str:
 async def _preflight(methods: str, send: Send) -> None:
     headers = [
         (b"access-control-allow-methods", methods.encode()),
-        (b"access-control-allow-headers", b"Authorization, Content-Type, Idempotency-Key, If-Match, X-Request-ID"),
+        (b"access-control-allow-headers", b"Authorization, Content-Type, Idempotency-Key, If-Match, X-API-Key, X-Request-ID"),
         (b"access-control-max-age", b"600"),
     ]
     await send({"type": "http.response.start", "status": 204, "headers": headers})

@@ -36,6 +36,16 @@ def check_new(password: str, *, path: tuple[str | int, ...] = ("body", "password
         raise InvalidInput("A password is text without NUL", path=path)
 
 
+def hash_new(password: str, *, path: tuple[str | int, ...] = ("body", "password")) -> str:
+    """The hash of a password somebody chose.
+
+    Raises:
+        InvalidInput: as `check_new`.
+    """
+    check_new(password, path=path)
+    return hash_password(password)
+
+
 def hash_password(password: str) -> str:
     """The argon2id hash to store; the whole password counts, nothing is cut off."""
     with _SLOTS:

@@ -7,7 +7,7 @@ key can be made that only delivers. Called by `api_keys` (what may be stored) an
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 
 from mautolib.auth.roles import Role
 from mautolib.errors import InvalidInput
@@ -46,20 +46,20 @@ def cover(granted: Collection[str], wanted: str) -> bool:
     return not sufficient.isdisjoint(granted)
 
 
-def check(given: Iterable[str]) -> tuple[str, ...]:
+def check(given: Sequence[str]) -> tuple[str, ...]:
     """The scopes of a new key in the order given, each once.
 
     Raises:
         InvalidInput: names every text that is no scope; none, or more than 100.
     """
-    found = tuple(dict.fromkeys(given))
     problems = tuple(
         (("body", "scopes", place), f"{scope[:100]!r} is not a scope: segment:read, :write, :admin or :*, *:read, *")
-        for place, scope in enumerate(found)
+        for place, scope in enumerate(given)
         if not _is_scope(scope)
     )
     if problems:
         raise InvalidInput("Unknown scopes", problems=problems)
+    found = tuple(dict.fromkeys(given))
     if not 1 <= len(found) <= MOST_SCOPES:
         raise InvalidInput(f"A key has 1 to {MOST_SCOPES} scopes", path=("body", "scopes"))
     return found

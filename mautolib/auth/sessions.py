@@ -92,15 +92,16 @@ def sign_in(
             with engine.begin() as tx:
                 attempts.check(tx, attempt, now=now)
                 found = users.find_for_sign_in(tx, email)
-            user = _right_user(found, password)
+            user, stored = _right_user(found, password)
+            new_hash = passwords.hash_password(password) if passwords.needs_rehash(stored) else None
+            with engine.begin() as tx:
+                user = _still_right(tx, user, stored, password)
+                session = _open(tx, settings, user, family=uuid4(), now=now)
+                users.signed_in(tx, user.user_id, now=now, new_hash=new_hash)
+                audit.write(tx, _entry(audit_actor=actor_of(user), action="auth.login", status=200, origin=origin))
         except MautoError as error:
             _refused(engine, error, email, attempt, origin, now)
             raise
-    new_hash = passwords.hash_password(password) if found and passwords.needs_rehash(found[1]) else None
-    with engine.begin() as tx:
-        session = _open(tx, settings, user, family=uuid4(), now=now)
-        users.signed_in(tx, user.user_id, now=now, new_hash=new_hash)
-        audit.write(tx, _entry(audit_actor=actor_of(user), action="auth.login", status=200, origin=origin))
     _LOG.info("sign_in: user %s", user.user_id)
     return session
 
@@ -113,8 +114,10 @@ def refresh(engine: Engine, settings: Settings, *, token: str, origin: Origin, n
     """
     digest = _digest(token)
     with engine.begin() as tx:
+        owner = tx.scalar(select(_REFRESH.c.user_id).where(_REFRESH.c.token_hash == digest))
+        # The user is locked before the token, as by everybody who ends sessions: none can be opened meanwhile.
+        found = users.get(tx, owner, for_update=True) if owner is not None else None
         row = tx.execute(select(_REFRESH).where(_REFRESH.c.token_hash == digest).with_for_update()).one_or_none()
-        found = users.get(tx, row.user_id) if row is not None else None
         actor = actor_of(found[0]) if found else audit.PUBLIC
         usable = row is not None and row.revoked_at is None and row.expires_at > now
         if row is not None and row.used_at is not None:
@@ -152,6 +155,7 @@ def resolve(tx: Connection, settings: Settings, kind: tokens.Kind, token: str, *
 
 def sign_out(tx: Connection, who: SignedIn, *, all_sessions: bool, now: datetime) -> None:
     """End the session of the token in hand, or all sessions of its user."""
+    users.get(tx, who.user.user_id, for_update=True)
     family = tx.scalar(select(_REFRESH.c.family).where(_REFRESH.c.access_jti == who.jti))
     _revoke(tx, [(who.jti, who.expires_at)])
     if all_sessions:
@@ -192,10 +196,18 @@ def replace_password(tx: Connection, who: SignedIn, *, new_hash: str, now: datet
     end_families(tx, user_id=who.user.user_id, now=now, but=family)
 
 
+def end_all(tx: Connection, user_id: int, *, now: datetime) -> None:
+    """End every session of a user: tokens handed out until now are dead."""
+    tx.execute(update(tables.users).where(tables.users.c.user_id == user_id).values(sessions_valid_from=now))
+    end_families(tx, user_id=user_id, now=now)
+
+
 def end_families(
     tx: Connection, *, user_id: int, now: datetime, only: UUID | None = None, but: UUID | None = None
 ) -> int:
     """End refresh families of a user (all, one, or all but one) with their access tokens; returns tokens ended."""
+    # Who signs in or refreshes holds this lock too, so no session opens unseen while the others end.
+    users.get(tx, user_id, for_update=True)
     chosen = (_REFRESH.c.user_id == user_id) & (_REFRESH.c.expires_at > now)
     if only is not None:
         chosen &= _REFRESH.c.family == only
@@ -224,13 +236,21 @@ def page_token(settings: Settings, session: Session, *, now: datetime) -> str:
     )  # fmt: skip
 
 
-def _right_user(found: tuple[User, str] | None, password: str) -> User:
+def _right_user(found: tuple[User, str] | None, password: str) -> tuple[User, str]:
     right = passwords.verify(found[1] if found else None, password)
     if found is None or not right:
         raise NotAuthenticated("Invalid email or password", code="invalid_credentials")
     if not found[0].is_active:
         raise NotAllowed("Account is disabled", code="account_disabled")
-    return found[0]
+    return found
+
+
+def _still_right(tx: Connection, user: User, stored: str, password: str) -> User:
+    """The user as of now, locked: checking took its time, and the password may have been changed meanwhile."""
+    found = users.get(tx, user.user_id, for_update=True)
+    if found is not None and found[1] == stored and found[0].is_active:
+        return found[0]
+    return _right_user(found, password)[0]
 
 
 def _refused(

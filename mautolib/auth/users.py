@@ -7,7 +7,6 @@ launcher (first administrator). Sessions and tokens are in `sessions`.
 from __future__ import annotations
 
 import logging
-import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from mautolib.auth import passwords
 from mautolib.auth.roles import Role
+from mautolib.contacts.address import address_key
 from mautolib.db import tables
 from mautolib.errors import Conflict, InvalidInput, Misconfigured
 from mautolib.settings import Settings
@@ -39,6 +39,11 @@ class User:
     created_at: datetime
     updated_at: datetime | None
 
+    @property
+    def key(self) -> str:
+        """What users are compared and listed by."""
+        return user_key(self.email)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewUser:
@@ -51,13 +56,15 @@ class NewUser:
 
 
 def user_key(email: str) -> str:
-    """What decides whether two spellings name one user: NFKC, no surrounding space, lower case."""
-    return unicodedata.normalize("NFKC", email).strip().lower()
+    """What decides whether two spellings name one user: the same key as for contacts. Any text has one."""
+    return address_key(email)
 
 
-def create(tx: Connection, new: NewUser, *, now: datetime) -> User:
+def create(tx: Connection, new: NewUser, *, now: datetime, password_hash: str | None = None) -> User:
     """Make a user.
 
+    Args:
+        password_hash: of `new.password`, by `passwords.hash_new`, where it was made before the transaction.
     Raises:
         InvalidInput: no address, or a password of unacceptable length.
         Conflict: the address has a user.
@@ -68,12 +75,12 @@ def create(tx: Connection, new: NewUser, *, now: datetime) -> User:
         raise InvalidInput("A user has an e-mail address of at most 320 characters", path=("body", "email"))
     statement = upsert(_TABLE).values(
         email=email, email_key=user_key(email), name=new.name.strip(), role=str(new.role),
-        password_hash=passwords.hash_password(new.password), sessions_valid_from=now, created_at=now,
+        password_hash=password_hash or passwords.hash_password(new.password), sessions_valid_from=now, created_at=now,
     )  # fmt: skip
     row = tx.execute(statement.on_conflict_do_nothing().returning(_TABLE)).one_or_none()
     if row is None:
         raise Conflict("User with this email already exists", code="duplicate")
-    return _user(row)
+    return user_of(row)
 
 
 def ensure_admin(tx: Connection, settings: Settings, now: datetime) -> User | None:
@@ -103,14 +110,14 @@ def find_for_sign_in(tx: Connection, email: str) -> tuple[User, str] | None:
     """The user of an address and the stored hash of the password."""
     query = select(_TABLE).where(_TABLE.c.email_key == user_key(email))
     row = tx.execute(query).one_or_none()
-    return None if row is None else (_user(row), str(row.password_hash))
+    return None if row is None else (user_of(row), str(row.password_hash))
 
 
 def get(tx: Connection, user_id: int, *, for_update: bool = False) -> tuple[User, str] | None:
-    """A user and the stored hash of the password, or None."""
+    """A user and the stored hash of the password, or None; `for_update` keeps others from changing the user."""
     query = select(_TABLE).where(_TABLE.c.user_id == user_id)
-    row = tx.execute(query.with_for_update() if for_update else query).one_or_none()
-    return None if row is None else (_user(row), str(row.password_hash))
+    row = tx.execute(query.with_for_update(key_share=True) if for_update else query).one_or_none()
+    return None if row is None else (user_of(row), str(row.password_hash))
 
 
 def signed_in(tx: Connection, user_id: int, *, now: datetime, new_hash: str | None = None) -> None:
@@ -127,7 +134,8 @@ def store_hash(tx: Connection, user_id: int, new_hash: str, *, now: datetime) ->
     tx.execute(_TABLE.update().where(_TABLE.c.user_id == user_id).values(values))
 
 
-def _user(row: Row[Any]) -> User:
+def user_of(row: Row[Any]) -> User:
+    """A row of the table as a user."""
     return User(
         user_id=row.user_id, email=row.email, name=row.name, role=Role(row.role), is_active=row.is_active,
         sessions_valid_from=row.sessions_valid_from, last_login_at=row.last_login_at, created_at=row.created_at,

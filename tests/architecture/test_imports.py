@@ -31,6 +31,7 @@ BESIDE = {
     ("events", "outbox"): "a recorded fact is offered to webhooks in the same transaction",
     ("events", "classification"): "a hit gets its verdict when it is recorded; the rules are pure functions",
     ("demo", "stack"): "the demo starts the stack",
+    ("auth", "contacts"): "users and contacts are told apart by the same address key",
     ("pages", "analytics"): "the dashboard shows the readers of the views",
 }
 BANNED = {
