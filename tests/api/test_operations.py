@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import httpx
 import pytest
 
-from mautolib.auth import tokens
+from api.routing import Router
+from mautolib.auth import api_keys, scopes, tokens, users
 from mautolib.auth.roles import Role
 from tests.api.contract import PAGES, SETTINGS, contract, document, served
 from tests.live_service import LiveService
@@ -20,6 +23,9 @@ SERVED = served(DOCUMENT)
 RANKS = {"viewer": 0, "editor": 1, "admin": 2}
 GUARDED = sorted(key for key in SERVED if key in CONTRACT and CONTRACT[key].role != "public")
 CALLERS = ["nobody", "expired", "viewer", "editor", "admin"]
+NEEDS = {"viewer": "read", "editor": "write", "admin": "admin"}
+#: Where no key goes, whatever its role and scopes.
+CLOSED = re.compile(r"/api/v1/(users|api-keys|audit-log)/|/api/v1/auth/password$")
 
 
 def test_nothing_is_served_that_the_contract_does_not_know() -> None:
@@ -85,20 +91,40 @@ def _expired(service: LiveService) -> str:
     )
 
 
-@pytest.mark.parametrize("caller", CALLERS)
-@pytest.mark.parametrize("key", GUARDED, ids=" ".join)
-def test_who_may_call_what(service: LiveService, key: tuple[str, str], caller: str) -> None:
+def test_a_route_without_a_rule_is_refused() -> None:
+    router = Router("Contacts")
+
+    with pytest.raises(TypeError, match="forgotten has no policy"):
+
+        @router.get("/forgotten")
+        def forgotten() -> None: ...
+
+
+@pytest.fixture(scope="module")
+def client(service: LiveService) -> Iterator[httpx.Client]:
+    """One connection for the whole matrix; credentials come with each call."""
+    with service.client() as found:
+        yield found
+
+
+def _call(client: httpx.Client, key: tuple[str, str], headers: dict[str, str]) -> httpx.Response:
+    """Call with a body that is wrong for every operation that takes one: who may is decided before it is read."""
     method, template = key
     path = re.sub(r"\{[a-z_]+\}", "987654321", template)
+    return client.request(method, path, headers=headers, content=b"[" if method in ("POST", "PATCH") else None)
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("key", GUARDED, ids=" ".join)
+def test_who_may_call_what(service: LiveService, client: httpx.Client, key: tuple[str, str], caller: str) -> None:
     headers = {}
     if caller == "expired":
         headers["Authorization"] = f"Bearer {_expired(service)}"
     elif caller != "nobody":
-        token = service.sign_in(f"{caller}@shop.example")["access_token"] if "logout" in path else service.token(caller)
+        is_ending = "logout" in key[1]
+        token = service.sign_in(f"{caller}@shop.example")["access_token"] if is_ending else service.token(caller)
         headers["Authorization"] = f"Bearer {token}"
-    with service.client() as client:
-        # A body that is wrong for every operation that takes one: the role is checked before it.
-        answer = client.request(method, path, headers=headers, content=b"[" if method in ("POST", "PATCH") else None)
+    answer = _call(client, key, headers)
     if caller == "nobody":
         assert (answer.status_code, answer.json()["detail"]) == (401, "Not authenticated")
     elif caller == "expired":
@@ -109,3 +135,82 @@ def test_who_may_call_what(service: LiveService, key: tuple[str, str], caller: s
         assert answer.status_code not in (401, 403) and answer.status_code < 500
     if answer.status_code == 401:
         assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+class Keys:
+    """API keys by role and scopes, each made when first asked for."""
+
+    def __init__(self, service: LiveService) -> None:
+        self._service = service
+        self._made: dict[tuple[str, tuple[str, ...]], str] = {}
+
+    def headers(self, role: str, *granted: str) -> dict[str, str]:
+        if (role, granted) not in self._made:
+            now, new = datetime.now(UTC), api_keys.NewKey(name="matrix", role=Role(role), scopes=granted)
+            with self._service.engine.begin() as tx:
+                creator = users.find_for_sign_in(tx, "admin@shop.example")
+                assert creator is not None
+                made = api_keys.create(
+                    tx, new, creator_id=creator[0].user_id, created_by=f"user:{creator[0].user_id}", now=now
+                )
+            self._made[role, granted] = made[1]
+        return {"X-API-Key": self._made[role, granted]}
+
+
+@pytest.fixture(scope="module")
+def keys(service: LiveService) -> Keys:
+    return Keys(service)
+
+
+@pytest.mark.parametrize("key", GUARDED, ids=" ".join)
+def test_which_keys_may_call_what(client: httpx.Client, keys: Keys, key: tuple[str, str]) -> None:
+    role = CONTRACT[key].role
+    segment = key[1].removeprefix("/api/v1/").strip("/").partition("/")[0]
+    wanted = f"{segment}:{NEEDS[role]}"
+    every = sorted(scopes.SEGMENTS - {segment})
+    others = [f"{segment}:{need}" for need in NEEDS.values() if need != NEEDS[role]]
+    sufficient = [keys.headers(role, granted) for granted in (wanted, f"{segment}:*", "*")]
+    without = [
+        keys.headers(role, *others, *[f"{other}:*" for other in every]),
+        keys.headers("admin", *others, *[f"{other}:{NEEDS[role]}" for other in every]),
+    ]
+    (sufficient if role == "viewer" else without).append(keys.headers(role, "*:read"))
+    for headers in sufficient:
+        answer = _call(client, key, headers)
+        if CLOSED.match(key[1]):
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+        else:
+            assert answer.status_code not in (401, 403) and answer.status_code < 500
+    for headers in without:
+        answer = _call(client, key, headers)
+        code = "forbidden" if CLOSED.match(key[1]) else "insufficient_scope"
+        assert (answer.status_code, answer.json()["code"]) == (403, code)
+    for lower in list(RANKS)[: RANKS[role]]:
+        answer = _call(client, key, keys.headers(lower, "*"))
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("key", sorted(SERVED), ids=" ".join)
+def test_an_operation_says_who_may_and_how(key: tuple[str, str]) -> None:
+    operation, role = SERVED[key], CONTRACT[key].role
+    schemes = [name for requirement in operation["security"] for name in requirement]
+    if role == "public":
+        assert schemes == [] and "x-scope" not in operation
+        return
+    assert {"401", "403"} <= operation["responses"].keys()
+    assert f"Needs the role *{role}*" in operation["description"]
+    if CLOSED.match(key[1]):
+        assert schemes == ["Password", "Bearer"] and "x-scope" not in operation
+        assert "API keys are refused" in operation["description"]
+    else:
+        assert schemes == ["Password", "Bearer", "ApiKey"]
+        scope = operation["x-scope"]
+        assert scope.endswith(f":{NEEDS[role]}") and f"`{scope}`" in operation["description"]
+
+
+def test_the_ways_to_sign_in_are_documented() -> None:
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert {name: scheme["type"] for name, scheme in schemes.items()} == {
+        "Password": "oauth2", "Bearer": "http", "ApiKey": "apiKey",
+    }  # fmt: skip
+    assert (schemes["ApiKey"]["in"], schemes["ApiKey"]["name"]) == ("header", "X-API-Key")
