@@ -95,7 +95,7 @@ def make_framework(settings: Settings, engine: Engine) -> FastAPI:
     documentation.install(app, tracking=TRACKING_OPENAPI, models=(auth.Login,))
     # The framework takes the first route that fits: literal segments before parameters.
     app.router.routes.sort(key=specificity)
-    for kind in (MautoError, RequestValidationError, HTTPException, SQLAlchemyError):
+    for kind in (MautoError, RequestValidationError, HTTPException, SQLAlchemyError, Exception):
         app.add_exception_handler(kind, errors.handle)
     return app
 

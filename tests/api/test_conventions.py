@@ -88,6 +88,23 @@ def test_security_headers_are_on_everything(viewer: httpx.Client, path: str) -> 
     assert "server" not in headers
 
 
+def test_what_nobody_foresaw_is_a_500_that_shows_nothing(
+    viewer: httpx.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mautolib import contacts
+
+    def broken(*_: object, **__: object) -> int:
+        raise KeyError("a secret of /etc/passwd")
+
+    monkeypatch.setattr(contacts, "count", broken)
+    answer = viewer.get("/api/v1/contacts/count")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (500, "application/problem+json")
+    assert (answer.json()["code"], answer.json()["detail"]) == ("internal_error", "Something went wrong on our side")
+    assert answer.headers["X-Request-ID"] in caplog.text and "a secret of" in caplog.text
+    monkeypatch.undo()
+    assert viewer.get("/api/v1/contacts/count").status_code == 200
+
+
 def test_cors_is_for_configured_origins_only(nobody: httpx.Client) -> None:
     ours = nobody.get("/health", headers={"Origin": "https://app.shop.example"}).headers
     assert ours["Access-Control-Allow-Origin"] == "https://app.shop.example"

@@ -19,7 +19,10 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import httpx
+from sqlalchemy import text
 
+from mautolib.auth import users
+from mautolib.auth.roles import Role
 from mautolib.events.links import LinkSigner, MessageLinks, Owner
 from tests.live_service import PASSWORD, LiveService
 
@@ -56,7 +59,8 @@ class Objects:
 
     def __init__(self, service: LiveService, document: dict[str, Any]) -> None:
         self.service, self.document = service, document
-        self.admin = service.client("admin")
+        # Shorter than the server keeps an idle connection, so that none is used that it is just closing.
+        self.admin = service.client("admin", limits=httpx.Limits(keepalive_expiry=2))
         self._numbers = itertools.count(1)
         self._run = secrets.token_hex(4)
         self._kept: dict[str, str] = {}
@@ -135,6 +139,15 @@ class Objects:
             maker(self, request.path.split("/")[4])
         else:
             _MAKERS[f"{template.rstrip('/')}/{{id}}"](self)
+
+    def served_makers(self) -> list[str]:
+        """The places of paths that are served, each of which `make` can fill."""
+        paths = self.document["paths"]
+        return [place for place in _MAKERS if any(path == place or path.startswith(f"{place}/") for path in paths)]
+
+    def make(self, place: str) -> str:
+        """A fresh thing for one place of a path."""
+        return _MAKERS[place](self)
 
     # ---- things
 
@@ -234,10 +247,9 @@ class Objects:
     def own_user(self) -> tuple[str, dict[str, Any]]:
         """Address and tokens of a user nobody else is."""
         email = self.email()
-        from mautolib.auth import users
-        from mautolib.auth.roles import Role
-
         with self.service.engine.begin() as tx:
+            # Whoever tries wrong passwords here counts for everybody: all come from one address.
+            tx.execute(text("delete from sign_in_failures"))
             new = users.NewUser(email=email, password=PASSWORD, name="Own", role=Role.ADMIN)
             users.create(tx, new, now=datetime.now(UTC))
         return email, self.service.sign_in(email)
