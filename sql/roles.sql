@@ -57,3 +57,33 @@ exception
         raise notice 'single-role mode: grants were not changed';
 end
 $$;
+
+-- Who evaluates segment rules for a preview or a count: reads what they are made of, and nothing else.
+do $$
+declare
+    name text;
+begin
+    if to_regrole('mauto_api') is null then
+        return;
+    end if;
+    if to_regrole('mauto_segments') is null then
+        create role mauto_segments nologin;
+    end if;
+    revoke all on all tables in schema public, analytics from mauto_segments;
+    grant usage on schema public to mauto_segments;
+    grant select on contacts, contact_tags, tags, contact_scores, contact_stages, suppressions, events,
+        orders, fx_rates, segments, segment_static_members, segment_memberships, contact_mailability,
+        mailable_contacts to mauto_segments;
+    grant select (contact_id, message_id, campaign_id, kind, sent_at) on messages to mauto_segments;
+    foreach name in array array['mauto_api', 'mauto_worker'] loop
+        if not pg_has_role(name, 'mauto_segments', 'member') then
+            execute format('grant mauto_segments to %I', name);
+        end if;
+    end loop;
+exception
+    when insufficient_privilege then
+        raise notice 'single-role mode: segment rules are evaluated with the rights of who asks';
+    when duplicate_object or unique_violation then
+        null;
+end
+$$;

@@ -1,0 +1,258 @@
+"""Where the values of fields come from: columns of contacts, and what is joined to them once for each need.
+
+Promise: every join brings at most one row for a contact, so nobody is doubled or lost, and its columns are null for
+whoever has nothing there. Totals are one grouped subquery for everybody, not a look-up for each contact. Called by
+`compile` only; what values are compared with is not decided here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Date,
+    FromClause,
+    Numeric,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    distinct,
+    func,
+    literal,
+    select,
+    text,
+    true,
+    union,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from mautolib.db import tables
+from mautolib.segments.custom import custom_value
+from mautolib.segments.fields import Field
+from mautolib.segments.operators import Kind
+from mautolib.segments.rules import DaysAgo, Qualifiers
+
+__all__ = ["Sources", "fold", "moment"]
+
+_SCORES: Final = {"score": "total_score", "engagement_score": "engagement_score", "profile_score": "profile_score",
+                  "recency_score": "recency_score", "grade": "grade"}  # fmt: skip
+_COLUMNS: Final = frozenset({
+    "email", "first_name", "last_name", "phone", "country", "language", "timezone", "currency", "consent_source",
+    "subscribed", "consent_status", "created_at", "updated_at", "consent_at",
+})  # fmt: skip
+_MONEY: Final = Numeric(19, 4)
+
+
+def fold(value: ColumnElement[str]) -> ColumnElement[str]:
+    """A text without its case; both ways, so that characters with several small forms are one."""
+    return func.lower(func.upper(value))
+
+
+def moment(given: datetime | DaysAgo, now: datetime) -> datetime:
+    """The moment a rule means."""
+    return now - timedelta(days=given.days) if isinstance(given, DaysAgo) else given
+
+
+class Sources:
+    """What one list of contacts is joined with.
+
+    Args:
+        people: `contacts` or an alias of it.
+        only: look at this contact alone; joins then read its rows only.
+    """
+
+    def __init__(self, people: FromClause, *, now: datetime, currency: str, only: int | None = None) -> None:
+        self.people = people
+        self._now = now
+        self._currency = currency
+        self._only = only
+        self._joins: dict[Hashable, tuple[FromClause, ColumnElement[bool]]] = {}
+
+    @property
+    def has_joins(self) -> bool:
+        """Whether anything but contacts was asked for."""
+        return bool(self._joins)
+
+    def joined(self) -> FromClause:
+        """Contacts with everything that was asked for."""
+        found = self.people
+        for source, on in self._joins.values():
+            found = found.outerjoin(source, on)
+        return found
+
+    def value(self, field: Field, qualifiers: Qualifiers) -> ColumnElement[Any]:
+        """The value of a field, null where it is missing; tags and segments have none."""
+        if field.keys:
+            return custom_value(self.people.c.custom_fields, field)
+        if field.name in _COLUMNS:
+            return self._column(field)
+        if field.name in _SCORES:
+            return self._other(tables.contact_scores).c[_SCORES[field.name]]
+        if field.name == "lifecycle_stage":
+            return self._other(tables.contact_stages).c.lifecycle_stage
+        if field.name == "suppressed":
+            return self.suppression().c.email_key.is_not(None)
+        noun, figure = field.name.split(".")
+        return (self._events(qualifiers) if noun == "event" else self._orders(qualifiers)).c[figure]
+
+    def suppression(self) -> FromClause:
+        """The suppression of the contact's address."""
+        def build() -> tuple[FromClause, ColumnElement[bool]]:
+            found = tables.suppressions.alias()
+            return found, found.c.email_key == self.people.c.email_key
+
+        return self._join("suppressions", build)
+
+    def by_hand(self, segment_id: int) -> FromClause:
+        """What was decided by hand about the contact and a segment (`is_excluded`)."""
+        def build() -> tuple[FromClause, ColumnElement[bool]]:
+            found = tables.segment_static_members.alias()
+            return found, and_(found.c.contact_id == self.people.c.contact_id, found.c.segment_id == segment_id)
+
+        return self._join(("by hand", segment_id), build)
+
+    def is_among(self, key: Hashable, query: Callable[[], FromClause]) -> ColumnElement[bool]:
+        """Whether the contact is among those of a query (column `contact_id`, each once); never null."""
+        def build() -> tuple[FromClause, ColumnElement[bool]]:
+            found = query()
+            return found, found.c.contact_id == self.people.c.contact_id
+
+        return self._join(key, build).c.contact_id.is_not(None)
+
+    def has_tags(self, *, names: tuple[str, ...] = (), ids: tuple[int, ...] = (), every: bool = False,
+                 ) -> ColumnElement[bool]:  # fmt: skip
+        """Whether the contact has one of some tags (with `every`: all of them; without names and ids: any tag)."""
+        held, known = tables.contact_tags.alias(), tables.tags.alias()
+        query = select(held.c.contact_id).group_by(held.c.contact_id)
+        if ids:
+            query = query.where(held.c.tag_id.in_(ids))
+        if names:
+            query = query.join(known, known.c.tag_id == held.c.tag_id)
+            query = query.where(fold(known.c.name).in_([fold(literal(name, Text())) for name in names]))
+        if every:
+            asked = func.unnest(cast(list(names), ARRAY(Text()))).column_valued()
+            different = select(func.count(distinct(fold(asked)))).scalar_subquery()
+            query = query.having(func.count(distinct(fold(known.c.name))) == different)
+        return self.is_among(("tags", names, ids, every), lambda: self._focused(query, held).subquery())
+
+    def is_in_any_segment(self, besides: int | None) -> ColumnElement[bool]:
+        """Whether the contact was in a segment at its last evaluation, leaving one out."""
+        member, hand, against = (tables.segment_memberships.alias(), tables.segment_static_members.alias(),
+                                 tables.segment_static_members.alias())  # fmt: skip
+        kept_out = select(1).where(against.c.segment_id == member.c.segment_id, against.c.is_excluded,
+                                   against.c.contact_id == member.c.contact_id).correlate(member)  # fmt: skip
+        evaluated = select(member.c.contact_id).where(member.c.valid_to == text("'infinity'"), ~kept_out.exists())
+        added = select(hand.c.contact_id).where(hand.c.is_excluded.is_(False))
+        if besides is not None:
+            evaluated = evaluated.where(member.c.segment_id != besides)
+            added = added.where(hand.c.segment_id != besides)
+        both = union(self._focused(evaluated, member), self._focused(added, hand))
+        return self.is_among(("any segment", besides), both.subquery)
+
+    def was_sent(self, campaign_ids: tuple[int, ...]) -> ColumnElement[bool]:
+        """Whether a message of one of some campaigns was handed over for the contact."""
+        return self.is_among(("sent", campaign_ids), self.sent(campaign_ids).subquery)
+
+    def sent(self, campaign_ids: tuple[int, ...]) -> Select[Any]:
+        """Whom a message of one of some campaigns was handed over for, each once."""
+        handed = tables.messages.alias()
+        query = select(handed.c.contact_id).where(
+            handed.c.campaign_id.in_(campaign_ids), handed.c.kind == "campaign", handed.c.sent_at.is_not(None)
+        )
+        return self._focused(query.group_by(handed.c.contact_id), handed)
+
+    def _join(
+        self, key: Hashable, build: Callable[[], tuple[FromClause, ColumnElement[bool]]]
+    ) -> FromClause:
+        if key not in self._joins:
+            self._joins[key] = build()
+        return self._joins[key][0]
+
+    def _focused(self, query: Select[Any], source: FromClause) -> Select[Any]:
+        return query if self._only is None else query.where(source.c.contact_id == self._only)
+
+    def _other(self, table: Any) -> FromClause:
+        def build() -> tuple[FromClause, ColumnElement[bool]]:
+            found = table.alias()
+            return found, found.c.contact_id == self.people.c.contact_id
+
+        return self._join(table.name, build)
+
+    def _column(self, field: Field) -> ColumnElement[Any]:
+        column = self.people.c[field.name]
+        # A blank is a missing value, whoever wrote it.
+        return func.nullif(column, "", type_=column.type) if field.kind == Kind.TEXT else column
+
+    def _window(self, at: ColumnElement[Any], qualifiers: Qualifiers) -> list[ColumnElement[bool]]:
+        found: list[ColumnElement[bool]] = []
+        if qualifiers.within_days is not None:
+            found += [at >= self._now - timedelta(days=qualifiers.within_days), at <= self._now]
+        if qualifiers.since is not None:
+            found.append(at >= moment(qualifiers.since, self._now))
+        if qualifiers.until is not None:
+            found.append(at < moment(qualifiers.until, self._now))
+        return found
+
+    def _events(self, asked: Qualifiers) -> FromClause:
+        def build() -> tuple[FromClause, ColumnElement[bool]]:
+            seen = tables.events.alias()
+            query = select(
+                seen.c.contact_id, func.count().label("count"), func.min(seen.c.occurred_at).label("first_at"),
+                func.max(seen.c.occurred_at).label("last_at"),
+            ).where(seen.c.event_type == asked.event, *self._window(seen.c.occurred_at, asked))  # fmt: skip
+            if asked.campaign_id is not None:
+                query = query.where(seen.c.campaign_id == asked.campaign_id)
+            if asked.where:
+                query = query.where(seen.c.properties.contains(dict(asked.where)))
+            found = self._focused(query.group_by(seen.c.contact_id), seen).subquery()
+            return found, found.c.contact_id == self.people.c.contact_id
+
+        where = json.dumps(asked.where, sort_keys=True)
+        key = ("events", asked.event, asked.campaign_id, where, asked.within_days, asked.since, asked.until)
+        return self._join(key, build)
+
+    def _orders(self, asked: Qualifiers) -> FromClause:
+        wanted = asked.currency or self._currency
+
+        def build() -> tuple[FromClause, ColumnElement[bool]]:
+            placed = tables.orders.alias()
+            amount, source = self._amount(placed, asked, wanted)
+            grouped = (
+                select(
+                    placed.c.contact_id, func.count().label("count"), func.sum(amount).label("revenue"),
+                    func.round(func.avg(amount), 4).label("average_value"),
+                    func.min(placed.c.placed_at).label("first_at"), func.max(placed.c.placed_at).label("last_at"),
+                ).select_from(source).where(*self._placed(placed, asked)).group_by(placed.c.contact_id)
+            )  # fmt: skip
+            found = grouped.subquery()
+            return found, found.c.contact_id == self.people.c.contact_id
+
+        return self._join(("orders", wanted, asked.within_days, asked.since, asked.until), build)
+
+    def _placed(self, orders: FromClause, asked: Qualifiers) -> list[ColumnElement[bool]]:
+        """Which orders count."""
+        mine = [] if self._only is None else [orders.c.contact_id == self._only]
+        return [*self._window(orders.c.placed_at, asked), *mine]
+
+    def _amount(self, placed: FromClause, asked: Qualifiers, wanted: str) -> tuple[ColumnElement[Any], FromClause]:
+        """What an order brought in `wanted`, null without a rate; and what it is read from."""
+        net, converted = placed.c.net_total, cast(placed.c.net_total * placed.c.fx_rate, _MONEY)
+        known = [(placed.c.currency == wanted, net), (placed.c.reporting_currency == wanted, converted)]
+        # What was converted to yet another currency. One look-up for each currency and day, not for each order.
+        other = tables.orders.alias()
+        foreign = [other.c.currency != wanted, other.c.reporting_currency != wanted, *self._placed(other, asked)]
+        days = select(other.c.currency, _day(other).label("day")).where(*foreign).distinct().subquery()
+        on_day = func.fx_rate_on(days.c.currency, wanted, days.c.day).table_valued("rate", "rate_date").lateral()
+        rates = select(days.c.currency, days.c.day, on_day.c.rate).select_from(days.join(on_day, true())).subquery()
+        source = placed.outerjoin(rates, and_(rates.c.currency == placed.c.currency, rates.c.day == _day(placed)))
+        return case(*known, else_=cast(net * rates.c.rate, _MONEY)), source
+
+
+def _day(orders: FromClause) -> ColumnElement[Any]:
+    return cast(func.timezone("UTC", orders.c.placed_at), Date())
