@@ -1,6 +1,7 @@
 """Attacks on sign-in and tokens (group A). The limits are per address, so each test comes from one of its own.
 
-A7 (odd times) and A13 (long passwords) are in tests/unit/test_auth_*.py; A9, A10, A11 in tests/api/test_auth.py.
+A7 (odd times) is tried further in tests/unit/test_auth_tokens.py. Of A15 this file has the answers; the time they take
+is measured by `make bench-security`.
 """
 
 from __future__ import annotations
@@ -121,6 +122,79 @@ def test_a6_to_a8_claims_missing_or_wrong(service: LiveService, nobody: httpx.Cl
     assert answer.status_code == 401
 
 
+USERS = "/api/v1/users/"
+
+
+@pytest.mark.parametrize("ending", ["logout", "own password", "new password", "role", "disabled", "deleted"])
+def test_a9_a_token_is_dead_when_its_reason_is(
+    service: LiveService, admin: httpx.Client, nobody: httpx.Client, ending: str
+) -> None:
+    email = victim(service)
+    mine, other = service.sign_in(email), service.sign_in(email)
+    headers = {"Authorization": f"Bearer {mine['access_token']}"}
+    path = USERS + nobody.get(ME, headers=headers).json()["id"]
+    if ending == "logout":
+        done = nobody.post("/api/v1/auth/logout", json={"all_sessions": True}, headers=headers)
+    elif ending == "own password":
+        body = {"current_password": PASSWORD, "new_password": "a wholly new password"}
+        done = nobody.post("/api/v1/auth/password", json=body, headers=headers)
+    elif ending == "deleted":
+        done = admin.delete(path)
+    else:
+        changes = {"new password": {"password": PASSWORD}, "role": {"role": "editor"}, "disabled": {"is_active": False}}
+        done = admin.patch(path, json=changes[ending])
+    assert done.status_code in (200, 204), done.text
+    for pair in (mine, other) if ending != "own password" else (other,):
+        assert nobody.get(ME, headers={"Authorization": f"Bearer {pair['access_token']}"}).status_code == 401
+        renewed = nobody.post("/api/v1/auth/refresh", json={"refresh_token": pair["refresh_token"]})
+        assert (renewed.status_code, renewed.json()["detail"]) == (401, "Invalid or expired token")
+
+
+def test_a10_a_refresh_token_used_twice_ends_its_family(service: LiveService, nobody: httpx.Client) -> None:
+    email = victim(service)
+    first, stranger_to_it = service.sign_in(email), service.sign_in(email)
+
+    def renew(pair: dict[str, Any]) -> httpx.Response:
+        return nobody.post("/api/v1/auth/refresh", json={"refresh_token": pair["refresh_token"]})
+
+    second = renew(first).json()
+    third = renew(second).json()
+    assert renew(first).status_code == 401
+    for pair in (first, second, third):
+        refused(nobody, pair["access_token"])
+        assert renew(pair).status_code == 401
+    # Another session of the same user is not of the family.
+    assert renew(stranger_to_it).status_code == 200
+
+
+def test_a10_of_parallel_uses_of_a_refresh_token_none_survives(service: LiveService, nobody: httpx.Client) -> None:
+    pair = service.sign_in(victim(service))
+    body = {"refresh_token": pair["refresh_token"]}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: nobody.post("/api/v1/auth/refresh", json=body, timeout=60), range(8)))
+    assert sorted(answer.status_code for answer in answers) == [200] + [401] * 7
+    won = next(answer.json() for answer in answers if answer.status_code == 200)
+    refused(nobody, won["access_token"])
+    again = nobody.post("/api/v1/auth/refresh", json={"refresh_token": won["refresh_token"]})
+    assert again.status_code == 401
+
+
+def test_a11_a_retired_key_of_the_ring_verifies_until_it_is_removed(service: LiveService) -> None:
+    import dataclasses
+
+    from tests.live_service import serve
+
+    pair = service.sign_in(victim(service))
+    headers = {"Authorization": f"Bearer {pair['access_token']}"}
+    new, old = "b7e151628aed2a6abf7158809cf4f3c7", service.settings.secret_keys[0]
+    found = []
+    for ring in ((new, old), (new,)):
+        url, stop = serve(dataclasses.replace(service.settings, secret_keys=ring))
+        found.append(httpx.get(f"{url}{ME}", headers=headers, trust_env=False).status_code)
+        stop()
+    assert found == [200, 401]
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"secret_keys": ()}, {"secret_keys": ("short",)}, {"secret_keys": ("x" * 64,)},
@@ -135,6 +209,37 @@ def test_a12_a_weak_secret_stops_the_start(service: LiveService, changes: dict[s
     weak: Settings = dataclasses.replace(service.settings, **changes)
     with pytest.raises(Misconfigured, match="MAUTO_"):
         create_app(weak)
+
+
+@pytest.mark.parametrize(
+    ("password", "status"),
+    [("x" * 73, 201), ("ä" * 73, 201), ("🔐" * 32, 201), ("x" * 128, 201), (" spaces count ", 201), ("x" * 129, 422),
+     ("x" * 1000, 422), ("🔐" * 129, 422), ("ten chars \0 and NUL", 422), ("x" * 9, 422)],
+)  # fmt: skip
+def test_a13_a_password_is_taken_whole_or_refused(admin: httpx.Client, password: str, status: int) -> None:
+    email = f"{uuid4().hex}@shop.example"
+    made = admin.post(USERS, json={"email": email, "password": password})
+    assert made.status_code == status and password not in made.text
+    with httpx.Client(base_url=admin.base_url, trust_env=False) as client:
+        right = client.post(LOGIN, json={"email": email, "password": password})
+        assert right.status_code == (200 if status == 201 else 422 if "\0" in password else 401)
+        if status == 201:
+            # As a hash that reads 72 bytes would not tell.
+            wrong = client.post(LOGIN, json={"email": email, "password": f"{password[:-1]}y"})
+            assert wrong.status_code == 401
+
+
+def test_a15_nothing_in_the_answer_tells_known_from_unknown(service: LiveService, admin: httpx.Client) -> None:
+    known, disabled, unknown = victim(service), victim(service), "nobody-at-all@shop.example"
+    user = admin.get(USERS, params={"q": disabled}).json()[0]
+    admin.patch(f"{USERS}{user['id']}", json={"is_active": False})
+    with stranger(service) as client:
+        answers = [client.post(LOGIN, json={"email": e, "password": "not this"}) for e in (known, disabled, unknown)]
+    bodies = [{**answer.json(), "request_id": ""} for answer in answers]
+    assert bodies[0] == bodies[1] == bodies[2]
+    assert [answer.status_code for answer in answers] == [401] * 3
+    names = [sorted(answer.headers.keys()) for answer in answers]
+    assert names[0] == names[1] == names[2] and len({answer.headers["Content-Length"] for answer in answers}) == 1
 
 
 def test_a14_a_huge_password_is_refused_before_it_is_hashed(service: LiveService) -> None:

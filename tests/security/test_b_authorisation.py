@@ -1,7 +1,7 @@
 """Attacks on roles, fields and paths (group B).
 
-B1, every operation against every caller, is tests/api/test_operations.py. B5 (own role, last admin) needs user
-management and B7 a public subscribe form, which this version does not have.
+B1, every operation against every caller and every kind of API key, is tests/api/test_operations.py; B5 under races is
+tests/api/test_users.py. B7 needs a public subscribe form, which does not exist.
 """
 
 from __future__ import annotations
@@ -69,6 +69,79 @@ def test_b4_null_for_what_was_not_shown_changes_nothing(editor: httpx.Client) ->
     assert editor.patch(path, json={"first_name": None}).status_code == 422
     assert editor.patch(path, json={"custom_fields": None}).status_code == 422
     assert editor.get(path).json() == made
+
+
+USERS, API_KEYS = "/api/v1/users/", "/api/v1/api-keys/"
+
+
+def test_b3_foreign_fields_make_no_administrator(service: LiveService, admin: httpx.Client) -> None:
+    foreign = {**FOREIGN, "user_id": 1, "is_active": False, "email_key": "x", "last_login_at": "1999-01-01T00:00:00Z",
+               "sessions_valid_from": "2199-01-01T00:00:00Z"}  # fmt: skip
+    body = {"email": f"{uuid4().hex}@shop.example", "password": "correct horse battery", "role": "viewer"}
+    made = admin.post(USERS, json={**foreign, **body}).json()
+    assert (made["role"], made["is_superuser"], made["is_active"], made["last_login_at"]) == (
+        "viewer", False, True, None,
+    )  # fmt: skip
+    harmless = {name: value for name, value in foreign.items() if name not in ("role", "is_active")}
+    assert admin.patch(f"{USERS}{made['id']}", json={**harmless, "email": "x@shop.example"}).json() == made
+    with service.engine.begin() as tx:
+        query = text("select * from users where user_id = cast(:id as bigint)")
+        row = tx.execute(query, {"id": made["id"]}).one()
+    assert row.password_hash.startswith("$argon2id$") and row.created_at.year > 1999
+    assert row.email_key == body["email"] and row.updated_at is None
+
+
+def test_b3_foreign_fields_make_no_stronger_key(service: LiveService, admin: httpx.Client) -> None:
+    foreign = {**FOREIGN, "key": "mauto_mine", "key_hash": "x", "prefix": "x", "creator_id": 1, "revoked_at": None,
+               "last_used_at": "1999-01-01T00:00:00Z"}  # fmt: skip
+    made = admin.post(API_KEYS, json={**foreign, "name": "b3", "role": "viewer", "scopes": ["tags:read"]}).json()
+    assert (made["role"], made["scopes"], made["last_used_at"]) == ("viewer", ["tags:read"], None)
+    assert made["key"] != "mauto_mine" and made["prefix"] != "x" and made["created_by"] != "somebody"
+    with service.engine.begin() as tx:
+        row = tx.execute(text("select * from api_keys where api_key_id = :id"), {"id": int(made["id"])}).one()
+    assert f"user:{row.creator_id}" == row.created_by and row.created_at.year > 1999
+
+
+def test_b5_nobody_raises_or_lowers_themselves(service: LiveService, admin: httpx.Client) -> None:
+    body = {"email": f"{uuid4().hex}@shop.example", "password": "correct horse battery", "role": "admin"}
+    made = admin.post(USERS, json=body).json()
+    token = service.sign_in(body["email"], body["password"])["access_token"]
+    with service.client(headers={"Authorization": f"Bearer {token}"}) as mine:
+        for role in ("viewer", "editor"):
+            answer = mine.patch(f"{USERS}{made['id']}", json={"role": role, "name": "changed"})
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+        assert mine.get(f"{USERS}{made['id']}").json() == {**made, "last_login_at": mine.get(
+            "/api/v1/auth/me").json()["last_login_at"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ["viewer", "editor"])
+def test_b5_who_is_no_administrator_gets_to_no_user(service: LiveService, admin: httpx.Client, role: str) -> None:
+    me = admin.get("/api/v1/auth/me").json()
+    with service.client(role) as client:
+        own = client.get("/api/v1/auth/me").json()
+        for id in (own["id"], me["id"]):
+            assert client.get(f"{USERS}{id}").status_code == 403
+            assert client.patch(f"{USERS}{id}", json={"role": "admin"}).status_code == 403
+            assert client.delete(f"{USERS}{id}").status_code == 403
+        assert client.post(API_KEYS, json={"name": "x", "role": "admin"}).status_code == 403
+        assert client.get("/api/v1/auth/me").json() == own
+
+
+def test_b5_a_key_makes_no_more_rights_of_itself(service: LiveService, admin: httpx.Client) -> None:
+    made = admin.post(API_KEYS, json={"name": "b5", "role": "admin", "scopes": ["*"]}).json()
+    with service.client(headers={"X-API-Key": made["key"]}) as client:
+        assert client.post(API_KEYS, json={"name": "child", "role": "admin"}).status_code == 403
+        body = {"email": f"{uuid4().hex}@shop.example", "password": "correct horse battery", "role": "admin"}
+        assert client.post(USERS, json=body).status_code == 403
+        password = {"current_password": "x", "new_password": "correct horse battery"}
+        assert client.post("/api/v1/auth/password", json=password).status_code == 403
+        # Crooked spellings of a closed path are closed or unknown, never open.
+        for path in ("/api/v1/users", "/api/v1//users/", "/api/v1/users//", "/API/v1/users/", "/api/v1/%75sers/",
+                     "/api/v1/contacts/../users/", "/api/v1/users/?x=/contacts/"):  # fmt: skip
+            assert client.get(path).status_code in (403, 404)
+    with service.engine.begin() as tx:
+        assert tx.scalar(text("select count(*) from api_keys where name = 'child'")) == 0
+        assert tx.scalar(text("select count(*) from users where email = :email"), {"email": body["email"]}) == 0
 
 
 @pytest.mark.parametrize(
