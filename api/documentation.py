@@ -55,6 +55,7 @@ TAGS: list[dict[str, str]] = [
     {"name": "Audit log", "description": "Who did what, append-only."},
     {"name": "Contacts", "description": "People, their attributes and whether they may be mailed."},
     {"name": "Tags", "description": "Labels, and who carries them."},
+    {"name": "Segments", "description": "Audiences by rules and by hand: try, count, explain, compare."},
     {"name": "Import", "description": "Contacts in bulk: JSON at once, CSV files in the background."},
     {"name": "Templates", "description": "Mail texts with versions: write, check, try out."},
     {"name": "Campaigns", "description": "Write, send, look at the result."},

@@ -1,12 +1,14 @@
-"""Let every new event take effect once, then move every enrollment that is due.
+"""Let every new event take effect once, then move every enrollment that is due; evaluate segments beside it.
 
 **What it does.** Dispatches new events in order per contact (workflow triggers), then advances due enrollments set by
-set. A step does no input or output of its own: an e-mail step queues a message, and `campaign_send` sends it.
+set. A step does no input or output of its own: an e-mail step queues a message, and `campaign_send` sends it. Beside
+that it evaluates the segments that were asked for or are due again; who joins one is an event for the next run.
 
-**When it runs.** Within seconds of an event's commit (several at once are one run), when a delay ends, and every ten
-minutes for a lost notification.
+**When it runs.** Within seconds of an event's commit (several at once are one run), when a delay ends, when a segment
+is due (15 minutes after its last evaluation), and every ten minutes for a lost notification.
 
-**Safe to run again.** Yes: an event is dispatched and forgotten in one transaction, a step is logged once per visit.
+**Safe to run again.** Yes: an event is dispatched and forgotten in one transaction, a step is logged once per visit,
+and an evaluation only writes what has changed.
 
 **A failure means** that the warehouse was away; the events wait.
 """
@@ -36,7 +38,12 @@ def workflow_advance():
     def advance(dispatched, params, outlet_events):
         return runs.advance_workflows(params, outlet_events[conventions.ENROLLMENTS])
 
+    @task(pool="warehouse")
+    def segments(params):
+        return runs.evaluate_segments(params)
+
     advance(dispatch())
+    segments()
 
 
 workflow_advance()

@@ -68,12 +68,12 @@ def count_due(engine: Engine, settings: Settings, now: datetime, *, campaign_id:
     """The audience of every campaign that is due, without planning anything."""
     with engine.begin() as tx:
         due = tx.execute(statement("campaigns.due_to_plan"), {"now": now, "campaign_id": campaign_id}).scalars().all()
-        return [count_audience(tx, settings, store.get(tx, found)) for found in due]
+        return [count_audience(tx, settings, store.get(tx, found), now=now) for found in due]
 
 
-def count_audience(tx: Connection, settings: Settings, campaign: Campaign) -> Audience:
+def count_audience(tx: Connection, settings: Settings, campaign: Campaign, *, now: datetime) -> Audience:
     """The audience `campaign` would have if it were planned now."""
-    people = audience(campaign, content_id=0, require_consent=settings.require_consent).subquery()
+    people = audience(tx, settings, campaign, content_id=0, now=now).subquery()
     counts = select(func.count(), func.count().filter(people.c.reason.is_(None))).select_from(people)
     candidates, mailable = tx.execute(counts).one()
     return Audience(campaign_id=campaign.campaign_id, candidates=candidates, mailable=mailable)
@@ -94,7 +94,7 @@ def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime)
     )  # fmt: skip
     queued = queue.queue_audience(
         tx,
-        audience(campaign, content_id=content_id, require_consent=settings.require_consent),
+        audience(tx, settings, campaign, content_id=content_id, now=now),
         campaign_id=campaign.campaign_id,
         occurrence=occurrence,
         due_at=due_at,

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
+from mautolib import segments
 from mautolib.campaigns.model import Campaign, Problem
 from mautolib.channels.wire import is_loopback, wire_address
 from mautolib.contacts.address import is_address
-from mautolib.db import tables
-from mautolib.errors import NotFound, ProviderRejected
+from mautolib.errors import InvalidInput, NotFound, ProviderRejected
 from mautolib.settings import Settings, variable
 from mautolib.templates import catalogue
 from mautolib.templates.compile import CompiledTemplate, compile_template
@@ -66,7 +66,7 @@ def problems(tx: Connection, settings: Settings, campaign: Campaign) -> list[Pro
         *_text_problems(tx, campaign),
         *_sender_problems(settings, campaign),
         *_setting_problems(settings),
-        *_segment_problems(tx, campaign),
+        *_segment_problems(tx, settings, campaign),
         *_beyond_this_version(campaign),
     ]
 
@@ -129,16 +129,14 @@ def _setting_problems(settings: Settings) -> Iterator[Problem]:
                       "address: it makes the links and the unsubscribe header of every mail (RFC 8058)")  # fmt: skip
 
 
-def _segment_problems(tx: Connection, campaign: Campaign) -> Iterator[Problem]:
+def _segment_problems(tx: Connection, settings: Settings, campaign: Campaign) -> Iterator[Problem]:
     if campaign.segment_id is None:
         return
-    table = tables.segments
-    row = tx.execute(select(table).where(table.c.segment_id == campaign.segment_id)).one_or_none()
-    if row is None:
-        yield Problem(path=("segment_id",), message="Segment not found")
-    elif row.rules or row.exclude_bounced or row.exclude_campaign_ids:
-        yield Problem(path=("segment_id",), message="This version sends to segments of hand-picked contacts only; the "
-                      "segment has rules or exclusions")  # fmt: skip
+    try:
+        # Whether it can be evaluated does not depend on the moment.
+        segments.audience(tx, settings, campaign.segment_id, now=campaign.created_at)
+    except (NotFound, InvalidInput) as error:
+        yield Problem(path=("segment_id",), message=str(error))
 
 
 def _beyond_this_version(campaign: Campaign) -> Iterator[Problem]:

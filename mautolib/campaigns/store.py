@@ -130,7 +130,7 @@ def _check_references(tx: Connection, values: Mapping[str, Any]) -> None:
         if wanted is None:
             continue
         # Locked, so that it is not deleted between this look and our commit.
-        query = select(table.c[name]).where(table.c[name] == wanted).with_for_update(key_share=True)
+        query = select(table.c[name]).where(table.c[name] == wanted).with_for_update(read=True, key_share=True)
         if tx.execute(query).first() is None:
             raise InvalidInput(f"{name.removesuffix('_id').capitalize()} not found", path=(name,))
 

@@ -6,9 +6,10 @@ Every value is a bind and `%` and `_` in a text are literal. Paging is by positi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, text, tuple_
 
 from mautolib.contacts.address import address_key
 from mautolib.contacts.consent import entry_of
@@ -16,8 +17,8 @@ from mautolib.contacts.model import Consent, ConsentStatus, Contact, ContactFilt
 from mautolib.contacts.store import complete
 from mautolib.db import tables
 
-__all__ = ["consents", "count", "count_consents", "count_suppressions", "find_suppression", "has_segment", "search",
-           "suppression_counts", "suppressions"]  # fmt: skip
+__all__ = ["consents", "count", "count_consents", "count_suppressions", "find_suppression",
+           "get_many", "has_segment", "search", "suppression_counts", "suppressions"]  # fmt: skip
 
 _C = tables.contacts.c
 _S = tables.suppressions.c
@@ -49,6 +50,12 @@ def count(tx: Connection, filters: ContactFilter | None = None, *, at_most: int 
     if at_most is not None:
         query = query.limit(at_most)
     return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
+
+
+def get_many(tx: Connection, contact_ids: Sequence[int]) -> list[Contact]:
+    """The contacts with these ids, newest first; those that do not exist (any more) are left out."""
+    query = select(tables.contacts).where(_C.contact_id.in_(contact_ids))
+    return complete(tx, tx.execute(query.order_by(_C.created_at.desc(), _C.contact_id.desc())).all())
 
 
 def has_segment(tx: Connection, segment_id: int) -> bool:
@@ -142,14 +149,9 @@ def _conditions(wanted: ContactFilter) -> list[ColumnElement[bool]]:
 
 
 def _in_segment(segment_id: int) -> ColumnElement[bool]:
-    member, by_hand = tables.segment_memberships.c, tables.segment_static_members.c
-    evaluated = exists().where(
+    member = tables.segment_memberships.c
+    return exists().where(
         member.segment_id == segment_id, member.contact_id == _C.contact_id, member.valid_to == text("'infinity'")
-    )
-    of_hand = and_(by_hand.segment_id == segment_id, by_hand.contact_id == _C.contact_id)
-    return and_(
-        or_(evaluated, exists().where(of_hand, by_hand.is_excluded.is_(False))),
-        ~exists().where(of_hand, by_hand.is_excluded.is_(True)),
     )
 
 

@@ -271,7 +271,8 @@ segments = _table(
     "segments",
     segment_id=_ID, name=_TEXT, description=_TEXT, rules=_JSON, match_type=_TEXT, exclude_unsubscribed=_BOOL,
     exclude_suppressed=_BOOL, exclude_bounced=_BOOL, exclude_campaign_ids=_IDS, evaluation_status=_TEXT,
-    evaluated_at=_TIME, version=_INT, created_at=_TIME, updated_at=_TIME,
+    evaluated_at=_TIME, version=_INT, created_at=_TIME, updated_at=_TIME, evaluation_due_at=_TIME,
+    members_changed_at=_TIME,
 )
 sign_in_failures = _table(
     "sign_in_failures",

@@ -132,6 +132,21 @@ def dispatch_events(params: Mapping[str, Any]) -> dict[str, int]:
     return {"events": result.events, "enrolled": result.enrolled}
 
 
+def evaluate_segments(params: Mapping[str, Any]) -> dict[str, int]:
+    """Bring the members of segments up to date that were asked for or are due again."""
+    from mautolib import segments
+
+    with warehouse() as (engine, settings):
+        if params["dry_run"]:
+            due = segments.count_due(engine, now=moments.now())
+            _say("No segment was due.", due, f"Would evaluate {due} segments.")
+            return {"segments": 0}
+        result = segments.evaluate_due(engine, settings, now=moments.now())
+    counts = {"segments": result.evaluated, "joined": result.joined, "left": result.left, "failed": result.failed}
+    _say("No segment was due.", result.evaluated + result.failed, f"Evaluated segments: {counts}.")
+    return counts
+
+
 def advance_workflows(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
     """Move every enrollment that is due."""
     from mautolib import workflows

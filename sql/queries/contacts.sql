@@ -111,18 +111,10 @@ left join lateral (
     select jsonb_agg(
         jsonb_build_array(segments.segment_id, segments.name)
         order by lower(segments.name)) as segments
-    from segments
-    inner join (
-        select segment_id from segment_memberships
-        where contact_id = contacts.contact_id and valid_to = 'infinity'
-        union
-        select segment_id from segment_static_members
-        where contact_id = contacts.contact_id and not is_excluded
-    ) as joined on joined.segment_id = segments.segment_id
-    where not exists (
-        select from segment_static_members as kept_out
-        where kept_out.segment_id = segments.segment_id
-            and kept_out.contact_id = contacts.contact_id and kept_out.is_excluded)
+    from segment_memberships
+    inner join segments on segments.segment_id = segment_memberships.segment_id
+    where segment_memberships.contact_id = contacts.contact_id
+        and segment_memberships.valid_to = 'infinity'
 ) as groups on true
 where contacts.contact_id = any(cast(:contact_ids as bigint[]));
 

@@ -45,10 +45,12 @@ from (
 ) as waiting;
 
 -- name: events_due
--- The oldest event without effect, or the next enrollment whose wait is over.
+-- The oldest event without effect, the next enrollment whose wait is over, or the next segment to evaluate.
 select min(due_at)
 from (
     select min(occurred_at) as due_at from event_pending
     union all
     select min(resume_at) from enrollments where status in ('running', 'waiting')
+    union all
+    select min(evaluation_due_at) from segments
 ) as waiting;

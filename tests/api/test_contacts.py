@@ -206,7 +206,9 @@ def test_a_segment_filters_and_an_unknown_one_is_named(service: LiveService, edi
     inside, outside = created(editor), created(editor)
     with service.engine.begin() as tx:
         segment = tx.scalar(text("insert into segments (name) values ('by hand') returning segment_id"))
-        query = text("insert into segment_static_members (segment_id, contact_id) values (:s, cast(:c as bigint))")
+        query = text(
+            "insert into segment_memberships (segment_id, contact_id, valid_from) values (:s, cast(:c as bigint), now())"
+        )
         tx.execute(query, {"s": segment, "c": inside["id"]})
     found = editor.get(CONTACTS, params={"segment_id": segment}).json()
     assert [row["id"] for row in found] == [inside["id"]] != [outside["id"]]

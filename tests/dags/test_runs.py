@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from mautolib import workflows
+from mautolib import segments, workflows
 from mautolib.contacts import NewContact, create
+from mautolib.segments import NewSegment
+from mautolib.segments.rules import Definition
 from mautolib.workflows import recipes
 
 ALL = ("contact_import", "score_recalculation", "campaign_send", "workflow_advance", "cohort_analytics", "maintenance")
@@ -86,6 +88,31 @@ def test_a_sign_up_enters_the_welcome_series(run_dag: Any, fresh_engine: Engine,
     assert scalar(fresh_engine, "select count(*) from event_pending") == 0
     assert scalar(fresh_engine, "select array_agg(kind || ' ' || status) from messages") == ["workflow queued"]
     assert scalar(fresh_engine, "select status from enrollments") == "waiting"
+
+
+def test_a_pending_segment_is_made_ready_and_who_joins_enters_a_workflow(
+    run_dag: Any, fresh_engine: Engine, settings: Any
+) -> None:
+    now = datetime.now(UTC)
+    rule = {"field": "country", "operator": "eq", "value": "PT"}
+    with fresh_engine.begin() as tx:
+        made = segments.create(tx, settings, NewSegment(name="Portuguese", definition=Definition(rules=(rule,))),
+                               now=now)  # fmt: skip
+        where = {"event_type": "segment_entered", "where": {"segment_id": str(made.segment_id)}}
+        new = workflows.NewWorkflow(name="Hello", trigger_type="event", trigger_config=where, active=True,
+                                    steps=[{"type": "delay", "hours": 1}])  # fmt: skip
+        workflows.create(tx, new, actor="test", now=now)
+        create(tx, NewContact(email="anna@shop.example", country="PT"), actor="test", now=now)
+        create(tx, NewContact(email="ben@shop.example", country="ES"), actor="test", now=now)
+        segments.request(tx, made.segment_id, now=now)
+    assert run_dag("workflow_advance", dry_run=True).state == "success"
+    assert scalar(fresh_engine, "select evaluation_status from segments") == "pending", "a dry run changes nothing"
+    assert run_dag("workflow_advance").state == "success"
+    assert scalar(fresh_engine, "select evaluation_status from segments") == "ready"
+    assert scalar(fresh_engine, "select count(*) from segment_memberships") == 1
+    assert run_dag("workflow_advance").state == "success"
+    inside = "select array_agg(email) from enrollments join contacts using (contact_id)"
+    assert scalar(fresh_engine, inside) == ["anna@shop.example"]
 
 
 def test_cohorts_count_the_contacts_of_a_week(run_dag: Any, fresh_engine: Engine) -> None:

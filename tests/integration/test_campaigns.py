@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from mautolib import segments
 from mautolib.campaigns import control, finishing, launch, planning, store
 from mautolib.campaigns.model import TRANSITIONS, Campaign, Status, check_transition
 from mautolib.campaigns.readiness import problems
@@ -21,6 +22,8 @@ from mautolib.campaigns.totals import refresh_totals, totals_of
 from mautolib.channels.null import Null
 from mautolib.errors import Conflict, InvalidInput, InvalidTransition, NotFound
 from mautolib.events.links import LinkSigner, Purpose
+from mautolib.segments import NewSegment
+from mautolib.segments.rules import Definition
 from mautolib.settings import Settings
 from mautolib.templates import catalogue
 from mautolib.templates.model import NewTemplate
@@ -193,25 +196,60 @@ def test_links_are_https_except_on_this_machine(
     assert paths(tx, changed, add_campaign(tx)) == (set() if is_good else {"public_base_url"})
 
 
-def test_a_segment_of_rules_is_refused_and_one_of_hand_picked_contacts_is_used(
+def test_a_segment_that_is_gone_is_found_before_launch(tx: Connection, settings: Settings) -> None:
+    segment = segments.create(tx, settings, NewSegment(name="s", definition=Definition()), now=NOW)
+    campaign = add_campaign(tx, segment_id=segment.segment_id)
+    assert paths(tx, settings, campaign) == set()
+    tx.execute(text("delete from segments"))
+    assert paths(tx, settings, campaign) == {"segment_id"}
+
+
+def test_a_campaign_goes_to_exactly_the_members_of_its_segment_at_launch(
     fresh_engine: Engine, settings: Settings
 ) -> None:
+    rule = {"field": "country", "operator": "eq", "value": "PT"}
+    definition = Definition(rules=(rule,), exclude_suppressed=True)
     with fresh_engine.begin() as tx:
-        contacts = add_contacts(tx, 4)
-        add = text("insert into segments (name, rules) values ('s', cast(:rules as jsonb)) returning segment_id")
-        ruled = tx.execute(add, {"rules": '[{"field": "country"}]'}).scalar_one()
-        picked = tx.execute(add, {"rules": "[]"}).scalar_one()
-        for contact, is_excluded in zip(contacts, (False, False, True), strict=False):
-            tx.execute(
-                text("insert into segment_static_members (segment_id, contact_id, is_excluded) values (:s, :c, :x)"),
-                {"s": picked, "c": contact, "x": is_excluded},
-            )
-        assert paths(tx, settings, add_campaign(tx, segment_id=ruled)) == {"segment_id"}
-        campaign = add_campaign(tx, segment_id=picked)
+        inside, moved_in, moved_out, added, kept_out, suppressed, opted_out, _ = add_contacts(tx, 8)
+        tx.execute(
+            text("update contacts set country = 'PT' where contact_id = any(:ids)"),
+            {"ids": [inside, moved_out, kept_out, suppressed, opted_out]},
+        )
+        segment = segments.create(tx, settings, NewSegment(name="s", definition=definition), now=NOW).segment_id
+        segments.add_contact(tx, settings, segment, added, now=NOW)
+        segments.remove_contact(tx, settings, segment, kept_out, exclude=True, now=NOW)
+        campaign = add_campaign(tx, segment_id=segment)
         launch.request_send(tx, settings, campaign.campaign_id, now=NOW)
-    planning.plan_due(fresh_engine, settings, NOW)
-    found = rows(fresh_engine, "select contact_id from messages order by contact_id")
-    assert [row.contact_id for row in found] == contacts[:2]
+        # All this is after the last evaluation.
+        for change, contact in (
+            ("update contacts set country = 'PT' where contact_id = :id", moved_in),
+            ("update contacts set country = 'ES' where contact_id = :id", moved_out),
+            ("update contacts set subscribed = false where contact_id = :id", opted_out),
+            ("insert into suppressions (email_key, reason) select email_key, 'manual' from contacts "
+             "where contact_id = :id", suppressed),
+        ):  # fmt: skip
+            tx.execute(text(change), {"id": contact})
+    (would,) = planning.count_due(fresh_engine, settings, NOW)
+    assert (would.candidates, would.mailable) == (4, 3)
+    (plan,) = planning.plan_due(fresh_engine, settings, NOW)
+    assert (plan.queued, plan.skipped, plan.problem) == (3, 1, None)
+    found = rows(fresh_engine, "select contact_id, status, reason from messages order by contact_id")
+    assert {(row.contact_id, row.status, row.reason) for row in found} == {
+        (inside, "queued", None), (moved_in, "queued", None), (added, "queued", None),
+        (opted_out, "skipped", "unsubscribed"),
+    }  # fmt: skip
+    run_pump(fresh_engine, settings)
+    sent = rows(fresh_engine, "select contact_id from messages where status = 'sent'")
+    assert {row.contact_id for row in sent} == {inside, moved_in, added}
+
+
+def test_a_segment_without_members_is_a_campaign_to_nobody(fresh_engine: Engine, settings: Settings) -> None:
+    with fresh_engine.begin() as tx:
+        add_contacts(tx, 2)
+        segment = segments.create(tx, settings, NewSegment(name="s", definition=Definition()), now=NOW).segment_id
+        launch.request_send(tx, settings, add_campaign(tx, segment_id=segment).campaign_id, now=NOW)
+    (plan,) = planning.plan_due(fresh_engine, settings, NOW)
+    assert (plan.queued, plan.skipped, plan.problem) == (0, 0, None)
 
 
 # --- planning ---

@@ -180,12 +180,11 @@ def test_filters_combine_and_texts_are_literal(tx: Connection) -> None:
     ben = make(tx, "ben_50%@shop.example", last_name="O'Hara", subscribed=False, now=LATER)
     segment = tx.scalar(text("insert into segments (name) values ('s') returning segment_id"))
     tx.execute(
-        text("insert into segment_memberships (segment_id, contact_id, valid_from) values (:s, :a, :n), (:s, :b, :n)"),
+        text("""
+            insert into segment_memberships (segment_id, contact_id, valid_from, valid_to)
+            values (:s, :a, :n, 'infinity'), (:s, :b, :n, cast(:n as timestamptz) + interval '1 day')
+        """),
         {"s": segment, "a": anna.contact_id, "b": ben.contact_id, "n": NOW},
-    )
-    tx.execute(
-        text("insert into segment_static_members (segment_id, contact_id, is_excluded) values (:s, :b, true)"),
-        {"s": segment, "b": ben.contact_id},
     )
 
     def found(**filters: Any) -> list[int]:
