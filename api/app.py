@@ -29,8 +29,11 @@ from api.routes import (
     campaigns,
     consent,
     contacts,
+    events,
+    fx_rates,
     imports,
     operations,
+    orders,
     pages,
     segments,
     suppression,
@@ -58,6 +61,9 @@ _RESOURCES = (
     templates,
     campaigns,
     suppression,
+    events,
+    orders,
+    fx_rates,
     analytics,
 )
 POOL_SIZE, OVERFLOW = 5, 10
@@ -94,7 +100,7 @@ def make_framework(settings: Settings, engine: Engine) -> FastAPI:
     for module in _RESOURCES:
         app.include_router(module.router, prefix=documentation.PREFIX)
     app.router.routes += pages.routes()
-    documentation.install(app, tracking=TRACKING_OPENAPI, models=(auth.Login,))
+    documentation.install(app, tracking=TRACKING_OPENAPI, models=(auth.Login, events.EventBody))
     # The framework takes the first route that fits: literal segments before parameters.
     app.router.routes.sort(key=specificity)
     for kind in (MautoError, RequestValidationError, HTTPException, SQLAlchemyError, Exception):

@@ -55,13 +55,15 @@ class Service:
 class Policy:
     """What one operation demands: a role (None: public), the size of its body, and its name in the audit log.
 
-    `body_limit` None: the endpoint reads the body itself and limits it by its kind.
+    `body_limit` None: the endpoint reads the body itself and limits it by its kind. `audited` False: too many calls
+    to write each down, refusals neither; what they change is its own record.
     """
 
     role: Role | None
     action: str = ""
     body_limit: int | None = MIB
     media_types: tuple[str, ...] = (JSON,)
+    audited: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +215,8 @@ class Call:
         with self.engine.begin() as tx:
             outcome = effect(tx)
             answer = outcome.response()
-            audit.write(tx, self.entry(answer.status, resource_id=outcome.resource_id, changes=outcome.changes))
+            if self.policy.audited:
+                audit.write(tx, self.entry(answer.status, resource_id=outcome.resource_id, changes=outcome.changes))
             if claim is not None:
                 kept = _sealed(self.settings, answer) if outcome.is_secret else answer
                 idempotency.complete(tx, claim, kept, now=datetime.now(UTC))
@@ -225,7 +228,8 @@ class Call:
         headers = {"content-type": errors.MEDIA_TYPE, **problem.headers}
         answer = idempotency.Answer(status=problem.status, headers=headers, body=body)
         with self.engine.begin() as tx:
-            audit.write(tx, self.entry(problem.status, changes={"code": problem.code}))
+            if self.policy.audited:
+                audit.write(tx, self.entry(problem.status, changes={"code": problem.code}))
             idempotency.complete(tx, claim, answer, now=datetime.now(UTC))
         self.audited = True
         return answer

@@ -60,6 +60,8 @@ TAGS: list[dict[str, str]] = [
     {"name": "Templates", "description": "Mail texts with versions: write, check, try out."},
     {"name": "Campaigns", "description": "Write, send, look at the result."},
     {"name": "Suppression", "description": "Addresses that must not be mailed, and why."},
+    {"name": "Events", "description": "What shops and sites tell: visits, carts, orders, anything of your own."},
+    {"name": "Orders", "description": "Orders with their refunds, and the exchange rates their figures stand on."},
     {"name": "Analytics", "description": "Figures, each computed in one place and equal everywhere."},
     {"name": "Tracking", "description": "Links in mail: opens, clicks, unsubscribing, preferences. No sign-in."},
     {"name": "Operations", "description": "Signs of life."},

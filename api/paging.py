@@ -99,6 +99,16 @@ def position_text(page: Page) -> tuple[str, int] | None:
         raise _bad_cursor() from None
 
 
+def position_as(page: Page, *kinds: Callable[[Any], Any]) -> tuple[Any, ...] | None:
+    """The position a cursor named in a list ordered by several values, each read by one of `kinds`; None without."""
+    if page.after is None:
+        return None
+    try:
+        return tuple(kind(value) for kind, value in zip(kinds, page.after, strict=True))
+    except (ValueError, TypeError):
+        raise _bad_cursor() from None
+
+
 def make_cursor(settings: Settings, request: Request, position: Sequence[Any]) -> str:
     """A cursor for the page that begins after `position` (the values the list is ordered by, JSON-ready)."""
     payload = json.dumps(list(position), separators=(",", ":")).encode()

@@ -36,15 +36,17 @@ _SINGLE = {"skip", "limit", "offset", "cursor"}
 
 
 def allow(
-    role: Role | None, *, action: str = "", body_limit: int | None = MIB, media_types: tuple[str, ...] = (JSON,)
+    role: Role | None, *, action: str = "", body_limit: int | None = MIB, media_types: tuple[str, ...] = (JSON,),
+    audited: bool = True,
 ) -> Callable[[_F], _F]:
     """Declare what an endpoint demands; stands directly above the function.
 
     Args:
         role: the least role, or None for a public operation.
         action: name in the audit log, `<resource>.<verb>`; needed by everything but plain reads.
+        audited: whether calls are written to the audit log.
     """
-    policy = Policy(role=role, action=action, body_limit=body_limit, media_types=media_types)
+    policy = Policy(role=role, action=action, body_limit=body_limit, media_types=media_types, audited=audited)
 
     def mark(endpoint: _F) -> _F:
         endpoint.policy = policy  # type: ignore[attr-defined]
@@ -132,7 +134,8 @@ class ApiRoute(APIRoute):
                 response = await inner(request)
             except Exception as error:
                 problem = errors.problem_of(error)
-                if request.method not in _SAFE and not call.audited and problem.status < 500:
+                is_told = call.audited or not policy.audited
+                if request.method not in _SAFE and not is_told and problem.status < 500:
                     await run_sync(call.audit_refusal, problem)
                 raise
             return response

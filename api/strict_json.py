@@ -19,6 +19,22 @@ MAXIMUM_KEYS = 10_000
 _INT_LIMIT = 2**63
 
 
+class Written(float):
+    """A number whose digits a float cannot hold; `str()` gives them as they were written, so that money stays exact."""
+
+    __slots__ = ("_digits",)
+    _digits: str
+
+    def __new__(cls, digits: str) -> Written:
+        """The float nearest to `digits`, which are kept."""
+        number = super().__new__(cls, digits)
+        number._digits = digits
+        return number
+
+    def __str__(self) -> str:
+        return self._digits
+
+
 class StrictRequest(Request):
     """A request whose `json()` refuses what this module refuses."""
 
@@ -104,7 +120,8 @@ def _int(digits: str) -> int:
 
 
 def _float(digits: str) -> float:
-    number = float(digits)
+    # What is written with at most 15 digits comes back from a float as it was.
+    number = float(digits) if len(digits) <= 15 and "e" not in digits.lower() else Written(digits)
     if not math.isfinite(number):
         _refuse("Numbers are finite", "finite_number")
     return number

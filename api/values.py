@@ -7,17 +7,41 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
+from mautolib.contacts.validation import CURRENCIES
 from mautolib.errors import NotFound
+from mautolib.events.money import amount_text, parse_amount, parse_rate, rate_text
 
 INT_MAX = 2**31 - 1
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})?", re.ASCII)
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MONEY_SCHEMA = {
+    "anyOf": [{"type": "string", "pattern": r"^-?[0-9]{1,15}(\.[0-9]{1,4})?$"}, {"type": "number"}],
+    "examples": ["59.90"],
+}
+_RATE_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^[0-9]{1,10}(\.[0-9]{1,8})?$"}, {"type": "number", "exclusiveMinimum": 0},
+    ],
+    "examples": ["1.0842"],
+}  # fmt: skip
 _BIGINT_DIGITS = 19
 _BIGINT_MAX = 2**63 - 1
 
@@ -80,10 +104,42 @@ def _zoned(value: datetime) -> datetime:
     return value
 
 
+def _money(value: object) -> Decimal:
+    try:
+        return parse_amount(value)
+    except ValueError as error:
+        raise PydanticCustomError("money", f"An amount {error}") from None
+
+
+def _rate(value: object) -> Decimal:
+    try:
+        return parse_rate(value)
+    except ValueError as error:
+        raise PydanticCustomError("rate", f"A rate {error}") from None
+
+
+def _day(value: object) -> date:
+    day = None
+    if isinstance(value, str) and _DAY.fullmatch(value):
+        with suppress(ValueError):
+            day = date.fromisoformat(value)
+    if day is None or not _FIRST.date() <= day < _LAST.date():
+        raise PydanticCustomError("date", "A day is YYYY-MM-DD in the years 1970 to 2199")
+    return day
+
+
+def _currency(value: str) -> str:
+    code = value.upper()
+    if code not in CURRENCIES:
+        raise PydanticCustomError("currency", "This is not an ISO 4217 currency such as EUR")
+    return code
+
+
 #: One line of at most so many characters.
 Line3 = Annotated[str, StringConstraints(max_length=3), AfterValidator(_line)]
 Line10 = Annotated[str, StringConstraints(max_length=10), AfterValidator(_line)]
 Line30 = Annotated[str, StringConstraints(max_length=30), AfterValidator(_line)]
+Line50 = Annotated[str, StringConstraints(max_length=50), AfterValidator(_line)]
 Line64 = Annotated[str, StringConstraints(max_length=64), AfterValidator(_line)]
 Line100 = Annotated[str, StringConstraints(max_length=100), AfterValidator(_line)]
 Line200 = Annotated[str, StringConstraints(max_length=200), AfterValidator(_line)]
@@ -105,6 +161,28 @@ Moment = Annotated[
     AfterValidator(_zoned),
     Field(strict=False, examples=["2026-05-01T09:00:00Z"], description="RFC 3339 with `Z` or an offset."),
 ]
+#: Money: a JSON string or number in, exact; a string out.
+Dec = Annotated[
+    Decimal,
+    BeforeValidator(_money),
+    PlainSerializer(amount_text, return_type=str, when_used="json"),
+    WithJsonSchema(_MONEY_SCHEMA, mode="validation"),
+    WithJsonSchema({"type": "string", "examples": ["59.90"]}, mode="serialization"),
+]
+#: An exchange rate, above zero with at most 8 decimals.
+Rate8 = Annotated[
+    Decimal,
+    BeforeValidator(_rate),
+    PlainSerializer(rate_text, return_type=str, when_used="json"),
+    WithJsonSchema(_RATE_SCHEMA, mode="validation"),
+    WithJsonSchema({"type": "string", "examples": ["1.0842"]}, mode="serialization"),
+]
+#: A day, YYYY-MM-DD.
+Day = Annotated[
+    date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date", "examples": ["2026-05-01"]})
+]
+#: An active code of ISO 4217; taken in any case, kept in capitals.
+Currency = Annotated[str, StringConstraints(max_length=3), AfterValidator(_currency), Field(examples=["EUR"])]
 #: An id as the API shows it.
 Id = Annotated[
     str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value), Field(examples=["42"])

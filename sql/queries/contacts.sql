@@ -125,3 +125,29 @@ using tags
 where contact_tags.contact_id = cast(:contact_id as bigint)
     and contact_tags.tag_id = cast(:tag_id as bigint) and tags.tag_id = contact_tags.tag_id
 returning tags.name;
+
+-- name: find_many
+-- Which of these contacts exist, asked for by id or by address key.
+select contact_id, email_key
+from contacts
+where contact_id = any(cast(:contact_ids as bigint[]))
+union
+select contact_id, email_key
+from contacts
+where email_key = any(cast(:email_keys as text[]));
+
+-- name: create_first_seen
+-- Makes opted-out contacts of addresses nobody has; one made elsewhere at this moment stays.
+insert into contacts (
+    email, email_key, subscribed, source, created_at, is_disposable, is_free_provider,
+    is_role_based)
+select
+    email, email_key, false, cast(:source as text), cast(:now as timestamptz), is_disposable,
+    is_free_provider, is_role_based
+from json_to_recordset(cast(:rows as json)) as incoming (
+    email text, email_key text, is_disposable boolean, is_free_provider boolean,
+    is_role_based boolean)
+-- Ordered, so that two writers of the same addresses wait for each other instead of deadlocking.
+order by email_key
+on conflict (email_key) do nothing
+returning *;

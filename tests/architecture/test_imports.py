@@ -16,7 +16,7 @@ LAYERS = [
     {"db"},
     {"events", "ledger", "outbox", "statistics"},
     {"auth", "contacts"},
-    {"segments", "templates", "channels", "classification"},
+    {"segments", "templates", "channels", "classification", "ingestion"},
     {"campaigns", "scoring"},
     {"workflows", "automations", "webhooks"},
     {"dispatch", "feedback", "analytics", "pages", "maintenance"},
