@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, text
 from mautolib import dispatch, segments, workflows
 from mautolib.contacts import ContactFilter, delete, get
 from mautolib.contacts import search as search_contacts
+from mautolib.db.statements import statement
 from mautolib.errors import Conflict, InvalidInput, NotFound
 from mautolib.segments import EvaluationStatus, NewSegment, Segment, membership
 from mautolib.segments.rules import Definition, MatchType
@@ -507,3 +508,17 @@ def test_entering_starts_a_workflow_that_waits_for_it(fresh_engine: Engine, sett
     dispatch.run(fresh_engine, settings, now=later(minutes=2))
     with fresh_engine.connect() as tx:
         assert tx.scalars(text("select contact_id from enrollments")).all() == [inside]
+
+
+def test_asking_for_an_evaluation_wakes_the_worker(fresh_engine: Engine, settings: Settings) -> None:
+    with fresh_engine.begin() as tx:
+        made = create(tx, settings)
+    due = statement("queues.events_due")
+    with fresh_engine.connect().execution_options(isolation_level="AUTOCOMMIT") as listener:
+        assert listener.scalar(due) is None, "made by hand only, and up to date: nothing is due"
+        listener.exec_driver_sql("listen mauto_events")
+        with fresh_engine.begin() as tx:
+            segments.request(tx, made.segment_id, now=later(minutes=1))
+        assert listener.scalar(due) == later(minutes=1)
+        raw: Any = listener.connection.driver_connection
+        assert [(found.channel, found.payload) for found in raw.notifies] == [("mauto_events", "segments")]
