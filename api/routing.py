@@ -32,7 +32,7 @@ _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 PREFIX = "/api/v1"
 #: Parameters that mean nothing when given twice.
-_SINGLE = {"skip", "limit", "offset", "cursor"}
+_SINGLE = {"skip", "limit", "offset", "cursor", "erase"}
 
 
 def allow(

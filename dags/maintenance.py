@@ -1,20 +1,21 @@
-"""Keep the warehouse in order: partitions ahead of time, retention.
+"""Keep the warehouse in order: partitions ahead of time, the search index, retention, erasures.
 
-**What it does.** Makes the monthly partitions of the coming months, drops raw hits, expired tokens and old idempotency
-keys that are past their time.
+**What it does.** Makes the monthly partitions of the coming months, indexes new contacts for searching, drops raw hits,
+expired tokens and old idempotency keys that are past their time, and takes erased people out of every store.
 
-**When it runs.** Hourly.
+**When it runs.** Hourly, and within seconds of an erasure.
 
 **Safe to run again.** Yes: what is there is not made twice, what is gone is not missed.
 
 **A failure means** that the warehouse was away or a right is missing; partitions are made months ahead, so one failed
-run does no harm.
+run does no harm; an erasure is tried again after an hour.
 """
 
-from airflow.sdk import CronTriggerTimetable, Param, dag, task
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
 
 from mauto_airflow import conventions, runs
 
+QUEUE = conventions.queue("erasures", channel="mauto_erasures", due_statement="erasures_due", hold_off_seconds=5)
 PARAMS = {
     "task": Param(
         None, type=["null", "string"], enum=[None, *runs.MAINTENANCE_TASKS], title="Task", description="Only this one."
@@ -23,7 +24,7 @@ PARAMS = {
 
 
 @dag(
-    schedule=CronTriggerTimetable("20 * * * *", timezone="UTC"),
+    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("20 * * * *", timezone="UTC"), assets=[QUEUE]),
     params=PARAMS,
     **conventions.house(__doc__, tags={"operations", "hourly"}),
 )

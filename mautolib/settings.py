@@ -47,6 +47,9 @@ class Settings:
     tracker_database_url: str = _s(
         "database", "the same database as role mauto_tracker; empty: the owner's", "", secret=True
     )
+    eraser_database_url: str = _s(
+        "database", "the same database as role mauto_eraser, for maintenance; empty: the owner's", "", secret=True
+    )
     analyst_database_url: str = _s(
         "database", "the same database as role mauto_analyst; used by make psql", "", secret=True
     )
@@ -131,7 +134,7 @@ class Settings:
         return Path(self.storage) if self.storage else self.home / "storage"
 
     def url_for(self, role: str) -> str:
-        """The database URL of a process role: owner, api, worker, tracker or analyst (else the owner's).
+        """The database URL of a process role: owner, api, worker, tracker, eraser or analyst (else the owner's).
 
         Raises:
             Misconfigured: no database is configured.

@@ -51,7 +51,12 @@ begin
     alter role mauto_analyst set default_transaction_read_only = on;
     alter role mauto_analyst set statement_timeout = '5min';
 
+    -- Only the maintenance task that erases people may change what is append-only for everybody else.
     grant select, update, delete on all tables in schema public to mauto_eraser;
+    revoke all on schema_migrations from mauto_eraser;
+    grant usage on schema staging to mauto_eraser;
+    grant select, update, delete on all tables in schema staging to mauto_eraser;
+    revoke update, delete, truncate on erased_contacts from mauto_api, mauto_worker;
 exception
     when insufficient_privilege then
         raise notice 'single-role mode: grants were not changed';

@@ -11,8 +11,7 @@ from sqlalchemy import Connection
 from api import paging
 from api.calls import JSON, Outcome, json_bytes
 from api.concurrency import check_if_match, etag
-from api.errors import Refused, invalid
-from api.routing import CurrentCall, Router, allow, listed, problems
+from api.routing import PREFIX, CurrentCall, Router, allow, listed, problems
 from api.values import (
     Answer,
     Id,
@@ -28,7 +27,8 @@ from api.values import (
     parse_id,
     path_id,
 )
-from mautolib import contacts
+from mautolib import contacts, privacy
+from mautolib.auth.callers import check_rights
 from mautolib.auth.roles import Role
 from mautolib.contacts.model import Contact, ContactFilter, NewContact
 from mautolib.errors import InvalidInput
@@ -264,22 +264,38 @@ async def update_contact(call: CurrentCall, id: str, body: ContactPatch) -> Resp
 
 
 @router.delete(
-    "/contacts/{id}", status_code=204, response_class=Response, responses=problems(401, 403, 412, s404=MISSING)
-)
+    "/contacts/{id}", status_code=204, response_class=Response,
+    responses={
+        **problems(401, 412, 422, s404=MISSING, s403="The caller is no editor, or `erase` and no administrator"),
+        204: {"headers": {"Location": {
+            "description": "The erasure, with `erase=true`.", "schema": {"type": "string"}
+        }}},
+    },
+)  # fmt: skip
 @allow(Role.EDITOR, action="contact.delete")
-async def delete_contact(call: CurrentCall, id: str) -> Response:
+async def delete_contact(
+    call: CurrentCall, id: str,
+    erase: Annotated[bool, Query(description="Remove the person from every store; administrators only.")] = False,
+) -> Response:  # fmt: skip
     """Delete a contact.
 
     Its tags, memberships and enrollments go with it.
     Events, messages and totals stay under the bare id, a suppression stays, and the address may be created again.
-    Erasure from every store is not part of this version: `erase=true` is refused, never taken for a plain deletion.
+    With `erase=true` the person leaves every other store too: contact and address at once, the rest within an hour;
+    `Location` shows how far that is. Past totals stay, and so does a keyed hash of the address that stops mail.
     """
-    if call.request.query_params.get("erase", "false").lower() not in ("false", "0", "no", "off"):
-        raise Refused(422, invalid(["query", "erase"], "Erasure is not available in this version"))
+    if erase:
+        check_rights(call.caller, Role.ADMIN, "contacts:admin")
     contact_id = path_id(id, MISSING)
 
     def effect(tx: Connection) -> Outcome:
         check_if_match(call.request, contacts.get(tx, contact_id, lock=True).version)
+        if erase:
+            asked = privacy.erase(tx, contact_id, actor=str(call.actor), now=call.now, settings=call.settings)
+            return Outcome(
+                status=204, resource_id=contact_id, changes={"erasure_id": str(asked.erasure_id)},
+                headers={"location": f"{PREFIX}/erasures/{asked.erasure_id}"},
+            )  # fmt: skip
         contacts.delete(tx, contact_id, actor=str(call.actor), now=call.now)
         return Outcome(status=204, resource_id=contact_id)
 

@@ -135,7 +135,7 @@ async def suppress(call: CurrentCall, body: NewEntryBody) -> Response:
     def effect(tx: Connection) -> Outcome:
         entry = consent.suppress(
             tx, body.email, SuppressionReason(body.reason), source=body.source, notes=body.notes,
-            actor=str(call.actor), now=call.now,
+            actor=str(call.actor), now=call.now, settings=call.settings,
         )  # fmt: skip
         return Outcome(
             status=201, body=shown(entry), resource_id=entry.suppression_id, changes={"reason": body.reason}
@@ -156,8 +156,9 @@ async def suppress_in_bulk(call: CurrentCall, body: BulkBody) -> Response:
 
     def effect(tx: Connection) -> Outcome:
         done = consent.suppress_many(
-            tx, body.emails, SuppressionReason(body.reason), source=body.source, actor=str(call.actor), now=call.now
-        )
+            tx, body.emails, SuppressionReason(body.reason), source=body.source, actor=str(call.actor), now=call.now,
+            settings=call.settings,
+        )  # fmt: skip
         counts = {"suppressed": done.suppressed, "new": done.new, "known": done.known}
         return Outcome(status=201, body=ShownBulk(**counts), changes={"reason": body.reason, **counts})
 
@@ -174,7 +175,7 @@ def check_suppression(
     However it is spelled; a text that is no address is not suppressed.
     """
     with call.engine.begin() as tx:
-        entry = listing.find_suppression(tx, email)
+        entry = listing.find_suppression(tx, email, call.settings)
     return ShownCheck(suppressed=entry is not None, entry=shown(entry) if entry else None)
 
 
@@ -200,7 +201,7 @@ async def unsuppress(call: CurrentCall, email: Annotated[str, Path(description="
     """
 
     def effect(tx: Connection) -> Outcome:
-        entry = consent.unsuppress(tx, email, may_remove_any=call.role is Role.ADMIN)
+        entry = consent.unsuppress(tx, email, may_remove_any=call.role is Role.ADMIN, settings=call.settings)
         return Outcome(status=204, resource_id=entry.suppression_id, changes={"reason": entry.reason})
 
     return await call.commit(effect)

@@ -34,15 +34,16 @@ class Recovered:
 
 
 def write_down(
-    tx: Connection, outcomes: Sequence[Outcome], *, now: datetime, claimed_at: datetime | None = None
-) -> list[Recorded]:
+    tx: Connection, settings: Settings, outcomes: Sequence[Outcome], *, now: datetime,
+    claimed_at: datetime | None = None,
+) -> list[Recorded]:  # fmt: skip
     """Record `outcomes` and suppress the addresses that bounced; returns what counted."""
     recorded = record(tx, outcomes, now=now, claimed_at=claimed_at)
     for row in recorded:
         if row.verdict is Verdict.BOUNCED and row.to_email:
             consent.suppress(
                 tx, row.to_email, SuppressionReason.BOUNCE, source="smtp", notes=row.reply, actor="system", now=now,
-                campaign_id=row.campaign_id, message_id=row.message_id,
+                campaign_id=row.campaign_id, message_id=row.message_id, settings=settings,
             )  # fmt: skip
     return recorded
 
@@ -52,7 +53,7 @@ def recover(engine: Engine, settings: Settings, now: datetime) -> Recovered:
     journals = recorded = released = 0
     for journal in dead_journals(journal_folder(settings)):
         with engine.begin() as tx:
-            known, given_back = _replay(tx, journal, now)
+            known, given_back = _replay(tx, settings, journal, now)
         journal.path.unlink(missing_ok=True)
         journals, recorded, released = journals + 1, recorded + known, released + given_back
     if journals:
@@ -60,14 +61,14 @@ def recover(engine: Engine, settings: Settings, now: datetime) -> Recovered:
     return Recovered(journals=journals, recorded=recorded, released=released)
 
 
-def _replay(tx: Connection, journal: DeadJournal, now: datetime) -> tuple[int, int]:
+def _replay(tx: Connection, settings: Settings, journal: DeadJournal, now: datetime) -> tuple[int, int]:
     open_attempts = set(
         tx.scalars(statement("ledger.open_attempts"), {"attempt_ids": journal.attempts}) if journal.attempts else ()
     )
     if not open_attempts:
         return 0, 0
     outcomes = [outcome for outcome in journal.outcomes.values() if outcome.attempt_id in open_attempts]
-    recorded = len(write_down(tx, outcomes, now=now))
+    recorded = len(write_down(tx, settings, outcomes, now=now))
     if not journal.unbegun_is_known:
         return recorded, 0
     begun = {

@@ -212,7 +212,7 @@ class _Run:
         )
 
     def _record(self, tx: Connection, outcomes: Sequence[Outcome], now: datetime) -> None:
-        write_down(tx, outcomes, now=now, claimed_at=self._claimed_at)
+        write_down(tx, self.shift.settings, outcomes, now=now, claimed_at=self._claimed_at)
         for campaign_id, reason in sorted(self.shift.stopped.items()):
             # Somebody else may have stopped it already.
             with contextlib.suppress(InvalidTransition, NotFound):

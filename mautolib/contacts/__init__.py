@@ -9,7 +9,8 @@ from mautolib.contacts.address import address_key
 from mautolib.contacts.first_seen import find_many, first_seen
 from mautolib.contacts.listing import count, get_many, has_segment, search
 from mautolib.contacts.model import Contact, ContactFilter, NewContact
-from mautolib.contacts.store import add_tags, create, delete, find_by_email, get, update
+from mautolib.contacts.store import add_tags, as_json, create, delete, erase, find_by_email, get, update
 
-__all__ = ["Contact", "ContactFilter", "NewContact", "add_tags", "address_key", "count", "create", "delete",
-           "find_by_email", "find_many", "first_seen", "get", "get_many", "has_segment", "search", "update"]  # fmt: skip
+__all__ = ["Contact", "ContactFilter", "NewContact", "add_tags", "address_key", "as_json", "count", "create", "delete",
+           "erase", "find_by_email", "find_many", "first_seen", "get", "get_many", "has_segment", "search",
+           "update"]  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
+from mautolib.contacts import erased
 from mautolib.contacts.address import address_key, parse
 from mautolib.contacts.model import CONSENT_STOPPERS, ConsentStatus, Suppression, SuppressionReason
 from mautolib.contacts.validation import single_line_problem
@@ -27,6 +28,7 @@ from mautolib.events.types import EventType
 from mautolib.ledger.model import Skip
 from mautolib.ledger.skip import skip_queued
 from mautolib.outbox import FactName, record
+from mautolib.settings import Settings
 
 __all__ = ["ConsentState", "Suppressed", "decide", "entry_of", "grant", "locked", "make_pending", "record_change",
            "resubscribe", "set_subscribed", "suppress", "suppress_many", "suppression_of", "unsubscribe",
@@ -133,8 +135,6 @@ def record_change(
            occurred_at=now)  # fmt: skip
 
 
-def _tell_unsubscribed(tx: Connection, contact_id: int, now: datetime, detail: Mapping[str, Any]) -> None:
-    skip_queued(tx, [contact_id], Skip.UNSUBSCRIBED)
 def _write_line(
     tx: Connection, contact_id: int, status: ConsentStatus, detail: Mapping[str, Any], actor: str, now: datetime
 ) -> int:
@@ -145,6 +145,8 @@ def _write_line(
     return int(tx.execute(line.returning(tables.consents.c.consent_id)).scalar_one())
 
 
+def _tell_unsubscribed(tx: Connection, contact_id: int, now: datetime, detail: Mapping[str, Any]) -> None:
+    skip_queued(tx, [contact_id], Skip.UNSUBSCRIBED)
     event = NewEvent(
         event_type=EventType.UNSUBSCRIBED, contact_id=contact_id, occurred_at=now,
         campaign_id=detail.get("campaign_id"), message_id=detail.get("message_id"),
@@ -272,42 +274,51 @@ def suppress(
     now: datetime,
     campaign_id: int | None = None,
     message_id: int | None = None,
+    settings: Settings | None = None,
 ) -> Suppression:
     """Suppress one address (a known one keeps its entry, and its reason if that is stronger); returns the entry.
+
+    Args:
+        settings: for comparing with erased addresses, whose entries stay hashes.
 
     Raises:
         InvalidInput: not an address, or a text that is too long.
     """
     detail = {"campaign_id": campaign_id, "message_id": message_id}
-    return _suppress(tx, [email], reason, source, notes, actor, now, detail)[0].entry
+    return _suppress(tx, [email], reason, source, notes, actor, now, detail, settings)[0].entry
 
 
 def suppress_many(
-    tx: Connection, emails: Sequence[str], reason: SuppressionReason, *, source: str = "", actor: str, now: datetime
-) -> Suppressed:
+    tx: Connection, emails: Sequence[str], reason: SuppressionReason, *, source: str = "", actor: str, now: datetime,
+    settings: Settings | None = None,
+) -> Suppressed:  # fmt: skip
     """Suppress a list of addresses; repeats are counted in `suppressed`.
 
     Raises:
         InvalidInput: names the first entry that is not an address, and all others.
     """
-    done = _suppress(tx, emails, reason, source, "", actor, now, {})
+    done = _suppress(tx, emails, reason, source, "", actor, now, {}, settings)
     new = sum(one.is_new for one in done)
     _LOG.info("suppressed %s addresses as %s, %s new", len(emails), reason, new)
     return Suppressed(suppressed=len(emails), new=new, known=len(done) - new)
 
 
-def unsuppress(tx: Connection, email: str, *, may_remove_any: bool = False) -> Suppression:
+def unsuppress(
+    tx: Connection, email: str, *, may_remove_any: bool = False, settings: Settings | None = None
+) -> Suppression:
     """Take an address off the list; nobody is re-subscribed by it. Returns the entry that was removed.
 
     Args:
         may_remove_any: complaint and compliance entries need it (administrators).
+        settings: for finding the entry of an erased address.
 
     Raises:
         NotFound: the address is not suppressed.
         NotAllowed: a complaint or compliance entry.
     """
-    query = select(tables.suppressions).where(_SUPPRESSIONS.email_key == address_key(email)).with_for_update()
-    row = tx.execute(query).one_or_none()
+    key = address_key(email)
+    query = select(tables.suppressions).where(_SUPPRESSIONS.email_key == key).with_for_update()
+    row = tx.execute(query).one_or_none() or erased.entries(tx, [key], settings).get(key)
     if row is None:
         raise NotFound("Email not found in suppression list")
     if not may_remove_any and row.reason in (SuppressionReason.COMPLAINT, SuppressionReason.COMPLIANCE):
@@ -332,7 +343,7 @@ class _Done:
 
 def _suppress(
     tx: Connection, emails: Sequence[str], reason: SuppressionReason, source: str, notes: str, actor: str,
-    now: datetime, detail: Mapping[str, Any],
+    now: datetime, detail: Mapping[str, Any], settings: Settings | None,
 ) -> list[_Done]:  # fmt: skip
     reason = SuppressionReason(reason)
     _check_texts(emails, source, notes)
@@ -340,7 +351,10 @@ def _suppress(
     keys = sorted({key for _, key in addresses})
     locked = select(tables.contacts).where(_CONTACTS.email_key.in_(keys)).order_by(_CONTACTS.contact_id)
     people = tx.execute(locked.with_for_update()).all()
-    done = _write_suppressions(tx, addresses, reason, source, notes, now)
+    hashed = erased.entries(tx, keys, settings)
+    done = [_strengthen(tx, row, reason, now) for row in hashed.values()]
+    shown = [(email, key) for email, key in addresses if key not in hashed]
+    done += _write_suppressions(tx, shown, reason, source, notes, now) if shown else []
     if reason in CONSENT_STOPPERS:
         for row in (person for person in people if person.subscribed):
             before, after = _turn_off(tx, row, source or str(reason), now)
@@ -349,6 +363,17 @@ def _suppress(
     if people:
         skip_queued(tx, [person.contact_id for person in people], Skip.SUPPRESSED)
     return done
+
+
+def _strengthen(tx: Connection, row: Row[Any], reason: SuppressionReason, now: datetime) -> _Done:
+    """A stronger reason for an erased address; it stays a hash, without words that may quote the address."""
+    strength = list(SuppressionReason)
+    if strength.index(reason) >= strength.index(SuppressionReason(row.reason)):
+        return _Done(entry=entry_of(row), is_new=False, is_changed=False)
+    change = update(tables.suppressions).where(_SUPPRESSIONS.suppression_id == row.suppression_id)
+    change = change.values(reason=str(reason), created_at=now)
+    new_row = tx.execute(change.returning(tables.suppressions)).one()
+    return _Done(entry=entry_of(new_row), is_new=False, is_changed=True)
 
 
 def _check_texts(emails: Sequence[str], source: str, notes: str) -> None:

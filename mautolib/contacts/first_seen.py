@@ -15,7 +15,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from mautolib.contacts import domains
+from mautolib.contacts import domains, erased
 from mautolib.contacts.address import Address
 from mautolib.contacts.store import as_json, complete
 from mautolib.db.statements import statement
@@ -77,6 +77,7 @@ def _make(
     rows = [{"email": one.email, "email_key": one.key, **_risk(one, lists)} for one in addresses]
     binds = {"rows": json.dumps(rows), "source": source, "now": now}
     new = tx.execute(statement("contacts.create_first_seen"), binds).all()
+    erased.revive(tx, [row.email_key for row in new], settings)
     made = complete(tx, new)
     append(tx, [
         NewEvent(event_type=EventType.CONTACT_CREATED, contact_id=one.contact_id, occurred_at=now,

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, or_, select, text, tuple_
 
+from mautolib.contacts import erased, searching
 from mautolib.contacts.address import address_key
 from mautolib.contacts.consent import entry_of
 from mautolib.contacts.model import Consent, ConsentStatus, Contact, ContactFilter, Suppression, SuppressionReason
 from mautolib.contacts.store import complete
 from mautolib.db import tables
+from mautolib.settings import Settings
 
-__all__ = ["consents", "count", "count_consents", "count_suppressions", "find_suppression",
+__all__ = ["conditions", "consents", "count", "count_consents", "count_suppressions", "find_suppression",
            "get_many", "has_segment", "search", "suppression_counts", "suppressions"]  # fmt: skip
 
 _C = tables.contacts.c
@@ -37,7 +39,7 @@ def search(
     Args:
         after: (created_at, contact_id) of the last row of the page before.
     """
-    query = select(tables.contacts).where(*_conditions(filters or ContactFilter()))
+    query = select(tables.contacts).where(*conditions(tx, filters or ContactFilter()))
     if after is not None:
         query = query.where(tuple_(_C.created_at, _C.contact_id) < after)
     rows = tx.execute(query.order_by(_C.created_at.desc(), _C.contact_id.desc()).offset(skip).limit(limit)).all()
@@ -46,9 +48,10 @@ def search(
 
 def count(tx: Connection, filters: ContactFilter | None = None, *, at_most: int | None = None) -> int:
     """How many contacts match; with `at_most` counting stops there."""
-    query = select(_C.contact_id).where(*_conditions(filters or ContactFilter()))
-    if at_most is not None:
-        query = query.limit(at_most)
+    filters = filters or ContactFilter()
+    if filters.q and filters == ContactFilter(q=filters.q):
+        return searching.count(tx, filters.q, at_most=at_most)
+    query = select(_C.contact_id).where(*conditions(tx, filters)).limit(at_most)
     return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
 
 
@@ -88,9 +91,15 @@ def count_consents(tx: Connection, contact_id: int, *, at_most: int | None = Non
     return int(tx.scalar(select(func.count()).select_from(query.subquery())) or 0)
 
 
-def find_suppression(tx: Connection, email: str) -> Suppression | None:
-    """The entry of an address (any text may be asked for), None when it is not suppressed."""
-    row = tx.execute(select(tables.suppressions).where(_S.email_key == address_key(email))).one_or_none()
+def find_suppression(tx: Connection, email: str, settings: Settings | None = None) -> Suppression | None:
+    """The entry of an address (any text may be asked for), None when it is not suppressed.
+
+    Args:
+        settings: for comparing with erased addresses, which are shown as `erased:<hash>`.
+    """
+    key = address_key(email)
+    row = tx.execute(select(tables.suppressions).where(_S.email_key == key)).one_or_none()
+    row = row or erased.entries(tx, [key], settings).get(key)
     return entry_of(row) if row else None
 
 
@@ -123,16 +132,15 @@ def suppression_counts(tx: Connection) -> dict[SuppressionReason, int]:
     return {SuppressionReason(reason): number for reason, number in rows}
 
 
-def _conditions(wanted: ContactFilter) -> list[ColumnElement[bool]]:
+def conditions(tx: Connection, wanted: ContactFilter) -> list[ColumnElement[bool]]:
+    """The filters as conditions on `contacts`, all of which must hold."""
     found: list[ColumnElement[bool]] = []
     if wanted.subscribed is not None:
         found.append(_C.subscribed.is_(wanted.subscribed))
     if wanted.email is not None:
         found.append(_C.email_key == address_key(wanted.email))
     if wanted.q:
-        part = _without_nul(wanted.q)
-        found.append(or_(*(column.icontains(part, autoescape=True) for column in
-                           (_C.email, _C.first_name, _C.last_name))))  # fmt: skip
+        found.append(searching.matching(tx, wanted.q))
     if wanted.tag is not None:
         tagged, tags = tables.contact_tags.c, tables.tags.c
         found.append(exists().where(
@@ -144,7 +152,8 @@ def _conditions(wanted: ContactFilter) -> list[ColumnElement[bool]]:
         stage = tables.contact_stages.c
         found.append(exists().where(stage.contact_id == _C.contact_id, stage.lifecycle_stage == wanted.lifecycle_stage))
     if wanted.updated_since is not None:
-        found.append(func.coalesce(_C.updated_at, _C.created_at) >= wanted.updated_since)
+        never = and_(_C.updated_at.is_(None), _C.created_at >= wanted.updated_since)
+        found.append(or_(_C.updated_at >= wanted.updated_since, never))
     return found
 
 

@@ -13,11 +13,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
+from sqlalchemy import delete as delete_from
 from sqlalchemy import update as update_of
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
-from mautolib.contacts import consent, domains
+from mautolib.contacts import consent, domains, erased
 from mautolib.contacts.address import Address, address_key
 from mautolib.contacts.consent import ConsentState
 from mautolib.contacts.model import (
@@ -39,7 +40,8 @@ from mautolib.ledger.skip import skip_queued
 from mautolib.outbox import FactName, record
 from mautolib.settings import Settings
 
-__all__ = ["add_tags", "as_json", "complete", "create", "delete", "find_by_email", "get", "remove_tag", "update"]
+__all__ = ["add_tags", "as_json", "complete", "create", "delete", "erase", "find_by_email", "get", "remove_tag",
+           "update"]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
 _TABLE = tables.contacts
@@ -60,7 +62,7 @@ def create(
 
     Args:
         source: the door: api, import, event, demo.
-        settings: for further lists of disposable domains.
+        settings: for further lists of disposable domains, and for comparing with erased addresses.
 
     Raises:
         InvalidInput: lists every value that is not acceptable.
@@ -69,6 +71,7 @@ def create(
     values = check_new(new)
     address: Address = values.pop("email")
     risk = domains.risk_of(address, domains.lists(settings))
+    erased.revive(tx, [address.key], settings)
     if consent.suppression_of(tx, address.key) in CONSENT_STOPPERS:
         values["subscribed"] = False
     if values["consent_status"] is not ConsentStatus.UNKNOWN:
@@ -83,6 +86,7 @@ def create(
     ).one_or_none()  # fmt: skip
     if row is None:
         raise Conflict(_DUPLICATE, code="duplicate")
+    row = _opt_out_if_erased(tx, row, settings)
     contact_id = int(row.contact_id)
     consent.record_change(tx, contact_id, None, ConsentState.of(row), actor=actor, now=now)
     _tell(tx, EventType.CONTACT_CREATED, contact_id, {"source": source}, now)
@@ -129,16 +133,21 @@ def update(
     tidy = check_changes(changes)
     before = ConsentState.of(row)
     wanted = _columns(tidy, settings)
+    if wanted.get("email_key", row.email_key) != row.email_key:
+        erased.revive(tx, [wanted["email_key"]], settings)
     stopper = consent.suppression_of(tx, wanted.get("email_key", row.email_key))
+    check_grant(before.consent_status, before.consent_source, tidy)
     after = consent.decide(before, tidy, suppressed_as=stopper, now=now)
     if after.subscribed and wanted.get("email_key", row.email_key) != row.email_key and stopper in CONSENT_STOPPERS:
         after = consent.decide(before, {**tidy, "subscribed": False}, suppressed_as=stopper, now=now)
     wanted |= after.columns()
     changed = {name: value for name, value in wanted.items() if getattr(row, name) != value}
     if not changed:
-    check_grant(before.consent_status, before.consent_source, tidy)
         return complete(tx, [row])[0]
     new_row = _write(tx, row, changed, now)
+    if "email_key" in changed:
+        new_row = _opt_out_if_erased(tx, new_row, settings)
+        after = ConsentState.of(new_row)
     if after != before:
         consent.record_change(tx, contact_id, before, after, actor=actor, now=now)
     contact = complete(tx, [new_row])[0]
@@ -160,6 +169,27 @@ def delete(tx: Connection, contact_id: int, *, actor: str, now: datetime) -> Non
     tx.execute(statement("contacts.delete_contact"), {"contact_id": contact_id})
     record(tx, FactName.CONTACT_DELETED, {"contact": as_json(contact), "changed": []}, occurred_at=now)
     _LOG.info("contact %s deleted by %s", contact_id, actor)
+
+
+def erase(tx: Connection, contact_id: int, *, now: datetime) -> dict[str, int]:
+    """Remove a contact with its versions, tags, memberships, enrollments and scores; nothing of it is told outside.
+
+    Returns: rows removed by table. The other stores, totals and suppression are `privacy.erase`'s part.
+    Raises:
+        NotFound: no such contact.
+    """
+    _row(tx, contact_id, lock=True)
+    skip_queued(tx, [contact_id], Skip.ERASED)
+    owned = {"contact_tags": tables.contact_tags, "segment_static_members": tables.segment_static_members}
+    counts = {
+        name: tx.execute(delete_from(table).where(table.c.contact_id == contact_id)).rowcount
+        for name, table in owned.items()
+    }
+    rows = tx.execute(statement("contacts.erase_contact"), {"contact_id": contact_id})
+    counts |= {row.table_name: row.row_count for row in rows}
+    record(tx, FactName.CONTACT_DELETED, {"contact": {"id": str(contact_id)}, "changed": []}, occurred_at=now)
+    _LOG.info("contact %s erased", contact_id)
+    return {name: count for name, count in counts.items() if count}
 
 
 def add_tags(tx: Connection, contact_ids: Sequence[int], tag_ids: Sequence[int], *, now: datetime) -> int:
@@ -223,6 +253,14 @@ def _columns(tidy: Mapping[str, Any], settings: Settings | None) -> dict[str, An
         columns |= {"email": address.email, "email_key": address.key, "is_disposable": risk.is_disposable,
                     "is_free_provider": risk.is_free_provider, "is_role_based": risk.is_role_based}  # fmt: skip
     return columns
+
+
+def _opt_out_if_erased(tx: Connection, row: Row[Any], settings: Settings | None) -> Row[Any]:
+    """The row after a second look: its address may have been erased while writing it waited for just that."""
+    if erased.revive(tx, [row.email_key], settings).get(row.email_key) not in CONSENT_STOPPERS or not row.subscribed:
+        return row
+    change = update_of(_TABLE).where(_C.contact_id == row.contact_id).values(subscribed=False)
+    return tx.execute(change.returning(_TABLE)).one()
 
 
 def _write(tx: Connection, row: Row[Any], changed: Mapping[str, Any], now: datetime) -> Row[Any]:

@@ -89,6 +89,8 @@ contact_scores = _table(
     contact_id=_ID, total_score=_FLOAT, engagement_score=_FLOAT, profile_score=_FLOAT, recency_score=_FLOAT,
     grade=_TEXT, last_activity_at=_TIME, as_of=_TIME, rule_version=_INT, updated_at=_TIME,
 )
+contact_search = _table("contact_search", contact_id=_ID, words=_TEXT)
+contact_search_progress = _table("contact_search_progress", is_the_only_row=_BOOL, indexed_to=_ID)
 contact_stages = _table(
     "contact_stages",
     contact_id=_ID, lifecycle_stage=_TEXT, since=_TIME, evaluated_at=_TIME,
@@ -113,6 +115,23 @@ enrollments = _table(
     enrollment_id=_ID, workflow_id=_ID, version=_INT, contact_id=_ID, entry_key=_TEXT, status=_TEXT,
     step_path=_TEXT, visit=_INT, resume_at=_TIME, waiting_for=_TEXT, context=_JSON, exit_reason=_TEXT,
     caused_at=_TIME, entered_at=_TIME, finished_at=_TIME,
+)
+erased_activity = _table(
+    "erased_activity",
+    granularity=_TEXT, signup_day=_DATE, period_offset=_INT, contact_count=_ID,
+)
+erased_contacts = _table(
+    "erased_contacts",
+    contact_id=_ID, signup_month=_DATE, country=_TEXT, erased_on=_DATE,
+)
+erased_signups = _table(
+    "erased_signups",
+    signup_day=_DATE, contact_count=_ID,
+)
+erasures = _table(
+    "erasures",
+    erasure_id=_ID, contact_id=_ID, status=_TEXT, requested_by=_TEXT, requested_at=_TIME, completed_at=_TIME,
+    next_try_at=_TIME, tables=_JSON, traces=_JSON,
 )
 event_keys = _table(
     "event_keys",

@@ -1,8 +1,8 @@
-"""Partitions ahead of time, and the end of what need not be kept.
+"""Partitions ahead of time, the end of what need not be kept, and erasures carried out.
 
 Each task is one or a few short transactions; a second run finds nothing left to do. Called hourly by the
 maintenance DAG. A lock that is not free within 2 s is left for the next run, so tracking never waits long.
-It deletes only what has a rule here: hits by age, answers and tokens past their use.
+It deletes only what has a rule here: hits by age, answers and tokens past their use, people who were erased.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 from sqlalchemy import Engine, Row
 from sqlalchemy.exc import OperationalError
 
+from mautolib import privacy
+from mautolib.contacts import searching
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, Misconfigured
 from mautolib.settings import Settings
@@ -31,7 +33,9 @@ class Task(StrEnum):
     """What maintenance does, in its order."""
 
     PARTITIONS = "partitions"
+    SEARCH = "search"
     RETENTION = "retention"
+    ERASURE = "erasure"
 
 
 def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str | None = None) -> dict[str, int]:
@@ -40,7 +44,8 @@ def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str |
     Args:
         now: the moment ages are measured at.
         task: only this one.
-    Returns: `partitions` made; `hit_months`, `idempotency_keys`, `tokens` and `sign_in_failures` removed.
+    Returns: `partitions` made; `contacts_indexed` for searching; `hit_months`, `idempotency_keys`, `tokens` and
+        `sign_in_failures` removed; `erasures` completed.
     Raises:
         InvalidInput: no such task.
         Misconfigured: MAUTO_RAW_HIT_DAYS is below 1.
@@ -58,6 +63,10 @@ def _make_partitions(engine: Engine, settings: Settings, now: datetime) -> int:
     last_day = now.date().replace(year=last_month // 12, month=last_month % 12 + 1, day=1)
     made = _rows_if_free(engine, "ensure_partitions", {"first_day": now.date(), "last_day": last_day})
     return len(made)
+
+
+def _index_contacts(engine: Engine, settings: Settings, now: datetime) -> int:
+    return searching.extend_index(engine)
 
 
 def _drop_hits(engine: Engine, settings: Settings, now: datetime) -> int:
@@ -92,6 +101,13 @@ def _forget_sign_ins(engine: Engine, settings: Settings, now: datetime) -> int:
         return tx.execute(statement_, {"older_than": now - _SIGN_IN_FAILURES}).rowcount
 
 
+def _erase(engine: Engine, settings: Settings, now: datetime) -> int:
+    completed = 0
+    while (carried := privacy.carry_out(engine, settings, now=now)).completed:
+        completed += carried.completed
+    return completed
+
+
 def _rows_if_free(engine: Engine, name: str, values: dict[str, object]) -> Sequence[Row[Any]]:
     """Run a statement that locks a table in a transaction of its own; no rows when the table is busy."""
     try:
@@ -107,10 +123,12 @@ def _rows_if_free(engine: Engine, name: str, values: dict[str, object]) -> Seque
 
 _WORK: dict[Task, dict[str, Callable[[Engine, Settings, datetime], int]]] = {
     Task.PARTITIONS: {"partitions": _make_partitions},
+    Task.SEARCH: {"contacts_indexed": _index_contacts},
     Task.RETENTION: {
         "hit_months": _drop_hits,
         "idempotency_keys": _forget_answers,
         "tokens": _forget_tokens,
         "sign_in_failures": _forget_sign_ins,
     },
+    Task.ERASURE: {"erasures": _erase},
 }

@@ -44,7 +44,7 @@ def environment(plan: Plan) -> dict[str, str]:
     """The environment of every Airflow process; the user's own AIRFLOW__ variables win over our tuning."""
     own = {name: value for name, value in plan.outside.items() if name.startswith("AIRFLOW__")}
     return {
-        **plan.environment("worker"),
+        **plan.environment("worker", "eraser"),
         **{f"AIRFLOW__{name}": value for name, value in _tuned(plan.settings).items()},
         **own,
         **{f"AIRFLOW__{name}": value for name, value in _fixed(plan).items()},

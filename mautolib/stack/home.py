@@ -199,7 +199,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _fresh_secrets() -> dict[str, str]:
-    roles = ("SUPERUSER", "OWNER", "API", "WORKER", "TRACKER", "ANALYST", "AIRFLOW")
+    roles = ("SUPERUSER", "OWNER", "API", "WORKER", "TRACKER", "ANALYST", "ERASER", "AIRFLOW")
     return {
         "MAUTO_ADMIN_EMAIL": _ADMIN,
         "MAUTO_ADMIN_PASSWORD": secrets.token_urlsafe(15),

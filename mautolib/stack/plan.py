@@ -26,7 +26,7 @@ LOOPBACK = "127.0.0.1"
 WAREHOUSE = "mauto"
 METADATA = "airflow"
 OWNER = "mauto_owner"
-LOGIN_ROLES = ("api", "worker", "tracker", "analyst")
+LOGIN_ROLES = ("api", "worker", "tracker", "analyst", "eraser")
 
 _PORTS = {"MAUTO_DATABASE_PORT": 54329, "MAUTO_API_PORT": 8000, "MAUTO_AIRFLOW_PORT": 8080,
           "MAUTO_SMTP_PORT": 1025, "MAUTO_MAIL_PAGE_PORT": 8025}  # fmt: skip

@@ -43,6 +43,11 @@ signup_days as (
     from contacts
     where created_at < cast(:as_of as timestamptz)
     group by 1
+    union all
+    -- Erased people stay counted.
+    select signup_day::timestamp at time zone 'UTC', contact_count, 0
+    from erased_signups
+    where signup_day::timestamp at time zone 'UTC' < cast(:as_of as timestamptz)
 )
 select
     grains.granularity, grains.period_days, starts.cohort_start,
@@ -105,6 +110,10 @@ by_signup_day as (
         where day_offset < 30 * cast(:periods as int)
     ) as months
     group by 2, 3
+    union all
+    select granularity, signup_day, period_offset, contact_count
+    from erased_activity
+    where period_offset < cast(:periods as int)
 )
 select
     granularity,
@@ -189,12 +198,19 @@ with weeks as (
 ),
 signups as (
     select
-        date_trunc('week', signed_up_at, 'UTC') as week_start,
-        count(*) as total,
-        count(*) filter (where is_subscribed) as subscribed
-    from analytics.dim_contacts
-    where signed_up_at >= (select min(week_start) from weeks)
-        and signed_up_at <= cast(:now as timestamptz)
+        date_trunc('week', given.signed_up_at, 'UTC') as week_start,
+        sum(given.total)::bigint as total,
+        sum(given.subscribed)::bigint as subscribed
+    from (
+        select signed_up_at, 1 as total, is_subscribed::int as subscribed
+        from analytics.dim_contacts
+        union all
+        -- Erased people stay counted.
+        select signup_day::timestamp at time zone 'UTC', contact_count, 0
+        from erased_signups
+    ) as given
+    where given.signed_up_at >= (select min(week_start) from weeks)
+        and given.signed_up_at <= cast(:now as timestamptz)
     group by 1
 )
 select

@@ -126,6 +126,76 @@ where contact_tags.contact_id = cast(:contact_id as bigint)
     and contact_tags.tag_id = cast(:tag_id as bigint) and tags.tag_id = contact_tags.tag_id
 returning tags.name;
 
+-- name: revive_erased
+-- Turns the keyed hashes (HMAC-SHA256) of addresses that are known again into ordinary entries.
+update suppressions
+set email = given.email_key, email_key = given.email_key, email_hash = null
+from (
+    select
+        email_key,
+        sha256(cast(:outer_key as bytea) || sha256(
+            cast(:inner_key as bytea) || convert_to(email_key, 'UTF8'))) as email_hash
+    from unnest(cast(:email_keys as text[])) as incoming (email_key)
+) as given
+where suppressions.email_hash = given.email_hash
+    and not exists (select from suppressions as known where known.email_key = given.email_key)
+returning suppressions.email_key, suppressions.reason;
+
+-- name: erase_contact
+-- Removes a person's row with every version and mark of it; returns how many rows of each table.
+-- Tags went before, since taking one off leaves a line in their history.
+with given as (
+    select cast(:contact_id as bigint) as contact_id
+),
+
+people as (
+    delete from contacts where contact_id in (select contact_id from given) returning contact_id
+),
+
+versions as (
+    delete from contact_history where contact_id in (select contact_id from given)
+    returning contact_id
+),
+
+labels as (
+    delete from contact_tag_history where contact_id in (select contact_id from given)
+    returning contact_id
+),
+
+members as (
+    delete from segment_memberships where contact_id in (select contact_id from given)
+    returning contact_id
+),
+
+scores as (
+    delete from contact_scores where contact_id in (select contact_id from given)
+    returning contact_id
+),
+
+stages as (
+    delete from contact_stages where contact_id in (select contact_id from given)
+    returning contact_id
+),
+
+entered as (
+    delete from enrollments where contact_id in (select contact_id from given)
+    returning contact_id
+),
+
+waiting as (
+    delete from event_pending where contact_id in (select contact_id from given)
+    returning contact_id
+)
+
+select 'contacts' as table_name, (select count(*) from people) as row_count
+union all select 'contact_history', (select count(*) from versions)
+union all select 'contact_tag_history', (select count(*) from labels)
+union all select 'segment_memberships', (select count(*) from members)
+union all select 'contact_scores', (select count(*) from scores)
+union all select 'contact_stages', (select count(*) from stages)
+union all select 'enrollments', (select count(*) from entered)
+union all select 'event_pending', (select count(*) from waiting);
+
 -- name: find_many
 -- Which of these contacts exist, asked for by id or by address key.
 select contact_id, email_key

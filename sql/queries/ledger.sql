@@ -409,3 +409,16 @@ select message_id, rfc_message_id, status, kind, sent_at is not null as is_sent,
 from messages
 where rfc_message_id is not null
 order by message_id;
+
+-- name: reactions
+-- When the people of some messages first opened and clicked, and unsubscribed by them.
+select
+    events.message_id,
+    min(events.occurred_at) filter (where events.event_type = 'email_opened') as first_open_at,
+    min(events.occurred_at) filter (where events.event_type = 'email_clicked') as first_click_at,
+    min(events.occurred_at) filter (where events.event_type = 'unsubscribed') as unsubscribed_at
+from events
+where events.contact_id = any(cast(:contact_ids as bigint[]))
+    and events.message_id = any(cast(:message_ids as bigint[]))
+    and events.event_type in ('email_opened', 'email_clicked', 'unsubscribed')
+group by events.message_id;

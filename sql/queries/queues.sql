@@ -44,6 +44,10 @@ from (
     select min(lease_until) from messages where status = 'sending'
 ) as waiting;
 
+-- name: erasures_due
+-- The oldest erasure that has not ended, or the moment it is tried again.
+select min(next_try_at) from erasures where status <> 'completed';
+
 -- name: events_due
 -- The oldest event without effect, the next enrollment whose wait is over, or the next segment to evaluate.
 select min(due_at)

@@ -18,7 +18,7 @@ LAYERS = [
     {"auth", "contacts"},
     {"segments", "templates", "channels", "classification", "ingestion"},
     {"campaigns", "scoring"},
-    {"workflows", "automations", "webhooks"},
+    {"workflows", "automations", "webhooks", "privacy"},
     {"dispatch", "feedback", "analytics", "pages", "maintenance"},
     {"stack", "demo"},
 ]

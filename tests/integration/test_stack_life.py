@@ -102,7 +102,7 @@ def test_a_stack_lives_through_the_death_of_its_parts(stack: Stack, home: Home) 
 
 
 def _check_roles(stack: Stack) -> None:
-    for role in ("api", "worker", "tracker", "analyst"):
+    for role in ("api", "worker", "tracker", "analyst", "eraser"):
         connection = psycopg2.connect(stack.settings.url_for(role))
         with connection, connection.cursor() as cursor:
             cursor.execute("select current_user, usesuper from pg_user where usename = current_user")

@@ -88,8 +88,9 @@ def take_file(
     open_staging(tx)
     staged = stage_file(tx, path, options, settings=settings, now=now)
     counts = merge_or_try(
-        tx, import_id, options, columns=staged.columns, blank_language=staged.blank_language, actor=actor, now=now
-    )
+        tx, import_id, options, columns=staged.columns, blank_language=staged.blank_language, actor=actor, now=now,
+        settings=settings,
+    )  # fmt: skip
     rejects = tuple(requests.first_rejects(tx, limit=_SHOWN_REJECTS))
     drop_staging(tx)
     _LOG.info("import %s completed: %s", import_id, counts)
