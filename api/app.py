@@ -30,6 +30,7 @@ from api.routes import (
     consent,
     contacts,
     events,
+    exports,
     fx_rates,
     imports,
     messages,
@@ -42,6 +43,7 @@ from api.routes import (
     tags,
     templates,
     users,
+    validation,
 )
 from api.routing import Operations, specificity
 from api.tracking import TRACKING_OPENAPI, TrackingApp
@@ -60,6 +62,8 @@ _RESOURCES = (
     messages,
     privacy,
     imports,
+    exports,
+    validation,
     tags,
     segments,
     templates,

@@ -53,7 +53,9 @@ TAGS: list[dict[str, str]] = [
     {"name": "Contacts", "description": "People, their attributes and whether they may be mailed."},
     {"name": "Tags", "description": "Labels, and who carries them."},
     {"name": "Segments", "description": "Audiences by rules and by hand: try, count, explain, compare."},
-    {"name": "Import", "description": "Contacts in bulk: JSON at once, CSV files in the background."},
+    {"name": "Import", "description": "Contacts in bulk: JSON and small files at once, large files in the background; "
+     "and out again as CSV."},
+    {"name": "Address checks", "description": "What an address says about itself, before anything is sent to it."},
     {"name": "Templates", "description": "Mail texts with versions: write, check, try out."},
     {"name": "Campaigns", "description": "Write, send, look at the result."},
     {"name": "Messages", "description": "What was queued for people, and what became of it."},

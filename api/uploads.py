@@ -30,8 +30,13 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MULTIPART, CSV, GZIP = "multipart/form-data", "text/csv", "application/gzip"
+#: What is read at once: 5 MB unpacked, in a form, under a name that says it is CSV.
+SMALL_LIMIT = 5 * 1024 * 1024
+TOO_LARGE, NOT_CSV = "File too large. Max: 5 MB", "Only CSV files are supported"
 _FORM_BYTES = 1024 * 1024
 _FIELDS = 40
+#: Tells the client to stop sending what nobody reads.
+_CLOSE = {"Connection": "close"}
 _FLAGS = {"subscribed_default", "dry_run", "update_existing"}
 _OPTIONS = {*ImportOptions.__dataclass_fields__, "update_existing"}
 #: Writing uploads has threads of its own: slow clients must not hold up everything else.
@@ -47,23 +52,30 @@ class Upload:
     options: dict[str, Any]
 
 
-async def receive(request: Request, settings: Settings) -> Upload:
+async def receive(request: Request, settings: Settings, *, is_small: bool = False) -> Upload:
     """Store the file of a request.
 
+    Args:
+        is_small: it is going to be read at once, so it has to come in a form, be named .csv, and have at most 5 MB.
+
     Raises:
-        Refused: 413 too large, 415 a ZIP file, 422 no file, an unreadable form or an unreadable option.
+        Refused: 413 (small: 400) too large, 400 not named .csv, 415 a ZIP file, 422 no file, an unreadable form or an
+            unreadable option.
     """
     media_type, parameters = parse_options_header(request.headers.get("content-type"))
     options = _given(list(request.query_params.multi_items()))
-    form = _Form()
-    if media_type == MULTIPART.encode():
-        chunks = form.read(request, parameters.get(b"boundary", b""))
-    else:
-        chunks = request.stream()
-    stored = await _store(settings, chunks)
-    if media_type == MULTIPART.encode() and not form.has_file:
+    form, is_form = _Form(is_small=is_small), media_type == MULTIPART.encode()
+    if is_small and not is_form:
+        raise _no_file()
+    chunks = form.read(request, parameters.get(b"boundary", b"")) if is_form else request.stream()
+    guard = _Unpacked(SMALL_LIMIT, Refused(400, TOO_LARGE, headers=_CLOSE)) if is_small else _Unpacked(
+        settings.max_import_bytes,
+        Refused(413, f"The file is larger than {settings.max_import_bytes} bytes", headers=_CLOSE),
+    )  # fmt: skip
+    stored = await _store(settings, chunks, guard)
+    if is_form and not form.has_file:
         imports.forget_upload(settings, stored.uri)
-        raise Refused(422, invalid(["body", "file"], "Field required", kind="missing"))
+        raise _no_file()
     try:
         return Upload(stored=stored, filename=form.filename, options=options | _given(form.fields))
     except Refused:
@@ -71,12 +83,15 @@ async def receive(request: Request, settings: Settings) -> Upload:
         raise
 
 
-async def _store(settings: Settings, chunks: AsyncIterator[bytes]) -> StoredFile:
+def _no_file() -> Refused:
+    return Refused(422, invalid(["body", "file"], "Field required", kind="missing"))
+
+
+async def _store(settings: Settings, chunks: AsyncIterator[bytes], guard: _Unpacked) -> StoredFile:
     async def following() -> bytes | None:
         return await anext(chunks, None)
 
     def blocks() -> Iterator[bytes]:
-        guard = _Unpacked(settings.max_import_bytes)
         while (block := from_thread.run(following)) is not None:
             guard.count(block)
             yield block
@@ -94,8 +109,8 @@ async def _store(settings: Settings, chunks: AsyncIterator[bytes]) -> StoredFile
 class _Unpacked:
     """Counts what a file will be when it is unpacked, without unpacking more of it at a time than a megabyte."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit, self._size = limit, 0
+    def __init__(self, limit: int, refusal: Refused) -> None:
+        self._limit, self._refusal, self._size = limit, refusal, 0
         self._gunzip: Any = None
         self._begun = False
 
@@ -129,13 +144,14 @@ class _Unpacked:
     def _add(self, size: int) -> None:
         self._size += size
         if self._size > self._limit:
-            raise Refused(413, f"The file is larger than {self._limit} bytes", headers={"Connection": "close"})
+            raise self._refusal
 
 
 @dataclass
 class _Form:
     """A multipart form: gives the bytes of part `file` as they come and keeps the other fields."""
 
+    is_small: bool = False
     fields: list[tuple[str, str]] = field(default_factory=list)
     filename: str | None = None
     has_file: bool = False
@@ -159,7 +175,7 @@ class _Form:
                 parser.write(chunk)
                 self._form_bytes += max(0, len(chunk) - (sum(map(len, self._pending)) - before))
                 if self._form_bytes > _FORM_BYTES:
-                    raise Refused(413, "The form beside the file is too large", headers={"Connection": "close"})
+                    raise Refused(413, "The form beside the file is too large", headers=_CLOSE)
                 for block in self._pending:
                     yield block
                 self._pending.clear()
@@ -190,6 +206,8 @@ class _Form:
         if self._name == "file" and not self.has_file:
             self._is_file = self.has_file = True
             self.filename = options.get(b"filename", b"").decode("utf-8", "replace") or None
+            if self.is_small and not (self.filename or "").lower().endswith(".csv"):
+                raise Refused(400, NOT_CSV, headers=_CLOSE)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._is_file:

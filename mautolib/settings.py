@@ -96,6 +96,9 @@ class Settings:
     disposable_domains: tuple[str, ...] = _s(
         "data", "files of more disposable mail domains (one a line or a JSON list, also .gz), comma-separated", ()
     )
+    dns_servers: tuple[str, ...] = _s(
+        "data", "DNS servers asked in address checks, as address or address:port; empty: the system's", ()
+    )
     raw_hit_days: int = _s("data", "raw opens and clicks are kept this long", 400)
 
     database_port: int = _s("local stack", "port of the embedded PostgreSQL", 54329)

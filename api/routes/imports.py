@@ -1,9 +1,9 @@
-"""Imports: a JSON list at once, a CSV file in the background, and what became of each."""
+"""Imports: a JSON list or a small CSV file at once, a file of any size in the background, and what became of each."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Annotated, Any
 
 from anyio.to_thread import run_sync
@@ -19,13 +19,14 @@ from api.errors import Refused
 from api.routes.contacts import NewContactBody
 from api.routing import CurrentCall, Router, allow, listed, problems
 from api.strict_json import parse
-from api.uploads import CSV, GZIP, MULTIPART
+from api.uploads import CSV, GZIP, MULTIPART, NOT_CSV, SMALL_LIMIT, TOO_LARGE, Upload
 from api.values import Answer, Id, Shown, path_id
 from mautolib.auth import audit
 from mautolib.auth.roles import Role
 from mautolib.contacts import imports
-from mautolib.contacts.imports import Import, ImportOptions, ImportStatus
+from mautolib.contacts.imports import Import, ImportOptions, ImportStatus, Reject, RejectCode
 from mautolib.contacts.imports.items import MAX_ITEMS
+from mautolib.errors import InvalidInput
 
 router = Router("Import")
 MISSING = "Import not found"
@@ -46,22 +47,35 @@ _OPTION_FIELDS: dict[str, Any] = {
     "encoding": {"type": "string", "default": "auto"},
     "dry_run": {"type": "boolean", "default": False},
 }  # fmt: skip
+_OPTION_PARAMETERS = [{"name": n, "in": "query", "required": False, "schema": s} for n, s in _OPTION_FIELDS.items()]
+_FORM: dict[str, Any] = {
+    "schema": {
+        "type": "object", "required": ["file"],
+        "properties": {"file": {"type": "string", "format": "binary"}, **_OPTION_FIELDS},
+    },
+}  # fmt: skip
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             JSON: {"schema": {"type": "array", "items": {"$ref": "#/components/schemas/ContactCreate"}}},
-            MULTIPART: {
-                "schema": {
-                    "type": "object", "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}, **_OPTION_FIELDS},
-                },
-            },
+            MULTIPART: _FORM,
             CSV: {"schema": {"type": "string", "format": "binary"}},
             GZIP: {"schema": {"type": "string", "format": "binary"}},
         },
     },
-    "parameters": [{"name": n, "in": "query", "required": False, "schema": s} for n, s in _OPTION_FIELDS.items()],
+    "parameters": _OPTION_PARAMETERS,
+}  # fmt: skip
+_SMALL_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {MULTIPART: _FORM}},
+    "parameters": [
+        {
+            "name": "update_existing", "in": "query", "required": False,
+            "schema": {"type": "boolean", "default": False},
+            "description": "True: `update_policy` merge; a policy that is given wins.",
+        },
+        *_OPTION_PARAMETERS,
+    ],
 }  # fmt: skip
 
 
@@ -78,6 +92,43 @@ class ImportQueued(Answer):
     import_id: Id
     status_url: str
     status: ImportStatus
+
+
+class RefusedRow(Answer):
+    """A row of a file that was not taken; `row` is its physical line (the header is 1)."""
+
+    row: int
+    email: str = Field(description="What stood in the e-mail column.")
+    error: str = Field(examples=["Invalid email"])
+    column: str
+    code: RejectCode
+
+
+class ImportedFile(Answer):
+    """What became of a small file; `total_rows` = `created` + `updated` + `skipped`, which contains the refused."""
+
+    total_rows: int
+    created: int
+    updated: int
+    skipped: int
+    errors: list[RefusedRow] = Field(description="The first 50; all of them: `/imports/{id}/errors.csv`.")
+    errors_total: int
+    suppressed: int
+    import_id: Id
+
+
+class ShownPreview(Answer):
+    """What a file looks like. In `mapping` null is a column left out, or one about consent that has to be decided."""
+
+    model_config = ConfigDict(title="ImportPreview")
+
+    total_rows: int
+    columns: list[str]
+    sample_rows: list[dict[str, str]] = Field(description="The first 5.")
+    detected_email_column: str | None
+    mapping: dict[str, str | None] = Field(description="Header to field.")
+    delimiter: str
+    encoding: str
 
 
 class ShownImport(Answer):
@@ -186,6 +237,79 @@ async def _import_file(call: Call, request: Request) -> Response:
     finally:
         if not kept:
             imports.forget_upload(call.settings, upload.stored.uri)
+
+
+@router.post(
+    "/import/csv", response_model=ImportedFile, openapi_extra=_SMALL_BODY,
+    responses=problems(401, 403, 413, 415, 422, s400=f"{NOT_CSV}; {TOO_LARGE}; {imports.NO_EMAIL}"),
+)  # fmt: skip
+@allow(Role.EDITOR, action="import.create", body_limit=None, media_types=(MULTIPART,))
+async def import_small_file(call: CurrentCall, request: Request) -> Response:
+    """Import a small CSV file at once.
+
+    At most 5 MB, answered with its counts, in one transaction: all its good rows, or nothing. Options are query
+    parameters or form fields, or one form field `options` with a JSON object of them.
+    """
+
+    def effect(tx: Connection, upload: Upload, options: ImportOptions) -> Outcome:
+        stored = upload.stored
+        done = imports.take_file(
+            tx, imports.location(call.settings, stored.uri), options, filename=upload.filename, format=stored.format,
+            sha256=stored.sha256, actor=str(call.actor), now=call.now, settings=call.settings,
+        )  # fmt: skip
+        found = done.request
+        body = ImportedFile(
+            total_rows=found.total_rows or 0, created=found.created, updated=found.updated, skipped=found.skipped,
+            errors=[_refused_row(one) for one in done.rejects], errors_total=found.rejected,
+            suppressed=found.suppressed, import_id=str(found.import_id),
+        )  # fmt: skip
+        log = {"bytes": stored.size, "created": found.created, "updated": found.updated}
+        return Outcome(body=body, resource_id=found.import_id, changes=log)
+
+    return await _commit_small(call, request, effect)
+
+
+@router.post(
+    "/import/csv/preview", response_model=ShownPreview, openapi_extra=_SMALL_BODY,
+    responses=problems(401, 403, 413, 415, 422, s400=f"{NOT_CSV}; {TOO_LARGE}"),
+)  # fmt: skip
+@allow(Role.EDITOR, action="import.preview", body_limit=None, media_types=(MULTIPART,))
+async def preview_import(call: CurrentCall, request: Request) -> Response:
+    """Look at a CSV file before it is imported.
+
+    At most 5 MB. Shows what each column would become, the first rows, and how many there are; changes nothing.
+    """
+
+    def effect(tx: Connection, upload: Upload, options: ImportOptions) -> Outcome:
+        path = imports.location(call.settings, upload.stored.uri)
+        return Outcome(body=ShownPreview.model_validate(imports.preview(path, options, limit=SMALL_LIMIT)))
+
+    return await _commit_small(call, request, effect)
+
+
+async def _commit_small(
+    call: Call, request: Request, effect: Callable[[Connection, Upload, ImportOptions], Outcome]
+) -> Response:
+    """Commit the effect of a small file, which does not outlive the call."""
+    upload = await uploads.receive(request, call.settings, is_small=True)
+    try:
+        options = ImportOptions.parse(upload.options)
+
+        def read(tx: Connection) -> Outcome:
+            try:
+                return effect(tx, upload, options)
+            except InvalidInput as error:
+                if error.code == "no_email_column":
+                    raise Refused(400, imports.NO_EMAIL) from None
+                raise
+
+        return await call.commit(read, content=upload.stored.sha256.encode() + json_bytes(options.as_json()))
+    finally:
+        imports.forget_upload(call.settings, upload.stored.uri)
+
+
+def _refused_row(one: Reject) -> RefusedRow:
+    return RefusedRow(row=one.line, email=one.email, error=one.reason, column=one.column, code=one.code)
 
 
 @router.get("/imports/", response_model=list[ShownImport], responses=listed(problems(401, 422)))
