@@ -166,7 +166,8 @@ class Call:
         if key is None:
             return _answer(await run_sync(self._perform, effect, None))
         wanted = content if content is not None else await self.request.body()
-        wanted = idempotency.request_hash(self.request.url.query.encode(), wanted)
+        secret = self.settings.pepper("idempotency")
+        wanted = idempotency.request_hash(secret, self.request.url.query.encode(), wanted)
         claim = await self._claim(key, wanted)
         if isinstance(claim, idempotency.Answer):
             self.audited = True

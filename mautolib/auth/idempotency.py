@@ -8,6 +8,7 @@ one then fails, which rolls its effect back. Called by the API; waiting is done 
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -51,9 +52,12 @@ class Answer:
     body: bytes
 
 
-def request_hash(*parts: bytes) -> bytes:
-    """What the call asked for; two calls with one key and different hashes are a mistake of the caller."""
-    digest = hashlib.sha256()
+def request_hash(secret: bytes, *parts: bytes) -> bytes:
+    """What the call asked for; two calls with one key and different hashes are a mistake of the caller.
+
+    Keyed, because a body may hold a password: what is stored must not be a way to try passwords fast.
+    """
+    digest = hmac.new(secret, digestmod=hashlib.sha256)
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()

@@ -342,3 +342,9 @@ def test_what_an_operation_needs() -> None:
     for closed in ("/users/", "/users/{id}", "/api-keys/", "/audit-log/", "/auth/password"):
         assert scopes.required(closed, Role.VIEWER) is None
     assert scopes.required("/auth/passwords", Role.VIEWER) == "auth:read"
+
+
+def test_a_browser_may_send_a_key_from_a_configured_origin(nobody: httpx.Client) -> None:
+    asked = {"Origin": "https://app.shop.example", "Access-Control-Request-Method": "GET"}
+    allowed = nobody.options(ME, headers=asked).headers["Access-Control-Allow-Headers"].split(", ")
+    assert {"X-API-Key", "Authorization", "Idempotency-Key"} <= set(allowed)

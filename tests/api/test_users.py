@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -56,6 +57,21 @@ def test_a_user_is_created_with_the_defaults_of_the_contract(service: LiveServic
     shown = admin.get(f"{USERS}{made['id']}").json()
     assert shown.pop("last_login_at") is not None
     assert shown == {name: value for name, value in made.items() if name != "last_login_at"}
+
+
+def test_what_is_kept_of_a_call_is_no_way_to_try_passwords(service: LiveService, admin: httpx.Client) -> None:
+    mark, body = uuid4().hex, {"email": f"{uuid4().hex}@shop.example", "password": PASSWORD}
+    first = admin.post(USERS, json=body, headers={"Idempotency-Key": mark})
+    again = admin.post(USERS, json=body, headers={"Idempotency-Key": mark})
+    assert (again.status_code, again.content) == (201, first.content)
+    other = admin.post(USERS, json={**body, "password": "another password"}, headers={"Idempotency-Key": mark})
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    sent = first.request.content
+    plain = hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in (b"", sent))).digest()
+    with service.engine.begin() as tx:
+        kept = tx.execute(text("select * from idempotency_keys where idempotency_key = :mark"), {"mark": mark}).one()
+    assert bytes(kept.request_hash) not in (plain, hashlib.sha256(sent).digest())
+    assert PASSWORD.encode() not in bytes(kept.body)
 
 
 def test_an_address_has_one_user(admin: httpx.Client) -> None:
