@@ -73,7 +73,7 @@ class Tracking:
         with self.engine.begin() as tx:
             tx.execute(text(
                 "truncate hits, hit_verdicts, events, event_keys, event_pending, contacts, suppressions, consents, "
-                "contact_history, outbox restart identity cascade"
+                "contact_history, outbox, messages, message_keys restart identity cascade"
             ))  # fmt: skip
 
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime
+from html import unescape
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from api.tracking import GIF, TRACKING_OPENAPI
+from mautolib.contacts import confirmation, consent
+from mautolib.contacts.model import SuppressionReason
+from mautolib.ledger.model import NewContent
 from tests.tracked import BROWSER, Tracking, path_of, running_tracking, tracking
 
 __all__ = ["running_tracking", "tracking"]
@@ -109,7 +116,7 @@ def test_head_is_served_and_has_no_effect(tracking: Tracking, contact_id: int) -
 
 @pytest.mark.parametrize(("method", "what", "allow"), [
     ("POST", "open", "GET, HEAD"), ("PUT", "click", "GET, HEAD"), ("DELETE", "unsubscribe", "GET, HEAD, POST"),
-    ("OPTIONS", "open", "GET, HEAD"),
+    ("OPTIONS", "open", "GET, HEAD"), ("PUT", "preferences", "GET, HEAD, POST"),
 ])  # fmt: skip
 def test_other_methods_are_told_which_ones_there_are(tracking: Tracking, method: str, what: str, allow: str) -> None:
     answer = tracking.client.request(method, f"/api/v1/track/{what}/1/1")
@@ -118,14 +125,16 @@ def test_other_methods_are_told_which_ones_there_are(tracking: Tracking, method:
 
 
 @pytest.mark.parametrize("path", ["/api/v1/track/open", "/api/v1/track/open/1", "/api/v1/track/open//1",
-                                  "/api/v1/track/open/1/2/3", "/api/v1/track/other/1/2", "/health", "/"])  # fmt: skip
+                                  "/api/v1/track/open/1/2/3", "/api/v1/track/other/1/2", "/health", "/",
+                                  "/api/v1/track/confirm", "/api/v1/track/confirm/", "/api/v1/track/confirm/1/2",
+                                  "/api/v1/track/preferences/1", "/api/v1/track/open/1/2//"])  # fmt: skip
 def test_everything_else_is_passed_on(tracking: Tracking, path: str) -> None:
     assert tracking.client.get(path).text == "inside"
 
 
 def test_every_answer_carries_the_safe_headers(tracking: Tracking, contact_id: int) -> None:
     links = tracking.links(contact_id)
-    for url in (links.open(), links.click(TARGET), links.unsubscribe()):
+    for url in (links.open(), links.click(TARGET), links.unsubscribe(), links.preferences(), links.confirm()):
         headers = tracking.client.get(path_of(url)).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Cache-Control"] == "no-store"
@@ -187,6 +196,170 @@ def test_a_large_body_is_refused(tracking: Tracking, contact_id: int) -> None:
     streamed = tracking.client.post(path, content=iter([b"x" * 5000, b"x" * 5000]))
     assert (declared.status_code, streamed.status_code) == (413, 413)
     assert streamed.json()["code"] == "too_large"
+
+
+JSON = {"Accept": "application/json"}
+STATE = "select subscribed, consent_status, language, timezone from contacts"
+
+
+def asked(tracking: Tracking, contact_id: int, wording_version: str | None = None) -> str:
+    """The path of a genuine confirmation link."""
+    mail = NewContent(subject="?", html_body="{{ confirm_url }}")
+    with tracking.engine.begin() as tx:
+        done = confirmation.ask(
+            tx, contact_id, mail, actor="test", now=datetime.now(UTC), wording_version=wording_version
+        )
+    return path_of(tracking.links(contact_id, campaign_id=None, message_id=done.message_id).confirm())
+
+
+def choices(page: str) -> list[str]:
+    """The names of the buttons that act."""
+    return re.findall(r'name="action" value="([a-z]+)"', page)
+
+
+def test_confirming_is_a_button_and_only_the_button_acts(tracking: Tracking, contact_id: int) -> None:
+    path = asked(tracking, contact_id, "form 3")
+    page = tracking.client.get(path, headers={"Accept-Language": "de"})
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert f'<form method="post" action="{path}">' in page.text
+    assert "anna" not in page.text
+    assert tracking.client.head(path).status_code == 200
+    assert tracking.rows("select consent_status from contacts") == [("pending",)]
+    for _ in range(2):
+        done = tracking.client.post(path)
+        assert (done.status_code, "You are subscribed" in done.text) == (200, True)
+    assert tracking.rows(STATE) == [(True, "granted", "en", "")]
+    lines = tracking.rows("select status, source, wording_version, host(ip) || '/' || masklen(ip), actor "
+                          "from consents order by consent_id")  # fmt: skip
+    assert lines == [("pending", "double_opt_in", "form 3", None, "test"),
+                     ("granted", "double_opt_in", "form 3", "127.0.0.0/24", "recipient")]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["plain", "slash", "form", "json", "multipart"])
+def test_a_confirmation_may_be_posted_in_any_way(tracking: Tracking, contact_id: int, how: str) -> None:
+    path = asked(tracking, contact_id)
+    bare, s = path.split("?s=")
+    asks: dict[str, dict[str, Any]] = {
+        "plain": {"url": f"/api/v1/track/confirm/{contact_id}?s={s}"}, "slash": {"url": f"{bare}/?s={s}"},
+        "form": {"url": bare, "data": {"s": s}}, "json": {"url": bare, "json": {"s": s}},
+        "multipart": {"url": bare, "files": {"s": (None, s)}},
+    }  # fmt: skip
+    answer = tracking.client.post(headers=JSON, **asks[how])
+    assert (answer.status_code, answer.json()) == (200, {"message": "Your subscription is confirmed."})
+    assert tracking.rows("select consent_status from contacts") == [("granted",)]
+
+
+def test_a_void_confirmation_leads_to_the_preferences(tracking: Tracking, contact_id: int) -> None:
+    path = asked(tracking, contact_id)
+    tracking.client.post(path_of(tracking.links(contact_id).unsubscribe()))
+    page = tracking.client.post(path)
+    assert (page.status_code, "no longer valid" in page.text) == (200, True)
+    assert tracking.client.post(path, headers=JSON).json() == {
+        "message": "This link is no longer valid; nothing has been changed."}  # fmt: skip
+    assert tracking.rows("select subscribed, consent_status from contacts") == [(False, "withdrawn")]
+    way = re.search(r'class="button" href="([^"]+)"', page.text)
+    assert way is not None
+    assert choices(tracking.client.get(path_of(unescape(way[1]))).text) == ["resubscribe", "update"]
+
+
+def test_the_preference_page_shows_what_is_so(tracking: Tracking) -> None:
+    contact_id = tracking.contact(email="anna@shop.example", language="pt-BR", timezone="Europe/Lisbon")
+    path = path_of(tracking.links(contact_id).preferences())
+    page = tracking.client.get(path, headers={"Accept-Language": "de"})
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "Sie haben unsere E-Mails abonniert." in page.text and "anna" not in page.text
+    assert page.text.count(f'<form method="post" action="{path}"') == 2
+    assert '<option value="pt-BR" lang="pt-BR" selected>' in page.text
+    assert '<option value="Europe/Lisbon" selected>' in page.text
+    assert page.text.count(" selected>") == 2
+    assert choices(page.text) == ["unsubscribe", "update"]
+    told = tracking.client.get(path, headers=JSON)
+    assert told.json() == {
+        "subscribed": True, "standing": "subscribed", "language": "pt-BR", "timezone": "Europe/Lisbon"}  # fmt: skip
+    assert tracking.client.head(path).content == b""
+    assert (tracking.count("consents"), tracking.count("events")) == (0, 0)
+
+
+def test_leaving_and_coming_back_on_the_preference_page(tracking: Tracking, contact_id: int) -> None:
+    path = path_of(tracking.links(contact_id, message_id=40).preferences())
+    for _ in range(3):
+        left = tracking.client.post(path, data={"action": "unsubscribe"})
+        assert (left.status_code, choices(left.text)) == (200, ["resubscribe", "update"])
+        assert "You have been unsubscribed." in left.text
+    assert tracking.rows("select email_key, reason, source from suppressions") == [
+        ("anna@shop.example", "unsubscribe", "preference page")]  # fmt: skip
+    assert tracking.rows("select event_type, campaign_id, message_id from events") == [("unsubscribed", 7, 40)]
+    for _ in range(3):
+        back = tracking.client.post(path, data={"action": "resubscribe"})
+        assert (back.status_code, choices(back.text)) == (200, ["unsubscribe", "update"])
+    assert tracking.count("suppressions") == 0
+    assert tracking.rows("select status, source, actor, masklen(ip) from consents order by consent_id") == [
+        ("withdrawn", "preference page", "recipient", 24), ("granted", "preference page", "recipient", 24)]  # fmt: skip
+    assert tracking.rows(STATE) == [(True, "granted", "en", "")]
+
+
+def test_language_and_time_zone_are_the_persons_choice(tracking: Tracking, contact_id: int) -> None:
+    path = path_of(tracking.links(contact_id).preferences())
+    wanted = {"action": "update", "language": "de", "timezone": "Europe/Berlin"}
+    saved = tracking.client.post(path, data=wanted)
+    assert (saved.status_code, "Your choice has been saved." in saved.text) == (200, True)
+    assert tracking.rows(STATE) == [(True, "unknown", "de", "Europe/Berlin")]
+    told = tracking.client.post(path, json={"action": "update", "timezone": ""}, headers=JSON)
+    assert told.json() == {"message": "Your choice has been saved.", "subscribed": True, "standing": "subscribed",
+                           "language": "de", "timezone": ""}  # fmt: skip
+    tracking.client.post(path, json={"action": "update", "timezone": ""})
+    assert tracking.rows("select version from contacts") == [(3,)], "the same again changes nothing"
+    assert tracking.count("consents") == 0
+
+
+@pytest.mark.parametrize(("values", "field"), [
+    ({"action": "update", "timezone": "Mars/Phobos"}, "timezone"),
+    ({"action": "update", "timezone": "../../etc/passwd", "language": "de"}, "timezone"),
+    ({"action": "update", "language": "klingon!"}, "language"),
+    ({"action": "update", "language": "x" * 11}, "language"),
+    ({"action": "update", "language": "de\nfr"}, "language"), ({"action": "update", "language": "\0"}, "language"),
+    ({"action": "delete"}, "action"), ({}, "action"), ({"action": ["update"]}, "action"), ([], "action"),
+])  # fmt: skip
+def test_a_choice_there_is_not_changes_nothing(
+    tracking: Tracking, contact_id: int, values: Any, field: str
+) -> None:
+    path = path_of(tracking.links(contact_id).preferences())
+    told = tracking.client.post(path, json=values, headers=JSON)
+    assert (told.status_code, told.json()["code"]) == (422, "validation_error")
+    assert [item["loc"] for item in told.json()["detail"]] == [["body", field]]
+    page = tracking.client.post(path, json=values)
+    assert (page.status_code, 'role="alert"' in page.text) == (422, True)
+    assert ('aria-invalid="true"' in page.text) == (field != "action")
+    assert tracking.rows(f"{STATE.replace('select', 'select version,')}") == [(1, True, "unknown", "en", "")]
+
+
+def test_a_complaint_is_not_taken_back_on_a_page(tracking: Tracking, contact_id: int) -> None:
+    pending = asked(tracking, contact_id)
+    with tracking.engine.begin() as tx:
+        consent.suppress(tx, "anna@shop.example", SuppressionReason.COMPLAINT, actor="test", now=datetime.now(UTC))
+    path = path_of(tracking.links(contact_id).preferences())
+    for page in (tracking.client.get(path), tracking.client.post(path, data={"action": "resubscribe"})):
+        assert (page.status_code, choices(page.text)) == (200, ["update"])
+        assert "We do not write to this address" in page.text
+    told = tracking.client.post(path, data={"action": "resubscribe"}, headers=JSON)
+    assert (told.status_code, told.json()["code"]) == (409, "suppressed")
+    confirmed = tracking.client.post(pending)
+    assert (confirmed.status_code, "We do not write to this address" in confirmed.text) == (200, True)
+    assert tracking.rows("select reason from suppressions") == [("complaint",)]
+    assert tracking.rows("select subscribed from contacts") == [(False,)]
+
+
+@pytest.mark.parametrize("what", ["preferences", "confirm"])
+@pytest.mark.parametrize("s", ["", f"?s={WRONG}"])
+def test_without_a_genuine_token_a_page_is_neutral(tracking: Tracking, contact_id: int, what: str, s: str) -> None:
+    path = f"/api/v1/track/{what}/{'' if what == 'confirm' else '7/'}{contact_id}{s}"
+    page, posted = tracking.client.get(path), tracking.client.post(path, data={"action": "unsubscribe"})
+    assert (page.status_code, posted.status_code, page.text == posted.text) == (200, 200, True)
+    assert "Nothing has been changed" in page.text
+    told = tracking.client.post(path, data={"action": "unsubscribe"}, headers=JSON)
+    assert told.json() == {"message": "This link is not complete; nothing has been changed."}
+    assert tracking.rows("select subscribed, version from contacts") == [(True, 1)]
+    assert tracking.client.post(path, content=b"x" * 9000).status_code == 413
 
 
 def test_the_document_describes_what_is_served(tracking: Tracking) -> None:

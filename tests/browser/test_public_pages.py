@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from mautolib.contacts import confirmation
+from mautolib.ledger.model import NewContent
 from tests.tracked import Tracking, path_of, running_tracking, tracking
 
 __all__ = ["running_tracking", "tracking"]
@@ -23,7 +26,8 @@ def page(chromium: Any, tracking: Tracking, request: pytest.FixtureRequest) -> I
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     yield page
     context.close()
-    assert [text for text in complaints if "favicon" not in text] == []
+    # A page that says what is wrong comes with status 422, which the browser notes.
+    assert [text for text in complaints if "favicon" not in text and "422" not in text] == []
 
 
 def _looks_right(page: Any, button: Any) -> None:
@@ -62,6 +66,57 @@ def test_unsubscribing_by_keyboard(page: Any, tracking: Tracking) -> None:
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Sie sind abgemeldet").wait_for()
     assert tracking.rows("select subscribed from contacts") == [(False,)]
+
+
+def test_confirming_by_keyboard(page: Any, tracking: Tracking) -> None:
+    contact_id = tracking.contact(subscribed=False)
+    with tracking.engine.begin() as tx:
+        mail = NewContent(subject="?", html_body="{{ confirm_url }}")
+        asked = confirmation.ask(tx, contact_id, mail, actor="test", now=datetime.now(UTC))
+    page.goto(path_of(tracking.links(contact_id, campaign_id=None, message_id=asked.message_id).confirm()))
+    _looks_right(page, page.get_by_role("button", name="Anmeldung bestätigen"))
+    assert tracking.rows("select consent_status from contacts") == [("pending",)]
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Sie sind angemeldet").wait_for()
+    assert tracking.rows("select subscribed, consent_status from contacts") == [(True, "granted")]
+
+
+def test_choosing_by_label_and_leaving_and_coming_back(page: Any, tracking: Tracking) -> None:
+    page.goto(path_of(tracking.links(tracking.contact(language="en")).preferences()))
+    _looks_right(page, page.get_by_role("button", name="Abmelden"))
+    page.get_by_label("Sprache").select_option(label="Français")
+    page.get_by_label("Zeitzone").select_option(label="Paris")
+    page.get_by_role("button", name="Speichern").click()
+    assert page.get_by_role("status").inner_text() == "Ihre Auswahl wurde gespeichert."
+    assert tracking.rows("select language, timezone from contacts") == [("fr", "Europe/Paris")]
+    assert page.get_by_label("Zeitzone").input_value() == "Europe/Paris"
+    _fits(page)
+    for button, notice, subscribed in (
+        ("Abmelden", "Sie sind abgemeldet.", False), ("Anmelden", "Sie sind angemeldet.", True),
+    ):  # fmt: skip
+        page.get_by_role("button", name=button).click()
+        assert page.get_by_role("status").inner_text() == notice
+        assert tracking.rows("select subscribed from contacts") == [(subscribed,)]
+        _looks_right(page, page.get_by_role("button", name="Speichern"))
+
+
+def test_a_choice_there_is_not_is_said_aloud(page: Any, tracking: Tracking) -> None:
+    page.goto(path_of(tracking.links(tracking.contact(timezone="Mars/Phobos")).preferences()))
+    page.get_by_role("button", name="Speichern").click()
+    assert "nicht möglich" in page.get_by_role("alert").inner_text()
+    field = page.get_by_label("Zeitzone")
+    assert (field.get_attribute("aria-invalid"), field.get_attribute("aria-describedby")) == ("true", "bad")
+    assert page.locator("#bad").count() == 1
+    _fits(page)
+
+
+def _fits(page: Any) -> None:
+    """Nothing is wider than the screen, and every field is large enough for a finger."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    for field in page.locator("select").all():
+        assert field.bounding_box()["height"] >= 44
+        assert _contrast(page, field) >= 7
 
 
 def test_the_warning_names_where_a_link_leads(page: Any, tracking: Tracking) -> None:

@@ -25,7 +25,7 @@ from mautolib.contacts.confirmation import Answer
 from mautolib.contacts.model import NewContact, SuppressionReason
 from mautolib.contacts.preferences import Standing
 from mautolib.errors import Conflict, InvalidInput, NotFound
-from mautolib.events.links import LinkSigner
+from mautolib.events.links import LinkSigner, Owner, Purpose
 from mautolib.ledger.model import Claimed, Kind, NewContent
 from mautolib.pages.words import WORDS as PAGE_WORDS
 from mautolib.settings import Settings
@@ -168,7 +168,7 @@ def test_only_a_question_to_this_very_person_counts(tx: Connection) -> None:
     message_id, theirs = ask(tx, one), ask(tx, other)
     other_kind = tx.scalar(text(
         "insert into messages (contact_id, kind, content_id, dedupe_key, due_at, next_try_at, give_up_at) "
-        "select contact_id, 'workflow', content_id, dedupe_key || 'x', due_at, due_at, give_up_at from messages "
+        "select contact_id, 'workflow', content_id, dedupe_key, due_at, due_at, give_up_at from messages "
         "where message_id = :id returning message_id"), {"id": message_id})  # fmt: skip
     assert other_kind is not None
     assert [confirm(tx, one, wrong) for wrong in (theirs, other_kind, 10**15)] == [Answer.UNKNOWN] * 3
@@ -260,6 +260,21 @@ def test_a_template_of_ones_own_is_used(tx: Connection, settings: Settings) -> N
     assert mail["Subject"] == "Hello Anna"
     assert "/track/confirm/" in body(mail, "html") and 'href="https://shop.example/terms"' in body(mail, "html")
     assert "/track/confirm/" not in body(written(content, settings, Kind.TRANSACTIONAL), "html")
+
+
+@pytest.mark.parametrize("owner", [{"campaign_id": 7}, {"workflow_id": 7}, {}])
+def test_the_preference_link_of_any_mail_is_genuine(settings: Settings, owner: dict[str, int]) -> None:
+    content = NewContent(
+        subject="News", html_body='<a href="{{ preferences_url }}">Choose</a>', text_body="{{ preferences_url }}",
+        **owner,  # type: ignore[arg-type]
+    )  # fmt: skip
+    mail = written(content, settings, Kind.CAMPAIGN)
+    found = re.search(r'href="([^"]+/track/preferences/[^"]+)"', body(mail, "html"))
+    assert found is not None and unescape(found[1]) in body(mail, "plain")
+    cid, uid, s = re.split(r"/|\?s=", unescape(found[1]))[-3:]
+    token = LinkSigner.from_settings(settings).verify(Purpose.PREFERENCES, cid, uid, s)
+    assert token is not None
+    assert (token.contact_id, token.message_id, token.owner) == (9, 5, Owner.of(**owner))
 
 
 @pytest.mark.parametrize(("changes", "said"), [

@@ -44,6 +44,8 @@ def test_links_are_spelled_as_the_contract_says() -> None:
     base = "https://mail.shop.example/api/v1/track"
     assert links.open().startswith(f"{base}/open/{cid}/{uid}?s=")
     assert links.unsubscribe().startswith(f"{base}/unsubscribe/{cid}/{uid}?s=")
+    assert links.preferences().startswith(f"{base}/preferences/{cid}/{uid}?s=")
+    assert links.confirm().startswith(f"{base}/confirm/{uid}?s=")
     clicked = links.click("https://x.example/?a=b&c=d", position=1)
     assert clicked.startswith(f"{base}/click/{cid}/{uid}?url=https%3A%2F%2Fx.example%2F%3Fa%3Db%26c%3Dd&s=")
     assert links.clicks(["https://x.example/?a=b&c=d"], first_position=1) == [clicked]
@@ -88,6 +90,21 @@ def test_nothing_else_passes() -> None:
     ]  # fmt: skip
     for purpose, c, u, token, url in wrong:
         assert SIGNER.verify(purpose, c, u, token, url=url) is None
+
+
+def test_a_token_is_good_for_one_purpose() -> None:
+    links = SIGNER.for_message(owner=Owner.of(), contact_id=5, message_id=99, made_at=MADE)
+    cid, uid = SIGNER.owner_id(Owner.of()), SIGNER.public_id(IdKind.CONTACT, 5)
+    made = {Purpose.OPEN: links.open(), Purpose.UNSUBSCRIBE: links.unsubscribe(),
+            Purpose.PREFERENCES: links.preferences(), Purpose.CONFIRM: links.confirm()}  # fmt: skip
+    for purpose, url in made.items():
+        s = url.split("?s=")[1]
+        good = {other for other in Purpose if SIGNER.verify(other, cid, uid, s) is not None}
+        assert good == {purpose}
+        found = SIGNER.verify_confirmation(uid, s)
+        assert (found is not None and found.message_id == 99) == (purpose is Purpose.CONFIRM)
+    of_campaign = SIGNER.for_message(owner=OWNER, contact_id=5, message_id=99, made_at=MADE).confirm()
+    assert SIGNER.verify_confirmation(uid, of_campaign.split("?s=")[1]) is None
 
 
 def test_every_flipped_bit_is_noticed() -> None:
