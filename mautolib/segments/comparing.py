@@ -38,6 +38,10 @@ def compare(value: _Element, leaf: Leaf, operator: Operator, now: datetime) -> T
     """Whether `value` is as a leaf with the positive `operator` wants it."""
     if leaf.field.is_zero_without:
         return _against_zero(value, leaf, operator)
+    if leaf.field.kind == Kind.BOOL:
+        # Not NOT: what is missing is neither true nor false.
+        wanted = true() if leaf.value else false()
+        return Truth(value.is_(wanted), value.is_not(wanted))
     condition = _condition(value, leaf, operator, now)
     return Truth(condition, condition.is_not(true()))
 
@@ -70,8 +74,6 @@ def _condition(value: _Element, leaf: Leaf, operator: Operator, now: datetime) -
         return _number(value, operator, wanted)
     if leaf.field.kind == Kind.TIME:
         return _time(value, operator, wanted, now)
-    if leaf.field.kind == Kind.BOOL:
-        return value if wanted else not_(value)
     return value.in_(wanted) if operator == Operator.IN else value == wanted
 
 

@@ -190,6 +190,9 @@ class Build:
             found = certain(self._tags(leaf, operator))
         elif leaf.field.kind == Kind.SEGMENTS:
             found = certain(self._segments(leaf, operator))
+        elif leaf.field.name == "suppressed":
+            found = certain(self.sources.value(leaf.field, leaf.qualifiers))
+            found = found if leaf.value else Truth(found.fails, found.holds)
         else:
             value = self.sources.value(leaf.field, leaf.qualifiers)
             found = compare(value, leaf, operator, self._setting.now)
