@@ -8,6 +8,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -232,3 +233,194 @@ def test_the_unpacked_size_is_limited_while_reading(
     finally:
         stop()
     assert len(os.listdir(tmp_path / "storage" / "uploads")) == 1
+
+
+# --- a small file at once ---------------------------------------------------------------------------------------------
+
+NOW_IN, LOOK = "/api/v1/import/csv", "/api/v1/import/csv/preview"
+
+
+def take(client: httpx.Client, file: bytes | str, *, name: str = "people.csv", **sent: Any) -> httpx.Response:
+    content = file if isinstance(file, bytes) else file.encode()
+    return client.post(NOW_IN, files={"file": (name, content, "text/csv")}, **sent)
+
+
+@pytest.mark.usefixtures("nothing_left_behind")
+def test_a_small_file_is_answered_with_its_counts(editor: httpx.Client) -> None:
+    known, fresh = addresses(2)
+    editor.post("/api/v1/contacts/", json={"email": known, "first_name": "Old"})
+    rows = (f"{known},New", f"{fresh},Ana", f"{fresh.upper()},Anna", "bad,x", "=cmd|' /C',y", f"x{fresh},{'n' * 101}")
+    answer = take(editor, table(*rows), name="../../etc/People.CSV")
+    body = answer.json()
+    assert answer.status_code == 200
+    assert body == {
+        "total_rows": 6, "created": 1, "updated": 0, "skipped": 5, "errors_total": 3, "suppressed": 0,
+        "import_id": body["import_id"], "errors": [
+            {"row": 5, "email": "bad", "error": "Invalid email", "column": "email", "code": "invalid_email"},
+            {"row": 6, "email": "=cmd|' /C'", "error": "Invalid email", "column": "email", "code": "invalid_email"},
+            {"row": 7, "email": f"x{fresh}", "error": "Value is too long", "column": "first_name", "code": "too_long"},
+        ],
+    }  # fmt: skip
+    listed = editor.get(IMPORTS, params={"limit": 1, "status": "completed"}).json()[0]
+    assert (listed["id"], listed["status"], listed["filename"], listed["format"]) == (
+        body["import_id"], "completed", "People.CSV", "csv")  # fmt: skip
+    assert listed["created_by"].startswith("user:")
+    assert [listed[name] for name in ("total_rows", "created", "updated", "skipped", "rejected")] == [6, 1, 0, 5, 3]
+    assert listed["started_at"] == listed["finished_at"] == listed["created_at"]
+    assert len(list(csv.reader(io.StringIO(editor.get(listed["errors_url"]).text)))) == 4
+    assert editor.post(f"{listed['status_url']}/cancel").status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("query", "data", "first_name", "updated"),
+    [
+        ({}, {}, "Old", 0), ({"update_existing": "true"}, {}, "New", 1), ({"update_existing": "false"}, {}, "Old", 0),
+        ({"update_existing": "true", "update_policy": "skip"}, {}, "Old", 0), ({}, {"update_existing": "1"}, "New", 1),
+        ({"update_policy": "overwrite"}, {}, "New", 1), ({}, {"options": '{"update_policy": "merge"}'}, "New", 1),
+        ({"update_existing": "false"}, {"update_policy": "merge"}, "New", 1),
+        ({}, {"update_policy": "fill_empty"}, "Old", 0), ({"dry_run": "true"}, {"update_existing": "true"}, "Old", 1),
+    ],
+)  # fmt: skip
+def test_options_of_a_small_file(
+    editor: httpx.Client, query: dict[str, str], data: dict[str, str], first_name: str, updated: int
+) -> None:
+    (known,) = addresses(1)
+    editor.post("/api/v1/contacts/", json={"email": known, "first_name": "Old"})
+    body = take(editor, table(f"{known},New"), params=query, data=data).json()
+    assert (body["total_rows"], body["created"], body["updated"], body["skipped"]) == (1, 0, updated, 1 - updated)
+    assert editor.get("/api/v1/contacts/", params={"email": known}).json()[0]["first_name"] == first_name
+
+
+@pytest.mark.usefixtures("nothing_left_behind")
+@pytest.mark.parametrize("path", [NOW_IN, LOOK])
+def test_what_is_no_small_csv_file_is_400(editor: httpx.Client, path: str) -> None:
+    for name in ("people.txt", "people.csv.gz", "people.xlsx", "csv", ".csv/..", "people.csv\u200b"):
+        answer = editor.post(path, files={"file": (name, table(), "text/csv")})
+        assert (answer.status_code, answer.json()["detail"]) == (400, "Only CSV files are supported"), name
+    limit = 5 * 1024 * 1024
+    for file in (b"email\n" + b"x" * (limit - 5), gzip.compress(b"email\n" + b"a@b.example\n" * 600_000)):
+        answer = editor.post(path, files={"file": ("people.csv", file)})
+        assert (answer.status_code, answer.json()["detail"]) == (400, "File too large. Max: 5 MB")
+    fits = b"email\n" + b"x" * 1000 + b"\n" + b"\n" * (limit - 1007)
+    assert editor.post(path, files={"file": ("people.csv", fits)}).status_code == 200
+    for sent in ({}, {"files": {"other": ("a.csv", b"x")}}, {"data": {"update_existing": "true"}, "files": {"x": b""}}):
+        answer = editor.post(path, **sent)  # type: ignore[arg-type]
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", "file"])
+    assert editor.post(path, content=table(), headers=CSV).status_code == 415
+    assert editor.post(path, files={"file": ("people.csv", b"PK\x03\x04rest")}).status_code == 415
+
+
+@pytest.mark.usefixtures("nothing_left_behind")
+def test_a_file_that_cannot_be_taken_says_why_and_leaves_nothing(editor: httpx.Client) -> None:
+    before = editor.get(IMPORTS).headers["X-Total-Count"]
+    answer = take(editor, "name,age\nAna,3\n")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        400, "Could not detect an email column. Please ensure a column named 'email' exists.")  # fmt: skip
+    for file, options, message in (
+        ("email,Newsletter\na@b.example,yes\n", {}, "looks like consent"), ("", {}, "line 1 must name the columns"),
+        ("email\na@b.example\n", {"mapping": '{"Mail": "email"}'}, "does not have"),
+        ("email\na@b.example\n", {"tag_ids": "987654321"}, "no tag 987654321"),
+        ("email\na@b.example\n", {"update_existing": "perhaps"}, "update_existing"),
+        (b"email\na@b.example\n" + b"x" * 1_100_000, {}, "Line 3 is longer"),
+    ):  # fmt: skip
+        answer = take(editor, file, data=options)
+        assert answer.status_code == 422, message
+        assert message in answer.json()["detail"][0]["msg"]
+    assert editor.get(IMPORTS).headers["X-Total-Count"] == before
+
+
+def test_a_small_file_and_a_large_one_give_the_same(service: LiveService, editor: httpx.Client) -> None:
+    one, other = addresses(2)
+    text = "Mail;Vorname;tags;subscribed;country\n{0};Ana;vip|a\\|b;no;Germany\n{0};Anna;;;\nbad;x;;;\n;;;;\n"
+    data = {"mapping": '{"Vorname": "first_name"}', "update_policy": "merge", "consent_source": "fair"}
+    now = take(editor, text.format(one), data=data).json()
+    made = editor.post(IMPORT, files={"file": ("a.csv", text.format(other).encode())}, data=data).json()
+    ran(service, made["import_id"])
+    later = editor.get(made["status_url"]).json()
+    assert {name: now[name] for name in ("total_rows", "created", "updated", "skipped", "suppressed")} == {
+        name: later[name] for name in ("total_rows", "created", "updated", "skipped", "suppressed")}  # fmt: skip
+    shown = [editor.get("/api/v1/contacts/", params={"email": email}).json()[0] for email in (one, other)]
+    for contact in shown:
+        for name in ("id", "email", "created_at", "updated_at", "consent_at"):
+            contact.pop(name)
+    assert shown[0] == shown[1]
+    assert (shown[0]["first_name"], shown[0]["country"], shown[0]["subscribed"]) == ("Anna", "DE", False)
+    assert [tag["name"] for tag in shown[0]["tags"]] == ["a|b", "vip"]
+
+
+def test_only_the_first_fifty_errors_are_shown(editor: httpx.Client) -> None:
+    body = take(editor, "email\n" + "bad\n" * 70).json()
+    assert ([one["row"] for one in body["errors"]], body["errors_total"]) == (list(range(2, 52)), 70)
+    odd = take(editor, 'email,n\n"open\n\0,1\nJos,' + "x,y\n,3\n").json()
+    assert [(one["row"], one["email"], one["code"]) for one in odd["errors"]] == [
+        (2, "", "unbalanced_quote"), (3, "\ufffd", "nul_byte"), (4, "Jos", "ragged_row"), (5, "", "invalid_email"),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("nothing_left_behind")
+def test_a_small_file_is_taken_once_under_a_key_and_written_down_with_its_effect(
+    service: LiveService, editor: httpx.Client
+) -> None:
+    key = {"Idempotency-Key": uuid4().hex}
+    (email,) = addresses(1)
+    first, again = (take(editor, table(f"{email},A"), headers=key) for _ in range(2))
+    assert (again.json(), again.headers["Idempotency-Replayed"]) == (first.json(), "true")
+    assert take(editor, table(f"{email},B"), headers=key).json()["code"] == "idempotency_mismatch"
+    other = {"Idempotency-Key": uuid4().hex}
+    refused, again = (take(editor, "a\nb\n", headers=other) for _ in range(2))
+    assert (refused.status_code, again.status_code, again.headers["Idempotency-Replayed"]) == (400, 400, "true")
+    with service.engine.begin() as tx:
+        query = text("select action, status, changes from audit_log where resource_type = 'import' "
+                     "and resource_id = :id")  # fmt: skip
+        found = [tuple(row) for row in tx.execute(query, {"id": first.json()["import_id"]})]
+    size = len(table(f"{email},A"))
+    assert found == [("import.create", 200, {"bytes": size, "created": 1, "updated": 0})]
+
+
+def test_parallel_small_files_make_each_contact_once(editor: httpx.Client) -> None:
+    emails = addresses(300)
+    files = [table(*(f"{email},A" for email in (emails if turn % 2 else emails[::-1]))) for turn in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        found = [answer.json() for answer in pool.map(lambda file: take(editor, file), files)]
+    assert sum(one["created"] for one in found) == 300
+    assert [one["created"] + one["skipped"] for one in found] == [300] * 6
+
+
+def test_a_preview_shows_what_would_happen_and_changes_nothing(editor: httpx.Client) -> None:
+    emails = addresses(7)
+    head = "电子邮件;名;custom_fields.size;Kundennr;Newsletter;tags\n"
+    file = (head + "".join(f'{one};"A\nB";M;1;yes;vip\n' for one in emails) + "bad\n").encode("utf-16")
+    before = editor.get(IMPORTS).headers["X-Total-Count"]
+    answer = editor.post(LOOK, files={"file": ("a.csv", file)})
+    assert answer.status_code == 200
+    row = {"名": "A\nB", "custom_fields.size": "M", "Kundennr": "1", "Newsletter": "yes", "tags": "vip"}
+    assert answer.json() == {
+        "total_rows": 8, "columns": ["电子邮件", *row], "sample_rows": [{"电子邮件": one, **row} for one in emails[:5]],
+        "detected_email_column": "电子邮件",
+        "mapping": {
+            "电子邮件": "email", "名": "first_name", "custom_fields.size": "custom_fields.size",
+            "Kundennr": "custom_fields.Kundennr", "Newsletter": None, "tags": "tags",
+        },
+        "delimiter": ";", "encoding": "utf-16-le",
+    }  # fmt: skip
+    assert editor.get(IMPORTS).headers["X-Total-Count"] == before
+    assert editor.get("/api/v1/contacts/count", params={"email": emails[0]}).json() == {"count": 0}
+
+
+def test_a_preview_without_an_email_column_says_none(editor: httpx.Client) -> None:
+    body = editor.post(LOOK, files={"file": ("a.csv", b"name,first_name\nAna,B\n")}).json()
+    assert (body["detected_email_column"], body["total_rows"]) == (None, 1)
+    assert body["mapping"] == {"name": "custom_fields.name", "first_name": "first_name"}
+    found = editor.post(LOOK, files={"file": ("a.csv", b"a,b\nx,a@b.example\n")}).json()
+    assert (found["detected_email_column"], found["mapping"]["b"]) == ("b", "email")
+    mapped = editor.post(
+        LOOK, files={"file": ("a.csv", b"a|b\nx|a@b.example\n")}, data={"delimiter": "pipe", "mapping": '{"a": null}'}
+    ).json()
+    assert (mapped["columns"], mapped["mapping"]) == (["a", "b"], {"a": None, "b": "email"})
+
+
+@pytest.mark.parametrize("path", [NOW_IN, LOOK])
+def test_only_editors_import(viewer: httpx.Client, nobody: httpx.Client, path: str) -> None:
+    files = {"file": ("a.csv", table())}
+    assert (viewer.post(path, files=files).status_code, nobody.post(path, files=files).status_code) == (403, 401)
+    assert viewer.post(path, files={"file": ("a.txt", b"")}).status_code == 403
