@@ -9,6 +9,9 @@ from threading import Barrier
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as h_settings
+from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
 from mautolib import dispatch, segments, workflows
@@ -522,3 +525,66 @@ def test_asking_for_an_evaluation_wakes_the_worker(fresh_engine: Engine, setting
         assert listener.scalar(due) == later(minutes=1)
         raw: Any = listener.connection.driver_connection
         assert [(found.channel, found.payload) for found in raw.notifies] == [("mauto_events", "segments")]
+
+
+# --- any order of things ---
+
+_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["add", "remove", "exclude", "move in", "move out", "suppress", "clear", "evaluate"]),
+        st.integers(0, 2),
+        st.integers(-2, 3),
+    ),
+    min_size=1, max_size=25,
+)  # fmt: skip
+
+
+@h_settings(max_examples=60, deadline=None, derandomize=True)
+@given(steps=_STEPS)
+def test_whatever_happens_in_whatever_order_members_and_events_agree(engine: Engine, steps: list[Any]) -> None:
+    """Against a plain model: who satisfies the rule, who was added, kept out, suppressed; clocks may go back."""
+    settings = Settings(environment="development")
+    with engine.connect() as tx, tx.begin() as transaction:
+        people = [make_contact(tx, email=f"anyorder{number}@shop.example") for number in range(3)]
+        segment_id = create(tx, settings, PORTUGUESE, exclude_suppressed=True).segment_id
+        ruled, added, kept_out, suppressed, inside = set[int](), set[int](), set[int](), set[int](), set[int]()
+        told: list[int] = []
+        now = NOW
+
+        def belongs(who: int) -> bool:
+            return (who in ruled or who in added) and who not in kept_out | suppressed
+
+        for step, number, minutes in steps:
+            who, now = people[number], now + timedelta(minutes=minutes)
+            looked_at = [who] if step in ("add", "remove", "exclude") else people if step == "evaluate" else []
+            match step:
+                case "add":
+                    added.add(who)
+                    kept_out.discard(who)
+                    is_in = segments.add_contact(tx, settings, segment_id, who, now=now)
+                    assert is_in == belongs(who)
+                case "remove" | "exclude":
+                    added.discard(who)
+                    kept_out |= {who} if step == "exclude" else set()
+                    is_in = segments.remove_contact(
+                        tx, settings, segment_id, who, exclude=step == "exclude", now=now
+                    )
+                    assert is_in == belongs(who)
+                case "move in" | "move out":
+                    set_country(tx, who, "PT" if step == "move in" else "ES")
+                    (ruled.add if step == "move in" else ruled.discard)(who)
+                case "suppress" if who not in suppressed:
+                    suppressed.add(who)
+                    make_suppression(tx, f"anyorder{number}@shop.example", reason="manual")
+                case "clear":
+                    suppressed.discard(who)
+                    key = {"key": f"anyorder{number}@shop.example"}
+                    tx.execute(text("delete from suppressions where email_key = :key"), key)
+                case "evaluate":
+                    segments.evaluate(tx, settings, segment_id, now=now)
+            wanted = {one for one in looked_at if belongs(one)}
+            told += sorted(wanted - inside)
+            inside = (inside - set(looked_at)) | wanted
+            assert now_in(tx, segment_id) == inside
+        assert sorted(entered(tx, segment_id)) == sorted(told)
+        transaction.rollback()
