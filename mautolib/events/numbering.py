@@ -16,16 +16,20 @@ from typing import Any
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 
-__all__ = ["First", "Numbered", "Told", "find_first", "release", "reserve", "rows_json", "store"]
+__all__ = ["First", "Numbered", "Told", "find_first", "find_owners", "release", "reserve", "rows_json", "store"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Told:
-    """What tells two tellings of one fact apart from two facts; without an external_id every telling is a new one."""
+    """What tells two tellings of one fact apart from two facts; without an external_id every telling is a new one.
+
+    Args:
+        occurred_at: as ISO 8601 text here and in `Numbered`: writing one is dear, and each is needed up to three times.
+    """
 
     source: str
     external_id: str | None
-    occurred_at: datetime
+    occurred_at: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +46,7 @@ class Numbered:
 
     event_id: int
     event_type: str
-    occurred_at: datetime
+    occurred_at: str
     source: str
     contact_id: int = 0
     external_id: str | None = None
@@ -63,8 +67,18 @@ def find_first(tx: Tx, told: Mapping[int, Told]) -> dict[int, First]:
     ]  # fmt: skip
     if not rows:
         return {}
-    found = tx.execute(statement("events.find_first"), {"rows": rows_json(rows)})
-    return {row.ordinal: First(event_id=row.event_id, contact_id=row.contact_id) for row in found}
+    found = tx.execute(statement("events.find_first"), {"rows": rows_json(rows)}).all()
+    owners = find_owners(tx, [(row.event_id, row.occurred_at) for row in found])
+    return {row.ordinal: First(event_id=row.event_id, contact_id=owners.get(row.event_id, 0)) for row in found}
+
+
+def find_owners(tx: Tx, events: Iterable[tuple[int, datetime]]) -> dict[int, int]:
+    """The contact of each of these events, given as (event_id, occurred_at)."""
+    rows = [{"event_id": event_id, "occurred_at": moment} for event_id, moment in events]
+    if not rows:
+        return {}
+    found = tx.execute(statement("events.find_owners"), {"rows": rows_json(rows)})
+    return {row.event_id: row.contact_id for row in found}
 
 
 def reserve(tx: Tx, told: Mapping[int, Told]) -> tuple[dict[int, int], set[int]]:

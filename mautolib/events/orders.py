@@ -21,7 +21,7 @@ from zlib import crc32
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.events.append import Outcome
-from mautolib.events.numbering import Numbered, Told, release, reserve, rows_json, store
+from mautolib.events.numbering import Numbered, Told, find_owners, release, reserve, rows_json, store
 from mautolib.events.types import EventType
 from mautolib.settings import Settings
 
@@ -232,12 +232,14 @@ def find_refunded(tx: Tx, refunds: Mapping[int, NewRefund]) -> dict[int, Refunde
         return {}
     rows = rows_json({"ordinal": n, "source": one.source, "order_id": one.order_id, "refund_id": one.refund_id}
                      for n, one in refunds.items())  # fmt: skip
+    found = tx.execute(statement("events.find_refunded"), {"rows": rows}).all()
+    owners = find_owners(tx, [(row.event_id, row.occurred_at) for row in found if row.event_id is not None])
     return {
         row.ordinal: Refunded(
             order_key=row.order_key, currency=row.currency, contact_id=row.contact_id, is_known=row.is_known,
-            event_id=row.event_id or 0, first_contact_id=row.first_contact_id,
+            event_id=row.event_id or 0, first_contact_id=owners.get(row.event_id, 0),
         )
-        for row in tx.execute(statement("events.find_refunded"), {"rows": rows})
+        for row in found
     }  # fmt: skip
 
 
@@ -290,8 +292,9 @@ def _order_event(order: NewOrder, event_id: int, order_key: int) -> Numbered:
         **({"cart_id": order.cart_id} if order.cart_id is not None else {}),
     }  # fmt: skip
     return Numbered(
-        event_id=event_id, event_type=EventType.ORDER_PLACED, occurred_at=order.placed_at, source=order.source,
-        contact_id=order.contact_id, external_id=order.external_id, properties=properties, order_key=order_key,
+        event_id=event_id, event_type=EventType.ORDER_PLACED, occurred_at=order.placed_at.isoformat(),
+        source=order.source, contact_id=order.contact_id, external_id=order.external_id, properties=properties,
+        order_key=order_key,
     )  # fmt: skip
 
 
@@ -301,9 +304,9 @@ def _refund_event(refund: NewRefund, event_id: int, known: Refunded) -> Numbered
     if refund.refund_id is not None:
         properties["refund_id"] = refund.refund_id
     return Numbered(
-        event_id=event_id, event_type=EventType.ORDER_REFUNDED, occurred_at=refund.occurred_at, source=refund.source,
-        contact_id=known.contact_id or refund.contact_id, external_id=refund.external_id, properties=properties,
-        order_key=known.order_key,
+        event_id=event_id, event_type=EventType.ORDER_REFUNDED, occurred_at=refund.occurred_at.isoformat(),
+        source=refund.source, contact_id=known.contact_id or refund.contact_id, external_id=refund.external_id,
+        properties=properties, order_key=known.order_key,
     )  # fmt: skip
 
 
@@ -314,7 +317,7 @@ def _content(order: NewOrder) -> dict[str, Any]:
 
 def _told(fact: NewOrder | NewRefund) -> Told:
     moment = fact.placed_at if isinstance(fact, NewOrder) else fact.occurred_at
-    return Told(source=fact.source, external_id=fact.external_id, occurred_at=moment)
+    return Told(source=fact.source, external_id=fact.external_id, occurred_at=moment.isoformat())
 
 
 def _bucket(number: tuple[str, str]) -> int:

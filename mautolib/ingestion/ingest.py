@@ -53,6 +53,10 @@ class _Batch:
     def __init__(self, tx: Connection, items: Sequence[Incoming], settings: Settings, now: datetime) -> None:
         self._tx, self._items, self._settings, self._now = tx, items, settings, now
         self._results: dict[int, Result] = {}
+        self._told = [
+            Told(source=item.source, external_id=item.external_id, occurred_at=item.occurred_at.isoformat())
+            for item in items
+        ]
         #: Places of orders and refunds, of the contact of each, and of events told earlier in this batch.
         self._orders = [n for n, item in enumerate(items) if item.event_type == EventType.ORDER_PLACED]
         self._refunds = [n for n, item in enumerate(items) if item.event_type == EventType.ORDER_REFUNDED]
@@ -70,7 +74,7 @@ class _Batch:
 
     def leave_out_known(self) -> None:
         """Repetitions end here, before anything is made for them; also what cannot be given to its contact."""
-        for n, first in find_first(self._tx, {n: _told(item) for n, item in enumerate(self._items)}).items():
+        for n, first in find_first(self._tx, dict(enumerate(self._told))).items():
             self._duplicate(n, first)
         people = contacts.find_many(
             self._tx,
@@ -107,7 +111,7 @@ class _Batch:
 
     def store(self) -> None:
         """Number, claim and store; who told the same a moment earlier, in another transaction, stays the first."""
-        told = {n: _told(item) for n, item in self._open()}
+        told = {n: self._told[n] for n, _ in self._open()}
         event_ids, known = reserve(self._tx, told)
         late = known - self._twins.keys()
         for n, first in find_first(self._tx, {n: told[n] for n in late}).items():
@@ -183,7 +187,7 @@ class _Batch:
     def _event(self, n: int, event_id: int, order_key: int | None) -> Numbered:
         item = self._items[n]
         return Numbered(
-            event_id=event_id, event_type=item.event_type, occurred_at=item.occurred_at, source=item.source,
+            event_id=event_id, event_type=item.event_type, occurred_at=self._told[n].occurred_at, source=item.source,
             contact_id=self._contacts[n], external_id=item.external_id, properties=item.properties,
             order_key=order_key,
         )  # fmt: skip
@@ -196,7 +200,3 @@ class _Batch:
 
     def _reject(self, n: int, rejected: Rejected) -> None:
         self._results[n] = Result(status=Status.REJECTED, rejected=rejected)
-
-
-def _told(item: Incoming) -> Told:
-    return Told(source=item.source, external_id=item.external_id, occurred_at=item.occurred_at)

@@ -179,7 +179,8 @@ def test_what_another_transaction_stores_meanwhile_comes_first(fresh_engine: Eng
 
 
 def test_a_lost_claim_is_found(tx: Connection) -> None:
-    told = {n: Told(source="s", external_id=number, occurred_at=NOW) for n, number in enumerate(["a", None])}
+    at = NOW.isoformat()
+    told = {n: Told(source="s", external_id=number, occurred_at=at) for n, number in enumerate(["a", None])}
     numbers, known = reserve(tx, told)
     assert (set(numbers), known) == ({0, 1}, set())
     again, known = reserve(tx, {7: told[0], 8: told[1]})
