@@ -72,6 +72,7 @@ class AddressesBody(Model):
     """Addresses to check."""
 
     model_config = ConfigDict(
+        title="AddressList",
         json_schema_extra={"example": {"emails": ["ana@shop.example", "info@gmail.com"], "level": "domain"}}
     )
 
