@@ -28,6 +28,13 @@ from mautolib import __version__
 TITLE = "MarketingAutomation-Lite"
 PREFIX = "/api/v1"
 _REFERENCE = "#/components/schemas/"
+#: What the things of a domain are called, where that is not its name in the singular.
+_NOUNS = {"ledger": "message"}
+#: Names of the library that say too little outside their module.
+_PLAIN = {
+    "Status": "CampaignStatus", "Kind": "MessageKind", "Level": "ValidationLevel", "Stage": "LifecycleStage",
+    "Queued": "CampaignQueued",
+}  # fmt: skip
 TOKEN_URL = f"{PREFIX}/auth/login"
 
 DESCRIPTION = """
@@ -176,7 +183,7 @@ def _document(app: FastAPI, tracking: dict[str, Any], models: tuple[type[BaseMod
 def _by_title(document: dict[str, Any]) -> dict[str, Any]:
     """The document with each schema under its title: `Contact`, not the name of the class that describes it."""
     schemas = document["components"]["schemas"]
-    titles = {name: schema.get("title", name) for name, schema in schemas.items()}
+    titles = {name: _title(name, schema) for name, schema in schemas.items()}
     document["components"]["schemas"] = {titles[name]: schema for name, schema in sorted(schemas.items())}
 
     def renamed(node: Any) -> Any:
@@ -188,6 +195,15 @@ def _by_title(document: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _title(name: str, schema: dict[str, Any]) -> str:
+    """The schema's own title; where two classes share one, the framework names their modules, and so do we."""
+    title: str = schema.get("title", name)
+    parts = name.split("__")
+    if len(parts) < 3:
+        return _PLAIN.get(title, title)
+    return _NOUNS.get(parts[1], parts[1].removesuffix("s")).capitalize() + title
+
+
 def _renamed(reference: str, titles: dict[str, str]) -> str:
     if not reference.startswith(_REFERENCE):
         return reference
@@ -196,20 +212,20 @@ def _renamed(reference: str, titles: dict[str, str]) -> str:
 
 
 def _say_who_may(operation: dict[str, Any]) -> None:
-    """Put role and scope where people read, and the refusal that goes with them among the answers."""
+    """Put role and scope where people read."""
     role, scope = operation["x-role"], operation.get("x-scope")
     if role == "public":
         return
     of_keys = f"an API key also the scope `{scope}`" if scope else "API keys are refused"
     operation["description"] = f"{operation.get('description', '')}\n\nNeeds the role *{role}*; {of_keys}.".strip()
-    refusal = {"description": "Role or scope too small", "content": {MEDIA_TYPE: {}}}
-    operation["responses"].setdefault("403", refusal)
 
 
 def _errors_are_problems(operation: dict[str, Any]) -> None:
     for status, answer in operation.get("responses", {}).items():
         if str(status) >= "400" and "content" in answer:
-            answer["content"] = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+            # The framework calls every model JSON; pages of tracking show their refusals as pages too.
+            answer["content"].pop("application/json", None)
+            answer["content"][MEDIA_TYPE] = {"schema": {"$ref": f"{_REFERENCE}Problem"}}
 
 
 def _swagger(_: Request) -> Response:

@@ -38,6 +38,7 @@ class Ready:
 
     method: str
     path: str
+    values: dict[str, str] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     json: Any = None
@@ -80,7 +81,7 @@ class Objects:
         operation = self.document["paths"][template][method.lower()]
         values, params = self.path_values(method, template, fresh=fresh)
         path = _PARAMETER.sub(lambda found: quote(values[found.group(1)], safe=""), template)
-        request = Ready(method=method, path=path, params={**params, **self._query(operation)})
+        request = Ready(method=method, path=path, values=values, params={**params, **self._query(operation)})
         own = _OWN_CALLERS.get(operation["operationId"])
         if own is not None:
             own(self, request)

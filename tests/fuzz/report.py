@@ -18,13 +18,15 @@ class Seen:
     statuses: Counter[int] = field(default_factory=Counter)
     #: 405 to methods this path does not have.
     other_methods: int = 0
+    #: Calls without an answer.
+    broken: int = 0
     #: What a check found, with the first request that showed it.
     faults: dict[str, str] = field(default_factory=dict)
 
     @property
     def calls(self) -> int:
         """How many answers there were."""
-        return self.statuses.total() + self.other_methods
+        return self.statuses.total() + self.other_methods + self.broken
 
     @property
     def successes(self) -> int:
