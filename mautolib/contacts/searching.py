@@ -69,7 +69,7 @@ def extend_index(engine: Engine, *, patience_seconds: float = 60.0) -> int:
     while True:
         with engine.begin() as tx:
             row = tx.execute(statement("search.index_next"), {"up_to": up_to, "at_most": _CHUNK}).one()
-        total += row.indexed_count
+        total += int(row.indexed_count)
         if row.indexed_to >= up_to:
             break
     if total:
