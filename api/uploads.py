@@ -155,6 +155,7 @@ class _Form:
     fields: list[tuple[str, str]] = field(default_factory=list)
     filename: str | None = None
     has_file: bool = False
+    is_whole: bool = False
     _name: str = ""
     _is_file: bool = False
     _header: tuple[bytearray, bytearray] = field(default_factory=lambda: (bytearray(), bytearray()))
@@ -167,6 +168,7 @@ class _Form:
         callbacks: MultipartCallbacks = {
             "on_part_begin": self._begin, "on_header_field": self._header_name, "on_header_value": self._header_value,
             "on_header_end": self._header_end, "on_part_data": self._data, "on_part_end": self._end,
+            "on_end": self._close,
         }  # fmt: skip
         try:
             parser = MultipartParser(boundary, callbacks)
@@ -181,7 +183,10 @@ class _Form:
                 self._pending.clear()
             parser.finalize()
         except FormParserError:
-            raise Refused(422, invalid(["body"], "The form cannot be read", kind="multipart_invalid")) from None
+            raise _unreadable() from None
+        # Without its last boundary a form may have lost the end of the file.
+        if not self.is_whole:
+            raise _unreadable()
 
     def _begin(self) -> None:
         self._name, self._is_file = "", False
@@ -215,9 +220,16 @@ class _Form:
         else:
             self._value.extend(data[start:end])
 
+    def _close(self) -> None:
+        self.is_whole = True
+
     def _end(self) -> None:
         if self._name and not self._is_file:
             self.fields.append((self._name, bytes(self._value).decode("utf-8", "replace")))
+
+
+def _unreadable() -> Refused:
+    return Refused(422, invalid(["body"], "The form cannot be read", kind="multipart_invalid"))
 
 
 def _given(pairs: list[tuple[str, str]]) -> dict[str, Any]:

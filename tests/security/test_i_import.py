@@ -1,26 +1,32 @@
-"""Attacks on the import (threat group I, and C13): hostile cells, addresses, headers, names, sizes, races.
+"""Attacks on import and export (threat group I, and C13): hostile cells, addresses, headers, names, sizes, races.
 
-Left to their own places: I2 and I3 over HTTP, I12 (multipart) and I15 (permissions) belong to the API; I13 and I14 to
-the export. I2's archive bombs are tested here on the reader itself.
+On the library and, from I2 on once more, over HTTP. I13 (readers that dawdle or leave) and the way back of every
+guarded cell (I7) are in tests/api/test_export.py. I14: the name of an export is fixed, nothing of a caller's is in it.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import httpx
 import pytest
 from sqlalchemy import Engine, text
 
@@ -32,7 +38,10 @@ from mautolib.db.engine import connect
 from mautolib.errors import InvalidInput
 from mautolib.settings import Settings
 from tests.conftest import Server
+from tests.live_service import LiveService
 
+IMPORT, NOW_IN, LOOK = "/api/v1/contacts/import", "/api/v1/import/csv", "/api/v1/import/csv/preview"
+EXPORT = "/api/v1/contacts/export/csv"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -288,3 +297,161 @@ def test_i_json_items_hold_what_they_say(engine: Engine) -> None:
         assert imports.import_items(tx, items, actor="attacker", now=NOW).created == 4
     found = rows(engine, "select first_name, custom_fields from contacts order by email")
     assert found == [(item.first_name, dict(item.custom_fields)) for item in items]
+
+
+# --- over HTTP --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clean_storage(service: LiveService) -> Iterator[None]:
+    """The test must leave storage as it was."""
+    folder = service.settings.storage_path / "uploads"
+    before = set(os.listdir(folder)) if folder.exists() else set()
+    yield
+    assert (set(os.listdir(folder)) if folder.exists() else set()) == before
+
+
+def quickly(client: httpx.Client, path: str, *statuses: int, **sent: Any) -> None:
+    """Refused, and far faster than anything that is not linear (the bound of 1 s is for a machine of its own)."""
+    began = time.monotonic()
+    try:
+        answer = client.post(path, **sent)
+    except httpx.WriteError:
+        return  # refused and hung up while the rest was still on its way
+    took = time.monotonic() - began
+    assert answer.status_code in statuses, f"{answer.status_code} {answer.text[:200]}"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert took < 5, f"{took:.2f} s"
+
+
+def zips() -> list[bytes]:
+    made = []
+    for names in (["a.csv"], ["../x.csv", "/etc/passwd"], [f"f{n}" for n in range(2000)], ["inner.zip"]):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name in names:
+                archive.writestr(name, b"email\n" + bytes(1000))
+        made.append(packed.getvalue())
+    return [*made, b"PK\x05\x06" + bytes(18), b"PK\x03\x04" + b"\xff" * 200]
+
+
+@pytest.mark.usefixtures("clean_storage")
+def test_i2_archives_are_415(editor: httpx.Client) -> None:
+    for data in zips():
+        quickly(editor, IMPORT, 415, content=data, headers={"Content-Type": "text/csv"})
+        quickly(editor, IMPORT, 415, files={"file": ("a.csv", data)})
+        quickly(editor, NOW_IN, 415, files={"file": ("a.csv", data)})
+        quickly(editor, LOOK, 415, files={"file": ("a.csv", data)})
+        quickly(editor, IMPORT, 415, content=data, headers={"Content-Type": "application/zip"})
+
+
+@pytest.mark.usefixtures("clean_storage")
+def test_i2_i3_what_bursts_is_refused_while_it_streams(editor: httpx.Client) -> None:
+    packer = zlib.compressobj(wbits=31)
+    bomb = b"".join([*(packer.compress(bytes(1_000_000)) for _ in range(300)), packer.flush()])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for path in (NOW_IN, LOOK):
+        quickly(editor, path, 400, files={"file": ("a.csv", bomb)})
+        quickly(editor, path, 400, files={"file": ("a.csv", gzip.compress(b"email\n") + bomb)})
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 64 * 1024, f"{grown} KiB more"
+    for data in (gzip.compress(b"email\na@b.example\n")[:-4], b"\x1f\x8b" + bytes(50), b"\x1f\x8b"):
+        quickly(editor, NOW_IN, 422, files={"file": ("a.csv", data)})
+    # The encoding of the transfer is no encoding of the file: what arrives is what is counted and read.
+    quickly(editor, NOW_IN, 400, files={"file": ("a.csv", bomb)}, headers={"Content-Encoding": "gzip"})
+
+
+@pytest.mark.usefixtures("clean_storage")
+@pytest.mark.parametrize("path", [IMPORT, NOW_IN])
+def test_i3_lengths_that_lie(service: LiveService, path: str) -> None:
+    import socket
+
+    host, port = service.url.removeprefix("http://").split(":")
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\nemail\r\n--x--\r\n'
+    for length in (b"-1", b"1e9", b"0x10", b"99999999999999999999999", b"5, 6"):
+        with socket.create_connection((host, int(port)), timeout=5) as opened:
+            opened.sendall(
+                b"POST " + path.encode() + b" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+                + service.token("editor").encode() + b"\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+                b"Content-Length: " + length + b"\r\n\r\n" + form
+            )  # fmt: skip
+            opened.shutdown(socket.SHUT_WR)
+            head = opened.recv(1000)
+            assert head == b"" or head.startswith(b"HTTP/1.1 4"), head
+
+
+def forms() -> dict[str, tuple[bytes, bytes]]:
+    """Boundary and body of forms that nobody means."""
+    disposition = b'Content-Disposition: form-data; name="file"; filename="a.csv"'
+    return {
+        "headers": (b"x", b"--x\r\n" + b"A: b\r\n" * 100_000 + b"\r\n\r\n--x--\r\n"),
+        "parts": (b"x", b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n' * 100_000 + b"--x--\r\n"),
+        "header name": (b"x", b"--x\r\n" + b"A" * 2_000_000 + b": b\r\n\r\n\r\n--x--\r\n"),
+        "header value": (b"x", b"--x\r\nA: " + b"b" * 2_000_000 + b"\r\n\r\n\r\n--x--\r\n"),
+        "no colon": (b"x", b"--x\r\n" + b"A\r\n" * 10_000),
+        "preamble": (b"x", b"y" * 3_000_000 + b"\r\n--x\r\n" + disposition + b"\r\n\r\nemail\r\n--x--\r\n"),
+        "line ends": (b"x", b"\r\n" * 1_000_000),
+        "boundary": (b"x" * 30_000, b"--" + b"x" * 30_000 + b"\r\n" + disposition + b"\r\n\r\nemail\r\n"),
+        "almost the boundary": (b"x" * 70, b"--" + b"x" * 70 + b"\r\n" + disposition + b"\r\n\r\n"
+                                + (b"\r\n--" + b"x" * 69) * 40_000),
+        "a huge field": (b"x", b'--x\r\nContent-Disposition: form-data; name="options"\r\n\r\n' + b"{" * 3_000_000),
+        "never closed": (b"x", b"--x\r\n" + disposition + b"\r\n\r\nemail\r\n"),
+        "nothing": (b"x", b""), "no boundary": (b"", b"--x\r\n"), "long boundary only": (b"z" * 200, b"--z"),
+        "name is no text": (b"x", b'--x\r\nContent-Disposition: form-data; name="\xff\xfe"; x="\r\n\r\n\r\n--x--'),
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("clean_storage")
+@pytest.mark.parametrize("path", [IMPORT, NOW_IN, LOOK])
+@pytest.mark.parametrize("kind", forms())
+def test_i12_forms_nobody_means_are_refused_at_once(editor: httpx.Client, kind: str, path: str) -> None:
+    boundary, body = forms()[kind]
+    headers = {b"Content-Type": b"multipart/form-data; boundary=" + boundary}
+    quickly(editor, path, 400, 413, 422, content=body, headers=headers)
+
+
+def test_i15_exports_and_imports_are_for_editors_and_written_down(
+    service: LiveService, viewer: httpx.Client, nobody: httpx.Client, editor: httpx.Client
+) -> None:
+    files = {"file": ("a.csv", b"email\n")}
+    for method, path, sent in (
+        ("GET", EXPORT, {}), ("POST", IMPORT, {"json": []}), ("POST", NOW_IN, {"files": files}),
+        ("POST", LOOK, {"files": files}), ("GET", "/api/v1/imports/1/errors.csv", {}),
+        ("POST", "/api/v1/imports/1/cancel", {}),
+    ):
+        assert viewer.request(method, path, **sent).status_code == 403, path
+        assert nobody.request(method, path, **sent).status_code == 401, path
+    request_id = uuid4().hex
+    for method, path in (("GET", EXPORT), ("POST", NOW_IN), ("POST", LOOK)):
+        sent = {"files": files} if method == "POST" else {}
+        assert editor.request(method, path, headers={"X-Request-ID": request_id}, **sent).status_code == 200
+    with service.engine.begin() as tx:
+        query = text("select action from audit_log where request_id = :id and actor_type = 'user' order by audit_id")
+        found = list(tx.scalars(query, {"id": request_id}))
+    assert found == ["contact.export", "import.create", "import.preview"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/x.csv", "..\\..\\con.csv", "x" * 4000 + ".csv", "\u202egpj.csv", "a;b.csv"]
+)
+def test_i16_an_uploads_name_is_a_label_over_http(editor: httpx.Client, service: LiveService, name: str) -> None:
+    done = editor.post(NOW_IN, files={"file": (name, b"email\n")})
+    assert done.status_code == 200
+    shown = editor.get(f"/api/v1/imports/{done.json()['import_id']}").json()["filename"]
+    assert len(shown) <= 255 and not set(shown) & set("/\\\u202e") and shown.isprintable()
+    folder = service.settings.storage_path / "uploads"
+    assert all(one.startswith("import-") for one in os.listdir(folder))
+
+
+def test_i7_a_rejected_formula_and_an_exported_one_are_text_to_a_spreadsheet(editor: httpx.Client) -> None:
+    marker = uuid4().hex
+    cells = ["=cmd|' /C calc'!A0", "+a", "-a", "@a", "'=a", "＝1", "=\"x\""]
+    rows = "".join(f'{marker}{n}@shop.example,"{cell.replace(chr(34), chr(34) * 2)}"\n' for n, cell in enumerate(cells))
+    made = editor.post(NOW_IN, files={"file": ("a.csv", f"email,first_name\n{rows}=x@@y,z\n".encode())}).json()
+    assert (made["created"], made["errors_total"]) == (len(cells), 1)
+    shown = list(csv.DictReader(io.StringIO(editor.get(EXPORT, params={"q": marker}).text)))
+    # Of "'=a" the import has taken one quote off, as of any guarded cell.
+    assert [row["first_name"] for row in shown] == [
+        "'=cmd|' /C calc'!A0", "'+a", "'-a", "'@a", "'=a", "＝1", "'=\"x\""]  # fmt: skip
+    report = editor.get(f"/api/v1/imports/{made['import_id']}/errors.csv").text
+    assert next(csv.DictReader(io.StringIO(report)))["value"] == "'=x@@y"

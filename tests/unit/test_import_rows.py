@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mautolib.contacts import domains
 from mautolib.contacts.countries import country_code
-from mautolib.contacts.imports.headers import plan_columns
-from mautolib.contacts.imports.model import ImportOptions, RejectCode, UpdatePolicy
+from mautolib.contacts.imports.headers import plan_columns, suggest_columns
+from mautolib.contacts.imports.model import EXPORT_COLUMNS, ImportOptions, RejectCode, UpdatePolicy
 from mautolib.contacts.imports.rows import RowStager
+from mautolib.contacts.validation import single_line_problem
 from mautolib.errors import InvalidInput
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -239,3 +242,77 @@ def test_each_code_has_a_reason() -> None:
 
     assert set(REASONS) == set(RejectCode)
     assert REASONS[RejectCode.INVALID_EMAIL] == "Invalid email"
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["consent", "Subscribed?", "unsubscribed", "Newsletter", "email_opt_in", "EmailOptIn", "Opted-out", "optin",
+     "Accepts Email Marketing", "marketing_status", "GDPR", "DSGVO-Einwilligung", "Do not email", "can_be_contacted",
+     "May contact", "同意", "订阅状态", "Abonné"],
+)  # fmt: skip
+def test_what_looks_like_consent_stops_the_file(header: str) -> None:
+    with pytest.raises(InvalidInput, match="looks like consent") as failure:
+        plan_columns(["email", header], {}, [])
+    assert failure.value.path == ("options", "mapping")
+    for target in (None, "subscribed", "custom_fields.kept"):
+        plan_columns(["email", header], {header: target}, [])
+    assert suggest_columns(["email", header], {}, []) == {"email": "email", header: None}
+    assert suggest_columns(["email", header], {header: "subscribed"}, [])[header] == "subscribed"
+
+
+@pytest.mark.parametrize(
+    "header", ["Optional", "Option", "American Email", "Scan contact", "Market", "Adopted in", "Hopin"]
+)
+def test_what_only_sounds_like_it_is_a_custom_field(header: str) -> None:
+    assert plan_columns(["email", header], {}, []).custom == {header: (1,)}
+
+
+@pytest.mark.parametrize(
+    ("header", "field"),
+    [
+        ("email", "email"), ("E-MAIL", "email"), (" mail ", "email"), ("电子邮件", "email"), ("邮箱", "email"),
+        ("firstname", "first_name"), ("First Name", "first_name"), ("名", "first_name"), ("LastName", "last_name"),
+        ("last name", "last_name"), ("姓", "last_name"), ("telephone", "phone"), ("tel", "phone"), ("电话", "phone"),
+        ("手机", "phone"), ("国家", "country"), ("lang", "language"), ("语言", "language"), ("Timezone", "timezone"),
+        ("CURRENCY", "currency"), ("subscribed", "subscribed"), ("tags", "tags"), ("created_at", "created_at"),
+        ("consent_status", "consent_status"), ("consent_source", "consent_source"), ("consent_at", "consent_at"),
+        ("custom_fields", "custom_fields"), ("custom_fields.shoe size", "custom_fields.shoe size"),
+        ("Anything", "custom_fields.Anything"),
+    ],
+)  # fmt: skip
+def test_each_known_header(header: str, field: str) -> None:
+    names = [header.strip()] if field == "email" else [header.strip(), "email"]
+    assert plan_columns(names, {}, []).mapping()[header.strip()] == field
+
+
+def test_an_export_is_read_back_as_it_is_written() -> None:
+    cells = ["a" * 60 + "@" + ".".join(["b" * 60] * 4) + ".example", *[""] * 13, "{}"]
+    plan = plan_columns(list(EXPORT_COLUMNS), {}, [])
+    assert plan.is_export
+    assert staged(EXPORT_COLUMNS, cells)["email"] == cells[0]
+    for header, mapping in ((EXPORT_COLUMNS[::-1], {}), (EXPORT_COLUMNS[:-1], {}), (EXPORT_COLUMNS, {"phone": None})):
+        assert not plan_columns(header, mapping, []).is_export
+    assert refused(EXPORT_COLUMNS[:-1], cells[:-1])[1] == "invalid_email"
+
+
+def test_a_consent_may_be_dated_ahead_a_contact_may_not() -> None:
+    row = staged(["email", "consent_at", "created_at"], ["a@b.example", "2199-12-31T23:59:59.999999Z", "2026-03-01"])
+    assert row["consent_at"] == "2199-12-31T23:59:59.999999+00:00"
+    for moment in ("2200-01-01", "1969-12-31T23:59:59Z", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"):
+        assert refused(["email", "consent_at"], ["a@b.example", moment])[1] == "invalid_value"
+
+
+def test_a_refused_row_keeps_its_address() -> None:
+    assert staged(["n", "email", "mail"], ["1", "", "'=x@@y"])["email"] == "=x@@y"
+    assert staged(["email", "currency"], ["a@b.example", "xxx"])["email"] == "a@b.example"
+    assert len(staged(["email"], ["x" * 1000])["email"]) == 320
+    assert "email" not in staged(["n", "email"], ["only"])
+    assert "email" not in staged(["n", "email"], '"only')
+
+
+@given(st.lists(st.text(min_size=1, max_size=9).map(str.strip).filter(
+    lambda name: name and single_line_problem(name, 100) is None), max_size=5, unique_by=str.lower))  # fmt: skip
+def test_tags_survive_their_escapes(names: list[str]) -> None:
+    cell = "|".join(name.replace("\\", "\\\\").replace("|", "\\|") for name in names)
+    row = staged(["email", "tags"], ["a@b.example", cell if not re.match("'+[=+@\t\r-]", cell) else f"'{cell}"])
+    assert json.loads(row.get("tags", "[]")) == names
