@@ -178,8 +178,7 @@ def fold(text: str) -> str:
 def _fold_one(character: str) -> str:
     upper = character.upper()
     character = upper if len(upper) == 1 else character
-    lower = character.lower()
-    return lower if len(lower) == 1 else character
+    return character.lower()[0]
 
 
 def _about_segments(rules: object, *shapes: Shape) -> Iterator[Leaf]:
