@@ -28,5 +28,6 @@ where events.event_type = 'order_refunded' and events.source = refunds.source
 drop index orders_by_time;
 create index orders_by_time on orders (placed_at, order_key);
 create index orders_refunded on orders (placed_at, order_key) where refunded_total > 0;
+create index orders_by_currency on orders (currency, placed_at, order_key);
 create unique index orders_by_key on orders (order_key);
 create index fx_rates_by_day on fx_rates (rate_date, base, quote);
