@@ -2,7 +2,7 @@
 
 What is found is blotted out in place, byte for byte, so that files others append to or read by line stay what they
 are. A file that another process holds is left for the next run (`busy`). An upload that still waits keeps its
-other rows: the blotted address is rejected as no address. Called by `removal`.
+other rows: a blotted one is rejected, since it has no address. Called by `removal`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _FAILED = "failed.ndjson"
 _GZIP = b"\x1f\x8b"
 #: Between the end of an upload and the commit of its request; older files without one belong to nobody.
 _ORPHAN = timedelta(hours=1)
+_CELL = re.compile(rb"[^,;\t|\"\r\0]")
 _MESSAGE = re.compile(rb"^From [^\n]*\n", re.MULTILINE)
 
 
@@ -107,7 +108,7 @@ def _blot_upload(path: Path, searches: Sequence[Search]) -> None:
     with _plain(path) as plain:
         with _mapped(plain) as content:
             for search in searches:
-                _blot(content, _in_bytes(search))
+                _blot_lines(content, _in_bytes(search))
         if plain != path:
             fresh = path.with_name(f"{path.name}.new")
             with plain.open("rb") as source, gzip.open(fresh, "wb") as target:
@@ -190,6 +191,14 @@ def _blot_mails(content: mmap.mmap | bytearray, pattern: re.Pattern[bytes]) -> b
     for start, end in hit:
         content[start:end] = re.sub(rb"[^\n]", b"x", content[start:end])
     return bool(hit)
+
+
+def _blot_lines(content: mmap.mmap | bytearray, pattern: re.Pattern[bytes]) -> None:
+    """Blot out the cells of every line that names the person; delimiters and quotes stay, so that a row stays one."""
+    for start, end in [match.span() for match in pattern.finditer(content)]:
+        begin, rest = content.rfind(b"\n", 0, start) + 1, content.find(b"\n", end)
+        line = slice(begin, len(content) if rest < 0 else rest)
+        content[line] = _CELL.sub(b"x", content[line])
 
 
 def _blot(content: mmap.mmap | bytearray, pattern: re.Pattern[bytes]) -> bool:

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import idna
 
@@ -24,6 +24,8 @@ __all__ = ["Erasure", "ErasureStatus", "Search", "TableCount", "Traces"]
 #: A name shorter than this is part of too many other words to be looked for.
 _SHORTEST_WORD = 3
 _SHORTEST_PHONE = 6
+_LONGEST_LOCAL = 64
+_LOCAL_END = re.compile(r"[\w.+-]+\Z")
 #: Of file names; after any other dot the domain goes on and the address is another one.
 _ENDINGS = r"(?:csv|gz|txt|tsv|json|xlsx?|eml)\b"
 
@@ -104,6 +106,7 @@ class Search:
 
     Args:
         living: contacts that have one of the addresses now: told again after the erasure, and left alone.
+        neighbours: longer address keys that end with one of the addresses; they are other people's.
         is_own: the shop itself uses one of the addresses (an account, a sender); its own texts keep it.
     """
 
@@ -112,6 +115,7 @@ class Search:
     requested_at: datetime
     traces: Traces
     living: frozenset[int] = field(default=frozenset())
+    neighbours: frozenset[str] = field(default=frozenset())
     is_own: bool = False
 
     @property
@@ -119,12 +123,25 @@ class Search:
         """What stands where the address stood; the same everywhere, so that what was equal stays equal."""
         return f"erased-{self.erasure_id}"
 
+    def holds(self, text: str) -> bool:
+        """Whether one of the addresses stands in `text`, and not as part of somebody else's."""
+        return any(self._is_meant(match) for match in self._addresses.finditer(text))
+
+    def cleaned(self, text: str) -> str:
+        """`text` with the token in place of the addresses."""
+        return self._addresses.sub(lambda match: self.token if self._is_meant(match) else match[0], text)
+
+    def _is_meant(self, match: re.Match[str]) -> bool:
+        # `signup-ana@shop.example` is a key with an address in it, `mary-ana@shop.example` may be Mary.
+        before = _LOCAL_END.search(match.string[max(0, match.start() - _LONGEST_LOCAL) : match.start()])
+        longer = address_key(unquote(f"{before[0] if before else ''}{match[0]}"))
+        return not any(longer.endswith(neighbour) for neighbour in self.neighbours)
+
     @cached_property
-    def addresses(self) -> re.Pattern[str]:
-        """Finds the addresses, but not as the end or beginning of another one."""
+    def _addresses(self) -> re.Pattern[str]:
         forms = "|".join(map(re.escape, sorted(self.traces.spellings, key=len, reverse=True)))
         # In a URL the character before may be an escape such as %3D, whose last digit is no part of the address.
-        before, after = r"(?:(?<![\w.+-])|(?<=%[0-9a-f]{2}))", rf"(?![\w-]|\.(?!{_ENDINGS})\w)"
+        before, after = r"(?:(?<![^\W_])|(?<=%[0-9a-f]{2}))", rf"(?![\w-]|\.(?!{_ENDINGS})\w)"
         return re.compile(f"{before}(?:{forms}){after}", re.IGNORECASE)
 
     @cached_property

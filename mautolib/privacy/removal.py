@@ -118,6 +118,7 @@ def _searches(tx: Connection, settings: Settings, due: Sequence[Row[tuple[object
         found.append(Search(
             erasure_id=row.erasure_id, contact_id=row.contact_id, requested_at=row.requested_at, traces=traces,
             living=frozenset(person.contact_id for person in living), is_own=bool(traces.keys & own),
+            neighbours=frozenset(tx.scalars(statement("privacy.neighbours"), {"email_keys": sorted(traces.keys)})),
         ))  # fmt: skip
     return found
 

@@ -107,7 +107,7 @@ def _clean(tx: Connection, table: _Table, row: Row[Any], searches: Iterable[Sear
     for search in searches:
         if not _may_touch(search, table, row):
             continue
-        cleaned = _without(search, table, after, search.token)
+        cleaned = _without(search, table, after)
         if cleaned != after:
             after = cleaned
             touched.append(search.erasure_id)
@@ -137,13 +137,13 @@ def _may_touch(search: Search, table: _Table, row: Row[Any]) -> bool:
     return row.contact_id not in search.living and not (row.made_at and row.made_at >= search.requested_at)
 
 
-def _without(search: Search, table: _Table, values: dict[str, Any], token: str) -> dict[str, Any]:
+def _without(search: Search, table: _Table, values: dict[str, Any]) -> dict[str, Any]:
     texts = [value for value in values.values() if value]
     words = search.words if table.name in _WORDED else None
-    if not any(search.addresses.search(value) or (words and words.search(value)) for value in texts):
+    if not any(search.holds(value) or (words and words.search(value)) for value in texts):
         return values
     return {
-        column: _WHOLE.get((table.name, column), search.addresses.sub(token, value)) if value else value
+        column: _WHOLE.get((table.name, column), search.cleaned(value)) if value else value
         for column, value in values.items()
     }  # fmt: skip
 

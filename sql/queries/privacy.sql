@@ -35,6 +35,14 @@ select contact_id, email_key
 from contacts
 where email_key = any(cast(:email_keys as text[]));
 
+-- name: neighbours
+-- Longer address keys that end with one of these: no letter or digit stands before it.
+select contacts.email_key
+from contacts
+inner join unnest(cast(:email_keys as text[])) as given (email_key)
+    on right(contacts.email_key, length(given.email_key)) = given.email_key
+    and contacts.email_key <> given.email_key;
+
 -- name: bury
 -- The tombstone, and the sign-up day without the person.
 with person as (

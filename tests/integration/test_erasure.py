@@ -198,7 +198,7 @@ def test_a_creation_that_waited_for_the_erasure_sees_it(fresh_engine: Engine, se
         erase(tx, one, settings)
         thread = Thread(target=create)
         thread.start()
-        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like 'INSERT INTO con%'"
+        waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like 'INSERT INTO c%'"
         for _ in range(200):
             if scalar(fresh_engine, waiting):
                 break
@@ -225,7 +225,7 @@ def test_other_stores_are_cleaned_and_others_rows_stay(fresh_engine: Engine, set
     with fresh_engine.begin() as tx:
         one, other = person(tx, settings), make_contact(tx, email="juliana.zoe.quill@shop.example")
         event = make_event(tx, one, "form_submitted", properties={
-            "form": "newsletter", "fields": {"name": "Zoe"}, "note": "call me"}, external_id=f"form:{KEY}:1")  # fmt: skip
+            "form": "newsletter", "fields": {"name": "Zoe"}, "note": "call"}, external_id=f"form:{KEY}:1")  # fmt: skip
         referral = make_event(tx, other, "referred", properties={
             "who": EMAIL.upper(), "me": "juliana.zoe.quill@shop.example", "n": 12.50,
             "url": "https://x.example/?e=zoe.quill%40shop.example&f=1"})  # fmt: skip
@@ -453,15 +453,19 @@ def test_a_file_that_was_left_in_the_home_of_nobody_waits_an_hour(fresh_engine: 
     [
         ("zoe.quill@shop.example", True), ("<ZOE.QUILL@SHOP.EXAMPLE>", True), ("mailto:zoe.quill@shop.example?x", True),
         ("?e=zoe.quill%40shop.example&x", True), ("u%3Dzoe.quill%40shop.example", True),
-        ("say zoe.quill@shop.example.", True), ("zoe.quill@shop.example.csv", True), ("juliana.zoe.quill@shop.example", False),
-        ("a+zoe.quill@shop.example", False), ("zoe.quill@shop.example.org", False), ("zoe.quill@shop.examples", False),
-        ("bzoe.quill@shop.example", False), ("zoe-quill@shop.example", False),
+        ("say zoe.quill@shop.example.", True), ("zoe.quill@shop.example.csv", True),
+        ("signup-zoe.quill@shop.example", True), ("form_zoe.quill@shop.example:2", True),
+        ("juliana.zoe.quill@shop.example", False), ("x-juliana.zoe.quill@shop.example", False),
+        ("juliana.zoe.quill%40shop.example", False),
+        ("zoe.quill@shop.example.org", False), ("zoe.quill@shop.examples", False), ("bzoe.quill@shop.example", False),
+        ("7zoe.quill@shop.example", False), ("zoe-quill@shop.example", False),
     ],
 )  # fmt: skip
 def test_an_address_is_found_as_a_whole(words: str, found: bool) -> None:
-    search = Search(erasure_id=7, contact_id=1, requested_at=NOW, traces=Traces(addresses=(EMAIL,)))
-    assert bool(search.addresses.search(words)) is found
-    assert ("erased-7" in search.addresses.sub(search.token, words)) is found
+    search = Search(erasure_id=7, contact_id=1, requested_at=NOW, traces=Traces(addresses=(EMAIL,)),
+                    neighbours=frozenset({"juliana.zoe.quill@shop.example"}))  # fmt: skip
+    assert search.holds(words) is found
+    assert ("erased-7" in search.cleaned(words)) is found
 
 
 def test_every_table_with_a_contact_has_its_rule(tx: Connection) -> None:
