@@ -207,8 +207,8 @@ def is_complete(engine: Engine, numbers: Sequence[int]) -> bool:
     return tuple(found) == wanted
 
 
-def main() -> None:
-    """Measure batches over one and several connections, and single events."""
+def options_given() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.events", description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000, help="events in batches")
     parser.add_argument("--connections", type=int, default=4, help="batches at once")
@@ -216,7 +216,12 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--home", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure batches over one and several connections, and single events."""
+    options = options_given()
     if options.serve:
         serve(options.port, os.environ["MAUTO_DATABASE_URL"], options.home)
         return

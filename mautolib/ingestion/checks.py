@@ -2,7 +2,7 @@
 
 Promises that what passes can be stored: texts within their columns, amounts exact decimals, a type the service does
 not write itself. Takes JSON as `api/strict_json` reads it (valid Unicode, finite numbers, bounded depth). Pure
-functions; contacts and orders are looked up by `ingest`. Measured: 8 us an event, against 40 us for a pydantic union.
+functions; contacts and orders are looked up by `ingest`.
 """
 
 from __future__ import annotations
