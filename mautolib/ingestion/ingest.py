@@ -9,7 +9,8 @@ refunds), each sorted, so that batches wait for each other instead of deadlockin
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -42,8 +43,8 @@ def ingest(tx: Connection, items: Sequence[Incoming], settings: Settings, *, now
     batch.give_contacts()
     batch.store()
     results = batch.finished()
-    counts = [sum(result.status is status for result in results) for status in Status]
-    _LOG.info("events: %s accepted, %s duplicates, %s rejected", *counts)
+    counts = Counter(result.status for result in results)
+    _LOG.info("events: %s accepted, %s duplicates, %s rejected", *(counts[status] for status in Status))
     return results
 
 
@@ -57,6 +58,7 @@ class _Batch:
             Told(source=item.source, external_id=item.external_id, occurred_at=item.occurred_at.isoformat())
             for item in items
         ]
+        self._left = list(enumerate(items))
         #: Places of orders and refunds, of the contact of each, and of events told earlier in this batch.
         self._orders = [n for n, item in enumerate(items) if item.event_type == EventType.ORDER_PLACED]
         self._refunds = [n for n, item in enumerate(items) if item.event_type == EventType.ORDER_REFUNDED]
@@ -81,20 +83,17 @@ class _Batch:
             (item.contact_id for n, item in self._open() if item.contact_id is not None),
             (item.address.key for n, item in self._open() if item.address is not None),
         )
-        for n, item in self._open():
-            found = self._resolve(item, people)
-            if isinstance(found, int):
-                self._contacts[n] = found
+        found = {n: self._resolve(item, people) for n, item in self._open()}
+        self._contacts = {n: one for n, one in found.items() if isinstance(one, int)}
         told_again = {n: self._items[n].order(self._contacts.get(n, 0)) for n in self._orders if n not in self._results}
         for n, known in orders.compare_orders(self._tx, told_again).items():
             self._judge_order(n, known, told_again[n])
         refunds = {n: self._items[n].refund() for n in self._refunds if n not in self._results}
         for n, refunded in orders.find_refunded(self._tx, refunds).items():
             self._judge_refund(n, refunded, refunds[n])
-        for n, item in self._open():
-            found = self._resolve(item, people)
-            if isinstance(found, Rejected):
-                self._reject(n, found)
+        for n, one in found.items():
+            if isinstance(one, Rejected) and n not in self._results:
+                self._reject(n, one)
 
     def give_contacts(self) -> None:
         """Everything left gets its contact; an address nobody has becomes one."""
@@ -192,8 +191,11 @@ class _Batch:
             order_key=order_key,
         )  # fmt: skip
 
-    def _open(self) -> Iterator[tuple[int, Incoming]]:
-        return ((n, item) for n, item in enumerate(self._items) if n not in self._results)
+    def _open(self) -> list[tuple[int, Incoming]]:
+        """What has no result yet."""
+        if len(self._left) + len(self._results) != len(self._items):
+            self._left = [(n, item) for n, item in self._left if n not in self._results]
+        return self._left
 
     def _duplicate(self, n: int, first: First) -> None:
         self._results[n] = Result(status=Status.DUPLICATE, event_id=first.event_id, contact_id=first.contact_id)
