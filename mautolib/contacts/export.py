@@ -33,6 +33,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 #: A telephone number begins like a formula and is none.
 _NUMBER = re.compile(r"[+0-9 ().\-]*")
 _MUST_QUOTE = re.compile(r'[",\r\n]')
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True)
 _PLAIN_COMMAS = len(EXPORT_COLUMNS) - 2
 
 
@@ -144,7 +145,7 @@ def _quoted(cell: str) -> str:
 def _json(text: str) -> str:
     if text == "{}":
         return text
-    return '"' + json.dumps(json.loads(text), ensure_ascii=False, sort_keys=True).replace('"', '""') + '"'
+    return '"' + _ENCODER.encode(json.loads(text)).replace('"', '""') + '"'
 
 
 def _moment(moment: datetime) -> str:
