@@ -9,6 +9,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev up down status logs psql dev migrate demo reset test test-all lint fmt bench contract \
+	openapi fuzz-api bench-security \
 	check-ledger check-real lock
 
 help:  ## Show this list
@@ -64,8 +65,17 @@ test-all: lint  ## Lint, then every test
 bench: install-dev  ## Run one benchmark (NAME=sending)
 	@$(PY) -m benchmarks.$(or $(NAME),$(error say which: make bench NAME=... ($(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))))
 
+bench-security: install-dev  ## Time what must not take long, or must take equally long, under attack
+	@$(PY) -m benchmarks.security
+
 contract: install-dev  ## List the operations of the HTTP contract: served, not yet
 	@$(PY) -m tests.api.contract
+
+openapi: install-dev  ## Write docs/openapi.json anew
+	@$(PY) -m tests.api.contract --write
+
+fuzz-api: install-dev  ## Fuzz every operation of the API (CASES=10000 SEED=1 ONLY=/api/v1/tags/)
+	@$(PY) -m tests.fuzz.api --cases $(or $(CASES),10000) --seed $(or $(SEED),1) $(if $(ONLY),--only '$(ONLY)')
 
 check-ledger: install  ## Check the send ledger of the running stack (SINK=folder also compares a mail sink)
 	@$(STACK) run -- $(PY) -m mautolib.ledger.check $(if $(SINK),--sink-log $(SINK))

@@ -55,6 +55,9 @@ def add_shared_answers(document: dict[str, Any]) -> None:
             for method in operations.keys() & {"get", "patch"}:
                 operations[method]["responses"]["200"].setdefault("headers", {}).update(tagged)
         for operation in operations.values():
+            for code, answer in operation["responses"].items():
+                if code in ("429", "503") and "$ref" not in answer:
+                    answer.setdefault("headers", {}).update(_RETRY)
             _order(operation)
     document["components"]["responses"] = {_name(status): _answer(status) for status in _TEXTS}
 
@@ -68,8 +71,9 @@ def _tidy(operation: dict[str, Any]) -> None:
     for parameter in operation.get("parameters", ()):
         schema = parameter["schema"]
         schema.pop("title", None)
-        if schema.pop("description", None) is None and parameter["in"] == "path":
-            parameter.setdefault("description", "An id as the API shows it; one that nothing has is 404.")
+        text = schema.get("description", "An id as the API shows it; one that nothing has is 404.")
+        parameter.setdefault("description", text)
+        parameter["schema"] = schema = {name: value for name, value in schema.items() if name != "description"}
         # A parameter is left out, it is not null.
         real = [branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"]
         if len(real) == 1 and len(real) < len(schema["anyOf"]):
@@ -99,8 +103,6 @@ def _complete(method: str, path: str, operation: dict[str, Any]) -> None:
         answer, status = answers[code], int(code)
         if answer.get("description") in (TITLES[status], "Validation Error"):
             answers[code] = {"$ref": f"#/components/responses/{_name(status)}"}
-        elif code in ("429", "503") and "$ref" not in answer:
-            answer.setdefault("headers", {}).update(_RETRY)
 
 
 def _order(operation: dict[str, Any]) -> None:

@@ -184,7 +184,9 @@ def _by_title(document: dict[str, Any]) -> dict[str, Any]:
     """The document with each schema under its title: `Contact`, not the name of the class that describes it."""
     schemas = document["components"]["schemas"]
     titles = {name: _title(name, schema) for name, schema in schemas.items()}
-    document["components"]["schemas"] = {titles[name]: schema for name, schema in sorted(schemas.items())}
+    document["components"]["schemas"] = {
+        titles[name]: {**schema, "title": titles[name]} for name, schema in sorted(schemas.items())
+    }
 
     def renamed(node: Any) -> Any:
         if isinstance(node, dict):

@@ -34,18 +34,21 @@ JSON_LIMIT = 16 * MIB
 _ITEMS = TypeAdapter(list[NewContactBody])
 
 _OPTION_FIELDS: dict[str, Any] = {
-    "update_policy": {"type": "string", "enum": ["skip", "fill_empty", "merge", "overwrite"], "default": "skip"},
+    "update_policy": {
+        "type": "string", "enum": ["skip", "fill_empty", "merge", "overwrite"], "default": "skip",
+        "description": "What becomes of known contacts.",
+    },
     "mapping": {
         "type": "object", "description": "Header to field, `custom_fields.<key>` or null (ignore).",
         "additionalProperties": {"type": ["string", "null"]},
     },
-    "tag_ids": {"type": "array", "items": {"type": "string"}},
-    "subscribed_default": {"type": "boolean", "default": True},
-    "consent_source": {"type": "string"},
-    "consent_at": {"type": "string", "format": "date-time"},
-    "delimiter": {"type": "string"},
-    "encoding": {"type": "string", "default": "auto"},
-    "dry_run": {"type": "boolean", "default": False},
+    "tag_ids": {"type": "array", "items": {"type": "string"}, "description": "Put on created and updated contacts."},
+    "subscribed_default": {"type": "boolean", "default": True, "description": "For rows without a `subscribed` cell."},
+    "consent_source": {"type": "string", "description": "Where consent was given; new subscribed rows are granted."},
+    "consent_at": {"type": "string", "format": "date-time", "description": "When consent was given."},
+    "delimiter": {"type": "string", "description": "Left out: found by itself."},
+    "encoding": {"type": "string", "default": "auto", "description": "`auto`: UTF-8, UTF-16 with a byte order mark."},
+    "dry_run": {"type": "boolean", "default": False, "description": "Only check and count."},
 }  # fmt: skip
 _OPTION_PARAMETERS = [{"name": n, "in": "query", "required": False, "schema": s} for n, s in _OPTION_FIELDS.items()]
 _FORM: dict[str, Any] = {

@@ -1,12 +1,16 @@
 """The operations of the contract, and which of them the app serves.
 
-`python -m tests.api.contract` (make contract) prints both lists. Served means: in the OpenAPI document, which lists
-nothing that does not work.
+`python -m tests.api.contract` (make contract) says of each whether it is served, and to which work those not yet served
+belong; `--write` (make openapi) writes the OpenAPI document to docs/openapi.json. Served means: in that document, which
+lists nothing that does not work.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
+import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,19 @@ PAGES = {
     "/dashboard", "/dashboard/sign-in", "/dashboard/sign-out",
 }  # fmt: skip
 
+
+#: The document as it is committed.
+COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
+
+#: What must be built before operations can be served: the beginning of their paths, without the prefix.
+LATER = {
+    "sending of campaigns, transactional mail and schedules": ("/campaigns/", "/messages/", "/schedules/"),
+    "A/B tests": ("/ab-tests/",),
+    "scoring and lifecycle": ("/scoring/", "/lifecycle/"),
+    "workflows and automation rules": ("/workflows/", "/automation-rules/"),
+    "webhooks, out and in": ("/webhooks/", "/inbound-sources/"),
+    "analytics and metrics": ("/analytics/", "/dashboard/", "/metrics"),
+}
 
 #: Enough to wire the app; nothing is connected.
 SETTINGS = Settings(
@@ -77,14 +94,43 @@ def served(openapi: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     }
 
 
+def as_text(openapi: dict[str, Any]) -> str:
+    """The document as it is committed: paths and schemas sorted, so that a difference shows what changed."""
+    ordered = {**openapi, "paths": dict(sorted(openapi["paths"].items()))}
+    ordered["components"] = {
+        name: dict(sorted(part.items())) for name, part in sorted(openapi["components"].items())
+    }
+    return json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"
+
+
+def belongs_to(path: str) -> str:
+    """Which later work serves an operation; "" when none does, so that it should be served by now."""
+    bare = path.removeprefix("/api/v1")
+    return next((work for work, starts in LATER.items() if bare.startswith(starts)), "")
+
+
 def main() -> None:
-    """Print what is served, what is not yet, and what nobody asked for."""
-    wanted, found = contract(), served(document())
+    """Print what is served, what is not yet, and what nobody asked for; or write the document."""
+    parser = argparse.ArgumentParser(prog="python -m tests.api.contract", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write docs/openapi.json instead")
+    openapi = document()
+    if parser.parse_args().write:
+        COMMITTED.write_text(as_text(openapi), encoding="utf-8")
+        print(f"{COMMITTED.name}: {len(served(openapi))} operations")
+        return
+    wanted, found = contract(), served(openapi)
+    missing: Counter[str] = Counter()
     for key, operation in wanted.items():
-        print(f"{'served' if key in found else 'not yet':8} {operation.id}")
-    for method, path in found.keys() - wanted.keys():
+        work = "" if key in found else belongs_to(key[1]) or "MISSING: it belongs to no later work"
+        missing[work] += key not in found
+        print(f"{'served' if key in found else 'not yet':8} {operation.id}{f'  ({work})' if work else ''}")
+    unknown = sorted(found.keys() - wanted.keys())
+    for method, path in unknown:
         print(f"unknown  {method} {path}")
     print(f"\n{len(found.keys() & wanted.keys())} of {len(wanted)} operations of the contract are served")
+    for work, count in sorted((+missing).items()):
+        print(f"{count:>4} not yet: {work}")
+    print(f"{len(unknown):>4} served that the contract does not know")
 
 
 if __name__ == "__main__":

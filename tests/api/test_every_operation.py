@@ -152,7 +152,7 @@ def steady(answer: httpx.Response) -> tuple[Any, ...]:
     body = answer.text
     if answer.headers.get("Content-Type", "").endswith("json") and body:
         found = answer.json()
-        ignored = {"request_id", "instance", "as_of", *_SHOWN_ONCE}
+        ignored = {"request_id", "instance", "as_of", "audit", *_SHOWN_ONCE}
         body = {k: v for k, v in found.items() if k not in ignored} if isinstance(found, dict) else found
         headers.pop("content-length", None)
     return answer.status_code, body, headers
@@ -188,7 +188,7 @@ def test_both_slash_forms_are_one_operation(objects: Objects, root: httpx.Client
     else:
         path = re.sub(r"\{[a-z_]+\}", "987654321", template).rstrip("/")
         answers = [root.request(method, p, content=b"[1,", headers={"Content-Type": JSON}) for p in (path, f"{path}/")]
-        assert answers[0].status_code in (404, 422)
+        assert answers[0].status_code in (404, 415, 422)
     assert steady(answers[0]) == steady(answers[1])
 
 
@@ -229,7 +229,7 @@ def test_another_media_type_is_415_and_malformed_json_422(objects: Objects, root
     content = SERVED[key].get("requestBody", {}).get("content", {})
     request = objects.ready(*key)
     for kind in ("text/plain", "application/xml", "application/json; charset=utf-16", CSV, MULTIPART, FORM):
-        if kind not in content:
+        if kind not in content and not (kind == FORM and key[1] == "/api/v1/auth/login"):  # of *Authorize*
             refused(key, request.send(root, content=b"<a/>", headers={"Content-Type": kind}), 415)
     if JSON not in content:
         return

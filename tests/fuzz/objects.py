@@ -137,7 +137,7 @@ class Objects:
         """Have one more row in the list that `request` reads."""
         maker = _GROWING.get(template)
         if maker is not None:
-            maker(self, request.path.split("/")[4])
+            maker(self, next(iter(request.values.values()), ""))
         else:
             _MAKERS[f"{template.rstrip('/')}/{{id}}"](self)
 
@@ -368,7 +368,7 @@ def _message(objects: Objects, contact_id: str) -> None:
     from tests.builders import make_message
 
     with objects.service.engine.begin() as tx:
-        make_message(tx, int(contact_id), email=f"{contact_id}@shop.example")
+        make_message(tx, int(contact_id))
 
 
 def _member(objects: Objects, segment_id: str) -> None:
