@@ -62,6 +62,18 @@ def add_shared_answers(document: dict[str, Any]) -> None:
     document["components"]["responses"] = {_name(status): _answer(status) for status in _TEXTS}
 
 
+def forget_defaults_of_patches(document: dict[str, Any]) -> None:
+    """A field left out of a PATCH stays as it is; generated clients would send its default."""
+    for operations in document["paths"].values():
+        media = operations.get("patch", {}).get("requestBody", {}).get("content", {}).get("application/json")
+        if media:
+            schema = document["components"]["schemas"][media["schema"]["$ref"].rpartition("/")[2]]
+            fields = schema["properties"].items()
+            schema["properties"] = {
+                name: {key: value for key, value in field.items() if key != "default"} for name, field in fields
+            }
+
+
 def _tidy(operation: dict[str, Any]) -> None:
     """Say what the framework says twice or not at all once."""
     operation["description"] = operation["description"].partition("\n\n")[2] or operation["description"]

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from api.document_answers import add_shared_answers
+from api.document_answers import add_shared_answers, forget_defaults_of_patches
 from api.document_examples import add_examples
 from api.errors import MEDIA_TYPE, Refused
 from api.routing import ProblemBody
@@ -176,6 +176,7 @@ def _document(app: FastAPI, tracking: dict[str, Any], models: tuple[type[BaseMod
             _errors_are_problems(operation)
     add_shared_answers(document)
     document = _by_title(document)
+    forget_defaults_of_patches(document)
     add_examples(document)
     return document
 

@@ -97,6 +97,7 @@ def _work(client: Any, models: Any) -> None:
     update = part("api.contacts.update_contact")
     tag = shown.headers["ETag"]
     changed = update.sync_detailed(made.id, client=client, body=patch, if_match=tag)
+    assert changed.status_code == 200, changed.content
     assert changed.parsed.first_name == "Ana Maria" and changed.headers["ETag"] != tag
     assert update.sync(made.id, client=client, body=patch, if_match=tag).code == "precondition_failed"
     delete = part("api.contacts.delete_contact")

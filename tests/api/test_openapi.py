@@ -157,3 +157,11 @@ def test_an_example_of_a_body_says_something(key: Key) -> None:
         example = content["application/json"]["example"]
         assert example not in ({}, [], None, [{}])
         assert ': "value"' not in json.dumps(example), "say what it looks like"
+
+
+@pytest.mark.parametrize("path", sorted(path for method, path in SERVED if method == "PATCH"))
+def test_a_field_left_out_of_a_patch_has_no_default(path: str) -> None:
+    reference = SERVED["PATCH", path]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    schema = SCHEMAS[reference.rpartition("/")[2]]
+    assert [name for name, field in schema["properties"].items() if "default" in field] == []
+    assert not schema.get("required")
