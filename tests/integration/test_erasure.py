@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -16,8 +15,10 @@ from sqlalchemy import Connection, Engine, insert, text
 from mautolib import contacts, privacy
 from mautolib.analytics import cohorts, readers
 from mautolib.contacts import NewContact, consent, imports, listing
+from mautolib.contacts.address import parse
 from mautolib.contacts.model import SuppressionReason
 from mautolib.db import tables
+from mautolib.db.statements import statement
 from mautolib.errors import NotFound
 from mautolib.privacy.model import ErasureStatus, Search, Traces
 from mautolib.privacy.removal import CLEANED
@@ -57,13 +58,6 @@ def scalar(tx: Connection | Engine, sql: str, **binds: Any) -> Any:
 
 def finish(engine: Engine, settings: Settings, now: datetime = LATER) -> privacy.Carried:
     return privacy.carry_out(engine, settings, now=now)
-
-
-@pytest.fixture
-def erased(fresh_engine: Engine, settings: Settings) -> Iterator[privacy.Erasure]:
-    """A person who was in the database and was erased; the rest waits for maintenance."""
-    with fresh_engine.begin() as tx:
-        yield erase(tx, person(tx, settings), settings)
 
 
 def test_contact_and_address_are_gone_at_once(tx: Connection, settings: Settings) -> None:
@@ -151,6 +145,34 @@ def test_an_import_brings_an_erased_address_back_opted_out(tx: Connection, setti
     rows = tx.execute(text("select email_key, subscribed from contacts where email_key in (:a, 'fresh@shop.example')"
                            " order by 1"), {"a": KEY}).all()  # fmt: skip
     assert rows == [("fresh@shop.example", True), (KEY, False)]
+
+
+def test_an_event_about_an_erased_address_finds_the_hash(tx: Connection, settings: Settings) -> None:
+    erase(tx, person(tx, settings), settings)
+    (one,) = contacts.first_seen(tx, [parse(EMAIL)], source="event", now=LATER, settings=settings).values()
+    again = contacts.get(tx, one)
+    assert (again.subscribed, again.suppressed) == (False, True)
+
+
+def test_maintenance_is_woken_by_the_commit(fresh_engine: Engine, settings: Settings) -> None:
+    with fresh_engine.begin() as tx:
+        one = person(tx, settings)
+    listening = fresh_engine.raw_connection()
+    try:
+        listening.cursor().execute("listen mauto_erasures")
+        listening.commit()
+        with fresh_engine.begin() as tx:
+            erase(tx, one, settings)
+        listening.cursor().execute("select 1")
+        assert [note.channel for note in listening.driver_connection.notifies] == ["mauto_erasures"]
+    finally:
+        listening.close()
+    due = statement("queues.erasures_due")
+    with fresh_engine.connect() as tx:
+        assert tx.scalar(due) == NOW
+    assert finish(fresh_engine, settings).completed == 1
+    with fresh_engine.connect() as tx:
+        assert tx.scalar(due) is None
 
 
 def test_while_nobody_is_erased_no_settings_are_needed_and_after_that_they_are(
