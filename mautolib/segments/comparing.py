@@ -50,6 +50,11 @@ def _against_zero(value: _Element, leaf: Leaf, operator: Operator) -> Truth:
     """A total that is 0 where nothing was recorded; written so that a join need not keep everybody for it."""
     if operator == Operator.IS_SET:
         return Truth(true(), false())
+    if leaf.field.name.endswith(".count") and (operator in _BORDERS or (operator, leaf.value) == (Operator.EQ, 0)):
+        # Whoever has a row has one or more: to tell none from any, nothing needs counting.
+        at_zero, at_one = (_COMPARISONS[operator](number, leaf.value) for number in (0, 1))
+        if at_zero != at_one:
+            return certain(value.is_(None) if at_zero else value.is_not(None))
     condition = _number(value, operator, leaf.value)
     if _holds_for_zero(operator, leaf.value):
         return Truth(or_(value.is_(None), condition), not_(condition))
@@ -105,6 +110,10 @@ _COMPARISONS: Final[Mapping[Operator, Callable[[Any, Any], Any]]] = {
     Operator.AFTER: lambda value, wanted: value > wanted,
     Operator.BEFORE: lambda value, wanted: value < wanted,
 }
+
+
+#: Compared with a number, these change their answer once, going up.
+_BORDERS: Final = frozenset({Operator.GT, Operator.GTE, Operator.LT, Operator.LTE})
 
 
 def _number(value: _Element, operator: Operator, wanted: Any) -> ColumnElement[bool]:

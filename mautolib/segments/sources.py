@@ -30,7 +30,7 @@ from sqlalchemy import (
     true,
     union,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
 from mautolib.db import tables
 from mautolib.segments.custom import custom_value
@@ -47,6 +47,9 @@ _COLUMNS: Final = frozenset({
     "subscribed", "consent_status", "created_at", "updated_at", "consent_at",
 })  # fmt: skip
 _MONEY: Final = Numeric(19, 4)
+_AMOUNTS: Final = frozenset({"revenue", "average_value"})
+#: A limit that limits nothing keeps the planner from letting every parallel worker count all events for itself.
+_ALL: Final = 2**63 - 1
 
 
 def fold(value: ColumnElement[str]) -> ColumnElement[str]:
@@ -99,7 +102,7 @@ class Sources:
         if field.name == "suppressed":
             return self.suppression().c.email_key.is_not(None)
         noun, figure = field.name.split(".")
-        return (self._events(qualifiers) if noun == "event" else self._orders(qualifiers)).c[figure]
+        return (self._events(qualifiers) if noun == "event" else self._orders(qualifiers, figure)).c[figure]
 
     def suppression(self) -> FromClause:
         """The suppression of the contact's address."""
@@ -202,35 +205,41 @@ class Sources:
     def _events(self, asked: Qualifiers) -> FromClause:
         def build() -> tuple[FromClause, ColumnElement[bool]]:
             seen = tables.events.alias()
+            # Ordered, so that PostgreSQL sorts what index events_by_type gives it: a third faster than the hash table
+            # of a million groups it would choose, and without its memory.
+            at = aggregate_order_by(seen.c.occurred_at, seen.c.occurred_at)
             query = select(
-                seen.c.contact_id, func.count().label("count"), func.min(seen.c.occurred_at).label("first_at"),
-                func.max(seen.c.occurred_at).label("last_at"),
+                seen.c.contact_id, func.count(at).label("count"), func.min(at).label("first_at"),
+                func.max(at).label("last_at"),
             ).where(seen.c.event_type == asked.event, *self._window(seen.c.occurred_at, asked))  # fmt: skip
             if asked.campaign_id is not None:
                 query = query.where(seen.c.campaign_id == asked.campaign_id)
             if asked.where:
                 query = query.where(seen.c.properties.contains(dict(asked.where)))
-            found = self._focused(query.group_by(seen.c.contact_id), seen).subquery()
+            found = self._focused(query.group_by(seen.c.contact_id), seen).limit(_ALL).subquery()
             return found, found.c.contact_id == self.people.c.contact_id
 
         where = json.dumps(asked.where, sort_keys=True)
         key = ("events", asked.event, asked.campaign_id, where, asked.within_days, asked.since, asked.until)
         return self._join(key, build)
 
-    def _orders(self, asked: Qualifiers) -> FromClause:
-        wanted = asked.currency or self._currency
+    def _orders(self, asked: Qualifiers, figure: str) -> FromClause:
+        wanted = (asked.currency or self._currency) if figure in _AMOUNTS else ""
 
         def build() -> tuple[FromClause, ColumnElement[bool]]:
             placed = tables.orders.alias()
-            amount, source = self._amount(placed, asked, wanted)
-            grouped = (
-                select(
-                    placed.c.contact_id, func.count().label("count"), func.sum(amount).label("revenue"),
-                    func.round(func.avg(amount), 4).label("average_value"),
-                    func.min(placed.c.placed_at).label("first_at"), func.max(placed.c.placed_at).label("last_at"),
-                ).select_from(source).where(*self._placed(placed, asked)).group_by(placed.c.contact_id)
-            )  # fmt: skip
-            found = grouped.subquery()
+            source: FromClause = placed
+            figures: dict[str, ColumnElement[Any]] = {
+                "count": func.count(),
+                "first_at": func.min(placed.c.placed_at),
+                "last_at": func.max(placed.c.placed_at),
+            }
+            if wanted:
+                amount, source = self._amount(placed, asked, wanted)
+                figures = {"revenue": func.sum(amount), "average_value": func.round(func.avg(amount), 4)}
+            query = select(placed.c.contact_id, *(value.label(name) for name, value in figures.items()))
+            query = query.select_from(source).where(*self._placed(placed, asked)).group_by(placed.c.contact_id)
+            found = query.limit(_ALL).subquery()
             return found, found.c.contact_id == self.people.c.contact_id
 
         return self._join(("orders", wanted, asked.within_days, asked.since, asked.until), build)
