@@ -27,7 +27,13 @@ COUNTRIES = ("United States", "DE", "France", "United Kingdom", "JP", "Brazil", 
 ZONES = ("America/New_York", "Europe/Berlin", "Europe/Paris", "Asia/Tokyo", "")
 FIRST = ("Anna", "Ben", "Chloé", "Dmitri", "Eiko", "Fátima", "Grzegorz", "Hanna", "Ines", "José")
 LAST = ("Smith", "Müller", "Dubois", "Ivanov", "Sato", "Silva", "Nowak", "García", "Wang", "O'Hara")
-HEADER = ("email", "first_name", "last_name", "country", "timezone", "Size", "Note")
+CITIES = ("New York", "Köln", "Paris", "London", "東京", "São Paulo", "München", "Łódź", "Madrid", "北京")
+COMPANIES = ("Smith & Sons Ltd", "Handelskontor Nord GmbH", "Maison Dubois", 'The "Corner", Inc.', "", "山田商店")
+POISON = ("nobody", "a@b@c.example", "", "dot..dot@x.example", '"quoted"@x.example', "a b@x.example", "x@localhost")
+HEADER = ("email", "first_name", "last_name", "phone", "country", "language", "timezone", "Company", "City", "Size",
+          "Note")  # fmt: skip
+#: Shares of the rows: repeated addresses (other case) and addresses that cannot be.
+REPEATED, INVALID = 0.03, 0.02
 
 
 def write_file(path: Path, rows: int) -> dict[str, int]:
@@ -38,18 +44,23 @@ def write_file(path: Path, rows: int) -> dict[str, int]:
         writer = csv.writer(file)
         writer.writerow(HEADER)
         for number in range(rows):
-            email = f"{rng.choice(FIRST)[:3].lower()}.{number}@mail{number % 5000}.example"
-            if email[:3] in ("fát", "jos", "chl"):
-                email = f"x{number}@shop.example"
+            first, last = rng.choice(FIRST), rng.choice(LAST)
+            email = f"customer.{number}@mail{number % 5000}.example"
+            if number % 3 == 0:
+                email = f"{first[:1]}{number}@shop-{number % 7}.example".lower()
             draw = rng.random()
-            if draw < 0.02 and number:
-                email = f"REPEATED{number % 997}@Shop.Example"
-            elif draw < 0.03:
-                email = rng.choice(("nobody", "a@b@c.example", "", "dot..dot@x.example", '"quoted"@x.example'))
+            if draw < REPEATED and number:
+                earlier = number * 7 % max(1, number // 3) * 3 + 1
+                email = f"Customer.{earlier}@MAIL{earlier % 5000}.example"
+            elif draw < REPEATED + INVALID:
+                email = rng.choice(POISON)
+                counts["rejected"] += 1
             note = 'Line one\nLine "two"' if draw > 0.99 else ""
-            writer.writerow((email, rng.choice(FIRST), rng.choice(LAST), rng.choice(COUNTRIES), rng.choice(ZONES),
-                             rng.choice("SML"), note))  # fmt: skip
-            counts["rejected"] += 0.02 <= draw < 0.03 or (draw < 0.02 and not number)
+            writer.writerow((
+                email, first, last, f"+49 {rng.randrange(100, 1000)} {rng.randrange(10**6, 10**7)}",
+                rng.choice(COUNTRIES), rng.choice(("de", "en", "fr", "")), rng.choice(ZONES), rng.choice(COMPANIES),
+                rng.choice(CITIES), rng.choice("SML"), note,
+            ))  # fmt: skip
     return counts
 
 
