@@ -8,6 +8,7 @@ once a block by the same readers. Called by the importer for long files; no data
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Final
@@ -55,6 +56,8 @@ class BlockStager:
         self._keeps_blanks = options.update_policy == "overwrite"
         self._has_default_consent = options.consent_source is not None
         self._flags: dict[str, int] = {}
+        # Read when polars is loaded: the other core is the database's, and waiting threads cost CPU.
+        os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
     @property
     def can_take(self) -> bool:
@@ -73,12 +76,15 @@ class BlockStager:
         )  # fmt: skip
         frame = frame.with_columns(line=pl.Series(block.lines))
         columns, doubts = self._columns(frame)
-        staged = frame.lazy().select(*columns, is_odd=pl.any_horizontal(doubts)).collect()
+        staged = frame.select(*columns, is_odd=pl.any_horizontal(doubts))
+        if "custom_fields" in staged.columns:
+            inside = pl.col("custom_fields")
+            whole = pl.when(inside != "").then(pl.concat_str(pl.lit("{"), inside, pl.lit("}"))).otherwise(inside)
+            staged = staged.with_columns(whole.alias("custom_fields"))
         out = io.BytesIO()
-        plain = staged.filter(~pl.col("is_odd")).drop("is_odd")
+        plain = staged.filter(~staged["is_odd"]).drop("is_odd")
         plain.write_csv(out, separator="\t", quote_style="never", include_header=False)
-        odd = frame.filter(staged["is_odd"])
-        for cells in odd.iter_rows():
+        for cells in frame.filter(staged["is_odd"]).iter_rows():
             out.write(self._rows.stage(cells[-1], list(cells[:-1]), is_suspect=False).encode())
         return out.getvalue()
 
@@ -109,24 +115,23 @@ class BlockStager:
     def _address(self, frame: pl.DataFrame) -> tuple[list[pl.Expr], list[pl.Expr]]:
         import polars as pl
 
-        email = pl.col(f"c{self._plan.fields['email'][0]}")
+        email = frame[f"c{self._plan.fields['email'][0]}"]
         parts = email.str.split_exact("@", 1).struct
         local, domain = parts.field("field_0"), parts.field("field_1")
-        shown = domain.str.to_lowercase()
-        flags = self._domain_flags(frame.select(domain).to_series())
-        key = email.str.to_lowercase()
-        word = key.str.split_exact("@", 1).struct.field("field_0").str.split_exact("+", 1).struct.field("field_0")
+        key, flags = email.str.to_lowercase(), self._domain_flags(domain)
+        word = local.str.to_lowercase().str.split_exact("+", 1).struct.field("field_0")
         is_role = word.str.replace_all(r"[.\-_]", "").is_in(list(domains.ROLES))
         doubts = [
             ~email.str.contains(_PLAIN), email.str.len_bytes() > MAX_MAILABLE_OCTETS,
             local.str.len_bytes() > _MAX_LOCAL, flags == _NOT_A_DOMAIN,
         ]  # fmt: skip
+        shown = pl.concat_str(pl.lit(local), pl.lit("@"), pl.lit(domain).str.to_lowercase())
         return [
-            pl.concat_str(local, pl.lit("@"), shown).alias("email"), key.alias("email_key"),
-            (flags + pl.when(is_role).then(4).otherwise(0)).alias("flags"),
-        ], doubts  # fmt: skip
+            shown.alias("email"), pl.lit(key).alias("email_key"),
+            pl.lit(flags + is_role.cast(pl.Int16) * 4).alias("flags"),
+        ], [pl.lit(doubt) for doubt in doubts]  # fmt: skip
 
-    def _domain_flags(self, found: pl.Series) -> pl.Expr:
+    def _domain_flags(self, found: pl.Series) -> pl.Series:
         import polars as pl
 
         names = found.unique().drop_nulls().to_list()
@@ -136,8 +141,7 @@ class BlockStager:
             if name not in self._flags:
                 self._flags[name] = self._flags_of(name)
         flags = [self._flags[name] for name in names]
-        replaced = found.replace_strict(names, flags, default=_NOT_A_DOMAIN, return_dtype=pl.Int16)
-        return pl.lit(replaced)
+        return found.replace_strict(names, flags, default=_NOT_A_DOMAIN, return_dtype=pl.Int16)
 
     def _flags_of(self, name: str) -> int:
         key = domain_name(name) if name.isascii() else None
@@ -162,6 +166,7 @@ class BlockStager:
         return is_granted & (pl.col(f"c{position[0]}") == "") if position else is_granted
 
     def _custom(self, doubts: list[pl.Expr]) -> pl.Expr:
+        """The custom fields of each row as JSON, without its braces."""
         import polars as pl
 
         whole = self._plan.fields.get("custom_fields")
@@ -177,7 +182,7 @@ class BlockStager:
             return pl.lit("")
         inside = pl.concat_str(entries, separator=", ", ignore_nulls=True)
         doubts.append(inside.str.len_bytes() > MAX_CUSTOM_BYTES // 4)
-        return pl.when(inside == "").then(pl.lit("")).otherwise(pl.concat_str(pl.lit("{"), inside, pl.lit("}")))
+        return inside
 
 
 def _each(given: Sequence[str], read: Callable[[str], str]) -> list[str]:
