@@ -24,7 +24,7 @@ from typing import IO, cast
 from mautolib.contacts.imports.blocks import Block, find_block
 from mautolib.errors import InvalidInput
 
-__all__ = ["CsvFile", "Record", "open_csv"]
+__all__ = ["Broken", "CsvFile", "Record", "open_csv"]
 
 _BLOCK = 1 << 21
 _SAMPLE = 1 << 18
@@ -32,6 +32,8 @@ MAX_LINE = 1 << 20
 #: A record of more lines than this, or of more characters, has lost its closing quote.
 MAX_RECORD_LINES = 100
 MAX_RECORD = 1 << 17
+#: Looking for the cells of a broken line takes time by the square of its length.
+_MAX_GUESSED = 2000
 _DELIMITERS = ",;\t|"
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
@@ -44,7 +46,13 @@ _UNCLEAN = re.compile("[\x00\ud800-\udfff]")
 _UNCLEAN_UTF16 = re.compile("[\x00\ufffd\ud800-\udfff]")
 
 
-#: One row: the physical line it begins on, its cells, or the text of a line whose quote is never closed.
+class Broken(str):
+    """The text of a line whose quote is never closed; `cells` is what it most likely says."""
+
+    cells: list[str]
+
+
+#: One row: the physical line it begins on, its cells, or a line whose quote is never closed.
 Record = tuple[int, list[str] | str]
 
 
@@ -114,7 +122,7 @@ class CsvFile:
             try:
                 for cells in csv.reader(self._feed(stops=stops), delimiter=self.delimiter):
                     line, count = self._number + 1, len(pending)
-                    if count > 1 and (len(cells) != width or not self._is_sound(pending)):
+                    if (count > 1 or len(cells) != width) and not self._is_likely(cells):
                         break
                     # Before it is given: whoever takes it may go on reading in another way.
                     self._number += count
@@ -130,15 +138,22 @@ class CsvFile:
     def _give_up_line(self) -> Record:
         """The first pending line is broken; what was swallowed after it is read again."""
         self._number += 1
-        broken = (self._number, self._pending[0].rstrip("\r\n"))
+        broken = Broken(self._pending[0].rstrip("\r\n"))
+        broken.cells = _guess(broken, self.delimiter, len(self.header))
         self._waiting.extendleft(reversed(self._pending[1:]))
         self._pending.clear()
-        return broken
+        return self._number, broken
 
-    def _is_sound(self, lines: list[str]) -> bool:
-        """Whether a record of several lines is well-formed: after a closing quote comes a delimiter or the end."""
+    def _is_likely(self, cells: list[str]) -> bool:
+        """Whether a record over several lines, or with a cell too many or too few, is none with a lost quote."""
+        if len(self._pending) > 1:
+            return len(cells) == len(self.header) and self._is_sound()
+        return '"' not in self._pending[0] or self._is_sound()
+
+    def _is_sound(self) -> bool:
+        """Whether the record is well-formed: after a closing quote comes a delimiter or the end."""
         try:
-            return len(list(csv.reader(lines, delimiter=self.delimiter, strict=True))) == 1
+            return len(list(csv.reader(self._pending, delimiter=self.delimiter, strict=True))) == 1
         except csv.Error:
             return False
 
@@ -165,6 +180,8 @@ class CsvFile:
             record = next(csv.reader(self._feed(), delimiter=self.delimiter), [])
         except (csv.Error, _Endless) as error:
             raise InvalidInput("Line 1 has a quote that is not closed", line=1) from error
+        if len(self._pending) == 1 and not self._is_sound():
+            record = _guess(self._pending[0].rstrip("\r\n"), self.delimiter, None) or record
         self._number = len(self._pending)
         self._pending.clear()
         header = [cell.strip() for cell in record]
@@ -244,6 +261,24 @@ def open_csv(path: Path, *, encoding: str = "auto", delimiter: str | None = None
     except BaseException:
         raw.close()
         raise
+
+
+def _guess(line: str, delimiter: str, width: int | None) -> list[str]:
+    """The cells of a line whose quotes do not pair off; none where it is long.
+
+    A quote that is not closed before a delimiter is taken as a character. Where that gives not as many cells as
+    there should be, quotes inside of quotes are.
+    """
+    if len(line) > _MAX_GUESSED:
+        return []
+    mark = re.escape(delimiter)
+    plain = f"[^{mark}]*"
+    guesses = [
+        [cell[1:-1].replace('""', '"') if is_quoted else cell
+         for cell, is_quoted in re.findall(f"(?:^|{mark})(({quoted})(?=$|{mark})|{plain})", line, re.DOTALL)]
+        for quoted in ('"(?:[^"]|"")*"', '".*?"')
+    ]  # fmt: skip
+    return guesses[0] if len(guesses[0]) == width or len(guesses[1]) != width else guesses[1]
 
 
 def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:

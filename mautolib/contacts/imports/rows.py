@@ -20,6 +20,7 @@ from mautolib.contacts.address import MAX_MAILABLE_OCTETS, Address, parse, unwra
 from mautolib.contacts.imports.cells import READERS, Foreign, Refused, first, moment
 from mautolib.contacts.imports.headers import Plan
 from mautolib.contacts.imports.model import ImportOptions, RejectCode
+from mautolib.contacts.imports.reading import Broken
 from mautolib.contacts.model import ConsentStatus
 from mautolib.contacts.validation import MAX_CUSTOM_BYTES, custom_fields_problem
 from mautolib.errors import InvalidInput
@@ -89,8 +90,14 @@ class RowStager:
             return self._accepted(line, cells)
         except Refused as refused:
             column, code, value = refused.args
-            typed = "" if isinstance(cells, str) or len(cells) <= max(self._email) else first(cells, self._email)
+            typed = self._typed(cells)
             return self._rejected(line, typed, column, code, value)
+
+    def _typed(self, cells: list[str] | str) -> str:
+        """What stands in the e-mail column of a row that is not taken, if it is clear where that is."""
+        if isinstance(cells, str):
+            cells = cells.cells if isinstance(cells, Broken) and len(cells.cells) == self._width else []
+        return first(cells, self._email) if len(cells) > max(self._email) else ""
 
     def _accepted(self, line: int, cells: Sequence[str]) -> str:
         parts = [str(line), *self._address(cells)]
