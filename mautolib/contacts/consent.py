@@ -352,7 +352,11 @@ def _suppress(
     locked = select(tables.contacts).where(_CONTACTS.email_key.in_(keys)).order_by(_CONTACTS.contact_id)
     people = tx.execute(locked.with_for_update()).all()
     hashed = erased.entries(tx, keys, settings)
-    done = [_strengthen(tx, row, reason, now) for row in hashed.values()]
+    done = [
+        _Done(entry=entry_of(after), is_new=False, is_changed=after is not row)
+        for row in hashed.values()
+        for after in (erased.strengthen(tx, row, reason, now=now),)
+    ]
     shown = [(email, key) for email, key in addresses if key not in hashed]
     done += _write_suppressions(tx, shown, reason, source, notes, now) if shown else []
     if reason in CONSENT_STOPPERS:
@@ -363,17 +367,6 @@ def _suppress(
     if people:
         skip_queued(tx, [person.contact_id for person in people], Skip.SUPPRESSED)
     return done
-
-
-def _strengthen(tx: Connection, row: Row[Any], reason: SuppressionReason, now: datetime) -> _Done:
-    """A stronger reason for an erased address; it stays a hash, without words that may quote the address."""
-    strength = list(SuppressionReason)
-    if strength.index(reason) >= strength.index(SuppressionReason(row.reason)):
-        return _Done(entry=entry_of(row), is_new=False, is_changed=False)
-    change = update(tables.suppressions).where(_SUPPRESSIONS.suppression_id == row.suppression_id)
-    change = change.values(reason=str(reason), created_at=now)
-    new_row = tx.execute(change.returning(tables.suppressions)).one()
-    return _Done(entry=entry_of(new_row), is_new=False, is_changed=True)
 
 
 def _check_texts(emails: Sequence[str], source: str, notes: str) -> None:
