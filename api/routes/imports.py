@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO, Annotated, Any
 
+import anyio
 from anyio.to_thread import run_sync
 from fastapi import Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -31,6 +32,8 @@ from mautolib.errors import InvalidInput
 router = Router("Import")
 MISSING = "Import not found"
 JSON_LIMIT = 16 * MIB
+#: Small files at work at once: each may sort in memory, and seconds of it should not take every thread.
+_AT_ONCE = anyio.CapacityLimiter(4)
 _ITEMS = TypeAdapter(list[NewContactBody])
 
 _OPTION_FIELDS: dict[str, Any] = {
@@ -306,7 +309,8 @@ async def _commit_small(
                     raise Refused(400, imports.NO_EMAIL) from None
                 raise
 
-        return await call.commit(read, content=upload.stored.sha256.encode() + json_bytes(options.as_json()))
+        async with _AT_ONCE:
+            return await call.commit(read, content=upload.stored.sha256.encode() + json_bytes(options.as_json()))
     finally:
         imports.forget_upload(call.settings, upload.stored.uri)
 
