@@ -108,3 +108,12 @@ def test_two_runs_at_once_index_each_contact_once(fresh_engine: Engine, monkeypa
     with fresh_engine.begin() as tx:
         assert tx.scalars(text("select contact_id from contact_search order by 1")).all() == ids
         assert tx.scalar(text("select indexed_to from contact_search_progress")) >= ids[-1]
+
+
+def test_a_tag_is_known_before_contacts_are_looked_at(tx: Connection) -> None:
+    """By its id the planner sees whether everybody has it; a join by name took five seconds with 200000 contacts."""
+    tag_id = tx.scalar(text("insert into tags (name) values ('VIP') returning tag_id"))
+    for name, wanted in (("VIP", tag_id), ("vip", 0), ("nobody", 0)):
+        (condition,) = listing.conditions(tx, ContactFilter(tag=name))
+        told = str(condition.compile(compile_kwargs={"literal_binds": True}))
+        assert f"contact_tags.tag_id = {wanted}" in told and "tags.name" not in told
