@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from mautolib.db import tables
 from mautolib.db.statements import statement
+from mautolib.db.values import is_same
 from mautolib.errors import Conflict, InvalidInput, NotFound
 from mautolib.segments import membership, references
 from mautolib.segments.model import EvaluationStatus, NewSegment, Segment, definition_of
@@ -101,17 +102,18 @@ def change(
     row = membership.hold(tx, segment_id)
     before = definition_of(row)
     after = dataclasses.replace(before, **{name: changes[name] for name in _DEFINITION if name in changes})
-    if after != before:
-        checked(tx, after)
     wanted = {**_columns(after), **{name: changes[name] for name in ("name", "description") if name in changes}}
-    wanted = {name: value for name, value in wanted.items() if getattr(row, name) != value}
+    wanted = {name: value for name, value in wanted.items() if not is_same(getattr(row, name), value)}
+    is_redefined = bool(wanted.keys() - {"name", "description"})
+    if is_redefined:
+        checked(tx, after)
     if not wanted:
         return get(tx, segment_id)
     query = update(_TABLE).where(_C.segment_id == segment_id)
     tx.execute(query.values(**wanted, version=row.version + 1, updated_at=now))
-    if after != before or "name" in wanted:
+    if is_redefined or "name" in wanted:
         references.check_circle(tx, segment_id)
-    if after != before:
+    if is_redefined:
         membership.evaluate_at_once(tx, settings, segment_id, now=now, within=within)
     _LOG.info("segment %s changed: %s", segment_id, ", ".join(sorted(wanted)))
     return get(tx, segment_id)

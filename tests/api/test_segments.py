@@ -136,6 +136,15 @@ def test_patch_changes_only_what_is_sent_and_evaluates(service: LiveService, edi
     assert entered(service, made) == [one, other]
 
 
+def test_a_number_that_becomes_a_truth_value_is_another_rule(editor: httpx.Client) -> None:
+    def bought(gift: Any) -> dict[str, Any]:
+        return {"field": "event.count", "event": "bought", "operator": "gte", "value": 1, "where": {"gift": gift}}
+
+    made = created(editor, bought(1))
+    answer = editor.patch(path(made), json={"rules": [bought(True)]})
+    assert (answer.json()["version"], answer.json()["rules"][0]["where"]["gift"] is True) == (2, True)
+
+
 def test_if_match_refuses_an_edit_of_an_old_copy(editor: httpx.Client) -> None:
     made = created(editor)
     old = {"If-Match": '"1"'}
