@@ -201,7 +201,10 @@ async def unsuppress(call: CurrentCall, email: Annotated[str, Path(description="
     """
 
     def effect(tx: Connection) -> Outcome:
-        entry = consent.unsuppress(tx, email, may_remove_any=call.role is Role.ADMIN, settings=call.settings)
+        entry = consent.unsuppress(
+            tx, email, actor=str(call.actor), now=call.now, may_remove_any=call.role is Role.ADMIN,
+            settings=call.settings,
+        )  # fmt: skip
         return Outcome(status=204, resource_id=entry.suppression_id, changes={"reason": entry.reason})
 
     return await call.commit(effect)
