@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, func, insert, select
 
 from mautolib.db import tables
 from mautolib.errors import InvalidInput, NotFound
-from mautolib.segments.compile import Setting, breakdown, condition, exclusions, members
+from mautolib.segments.compile import Build, Setting, breakdown, condition, exclusions, members
 from mautolib.segments.explain import Explanation, Source, explain
-from mautolib.segments.rules import Definition, MatchType
+from mautolib.segments.rules import Definition, MatchType, leaves, read
 from tests.builders import make_contact, make_event, make_order, make_tag
 from tests.integration.segment_population import (
     CAMPAIGNS,
@@ -421,6 +421,25 @@ def test_sql_finds_whom_two_thousand_rules_describe(
     compare_members(*people, asked, own)
 
 
+@random_rules(40)
+@given(asked=st.lists(leaf_rules, min_size=25, max_size=40))
+def test_each_comparison_holds_for_whom_it_describes(
+    people: tuple[Engine, Population], asked: list[dict[str, Any]]
+) -> None:
+    """Many at once, so that every operator of every field is met, and its complement with it."""
+    engine, population = people
+    build = Build(setting_of(population))
+    truths = [build.truth(leaf) for leaf in leaves(read(asked))]
+    columns = [func.coalesce(part, False) for truth in truths for part in truth]
+    query = select(build.sources.people.c.contact_id, *columns).select_from(build.sources.joined())
+    with engine.connect() as tx:
+        found = {row[0]: row[1:] for row in tx.execute(query)}
+    for row in population.rows:
+        for number, rule in enumerate(asked):
+            expected = holds(row, rule, population, None)
+            assert found[row.contact_id][2 * number : 2 * number + 2] == (expected, not expected), rule
+
+
 @random_rules(60)
 @given(asked=definitions, own=st.sampled_from([None, OWN]), position=st.integers(0, PEOPLE - 1))
 def test_explanations_counts_and_conditions_agree_with_the_members(
@@ -507,6 +526,12 @@ def test_a_blank_is_a_missing_value_also_for_eq(tx: Connection) -> None:
     assert found(tx, {**field, "operator": "eq", "value": ""}) == []
     assert found(tx, {**field, "operator": "neq", "value": ""}) == [blank, named]
     assert found(tx, {**field, "operator": "contains", "value": ""}) == [named]
+
+
+def test_letters_with_several_small_forms_are_one(tx: Connection) -> None:
+    upper, lower = make_contact(tx, first_name="ΝΙΚΟΣ"), make_contact(tx, first_name="Νικος")
+    for value in ("νικος", "ΝΙΚΟΣ", "νικοσ"):
+        assert found(tx, {"field": "first_name", "operator": "eq", "value": value}) == [upper, lower]
 
 
 def test_revenue_is_net_of_refunds_and_converted_at_the_order_date(tx: Connection) -> None:
