@@ -35,7 +35,6 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from mautolib.db import tables
 from mautolib.segments.custom import custom_value
 from mautolib.segments.fields import Field
-from mautolib.segments.operators import Kind
 from mautolib.segments.rules import DaysAgo, Qualifiers
 
 __all__ = ["Sources", "fold", "moment"]
@@ -46,7 +45,8 @@ _COLUMNS: Final = frozenset({
     "email", "first_name", "last_name", "phone", "country", "language", "timezone", "currency", "consent_source",
     "subscribed", "consent_status", "created_at", "updated_at", "consent_at",
 })  # fmt: skip
-_MONEY: Final = Numeric(19, 4)
+#: Room for the largest amount at the highest rate: one order that does not fit would spoil every evaluation.
+_MONEY: Final = Numeric(38, 4)
 _AMOUNTS: Final = frozenset({"revenue", "average_value"})
 #: A limit that limits nothing keeps the planner from letting every parallel worker count all events for itself.
 _ALL: Final = 2**63 - 1
@@ -90,11 +90,11 @@ class Sources:
         return found
 
     def value(self, field: Field, qualifiers: Qualifiers) -> ColumnElement[Any]:
-        """The value of a field, null where it is missing; tags and segments have none."""
+        """The value of a field, null or blank where it is missing; tags and segments have none."""
         if field.keys:
             return custom_value(self.people.c.custom_fields, field)
         if field.name in _COLUMNS:
-            return self._column(field)
+            return self.people.c[field.name]
         if field.name in _SCORES:
             return self._other(tables.contact_scores).c[_SCORES[field.name]]
         if field.name == "lifecycle_stage":
@@ -186,11 +186,6 @@ class Sources:
             return found, found.c.contact_id == self.people.c.contact_id
 
         return self._join(table.name, build)
-
-    def _column(self, field: Field) -> ColumnElement[Any]:
-        column = self.people.c[field.name]
-        # A blank is a missing value, whoever wrote it.
-        return func.nullif(column, "", type_=column.type) if field.kind == Kind.TEXT else column
 
     def _window(self, at: ColumnElement[Any], qualifiers: Qualifiers) -> list[ColumnElement[bool]]:
         found: list[ColumnElement[bool]] = []
