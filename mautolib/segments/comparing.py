@@ -71,10 +71,10 @@ def _holds_for_zero(operator: Operator, wanted: Any) -> bool:
 
 def _condition(value: _Element, leaf: Leaf, operator: Operator, now: datetime) -> ColumnElement[bool]:
     wanted = leaf.value
-    if operator == Operator.IS_SET:
-        return value.is_not(None)
     if leaf.field.kind == Kind.TEXT:
         return _text(value, operator, wanted)
+    if operator == Operator.IS_SET:
+        return value.is_not(None)
     if leaf.field.kind == Kind.NUMBER:
         return _number(value, operator, wanted)
     if leaf.field.kind == Kind.TIME:
@@ -83,17 +83,19 @@ def _condition(value: _Element, leaf: Leaf, operator: Operator, now: datetime) -
 
 
 def _text(value: _Element, operator: Operator, wanted: Any) -> ColumnElement[bool]:
+    # A blank is a missing value: it is never equal to anything, and every other text contains it.
+    if operator == Operator.IS_SET or (wanted == "" and operator != Operator.EQ):
+        return value != ""
     folded = fold(value)
-    if operator == Operator.IN:
-        return folded.in_([_folded(one) for one in wanted])
+    if operator in (Operator.EQ, Operator.IN):
+        given = [_folded(one) for one in (wanted if isinstance(wanted, tuple) else (wanted,)) if one]
+        return folded.in_(given) if len(given) > 1 else folded == given[0] if given else false()
     part = _folded(wanted)
     if operator == Operator.CONTAINS:
         return func.strpos(folded, part) > 0
     if operator == Operator.STARTS_WITH:
         return func.starts_with(folded, part)
-    if operator == Operator.ENDS_WITH:
-        return func.right(folded, func.length(part)) == part
-    return folded == part
+    return func.right(folded, func.length(part)) == part
 
 
 def _folded(text: str) -> _Element:

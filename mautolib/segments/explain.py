@@ -144,6 +144,8 @@ def _actual(build: Build, leaf: Leaf, contact_id: int) -> ColumnElement[Any]:
         is_any = leaf.operator in (Operator.IS_SET, Operator.NOT_SET)
         return _latest_segments(contact_id) if is_any else func.to_jsonb(_segments(build, leaf))
     value = build.sources.value(leaf.field, leaf.qualifiers)
+    if leaf.field.kind == Kind.TEXT:
+        value = func.nullif(value, "", type_=Text())
     return func.to_jsonb(func.coalesce(value, 0) if leaf.field.is_zero_without else value)
 
 
