@@ -235,7 +235,10 @@ def test_another_media_type_is_415_and_malformed_json_422(objects: Objects, root
         return
     deep = b'{"a":' * 33 + b"1" + b"}" * 33
     odd = [b'{"a": 1, "a": 2}', b'{"a": NaN}', b'{"a": "\\ud800"}', b'{"a\\u0000": 1}', deep]
-    for body in [b"{", b"[1,", b"\xff", *odd]:
+    no_object = [b"5", b"-1e-80", b"true", b'"x"']
+    if key[1] != "/api/v1/events/":  # there a bad item of an array is told in its own result
+        no_object += [b"[5]", b'["x"]']
+    for body in [b"{", b"[1,", b"\xff", *odd, *no_object]:
         refused(key, request.send(root, content=body, headers={"Content-Type": JSON}), 422, "validation_error")
     without_type = request.send(root, content=b"{", headers={"Content-Type": ""})
     assert without_type.status_code in (415, 422)
