@@ -20,6 +20,7 @@ from mautolib.contacts import search as search_contacts
 from mautolib.db.statements import statement
 from mautolib.errors import Conflict, InvalidInput, NotFound
 from mautolib.segments import EvaluationStatus, NewSegment, Segment, membership
+from mautolib.segments import compile as compiling
 from mautolib.segments.rules import Definition, MatchType
 from mautolib.settings import Settings
 from tests.builders import make_campaign, make_contact, make_message, make_suppression, make_tag
@@ -229,6 +230,26 @@ def test_one_that_cannot_be_evaluated_keeps_no_other_from_it(fresh_engine: Engin
         assert segments.get(tx, empty.segment_id).evaluation_status is EvaluationStatus.READY
         due = tx.scalar(text("select evaluation_due_at from segments where segment_id = :id"), {"id": first.segment_id})
     assert due == later(minutes=1) + membership.EVALUATE_EVERY, "tried again with the next round, not for ever"
+
+
+def test_a_value_the_database_refuses_keeps_no_other_from_it(
+    fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fresh_engine.begin() as tx:
+        make_contact(tx, country="PT")
+        first, second = create(tx, settings, PORTUGUESE), create(tx, settings, PORTUGUESE)
+    right = compiling.members
+
+    def members(definition: Definition, setting: Any, *, segment_id: int | None = None) -> Any:
+        found = right(definition, setting, segment_id=segment_id)
+        return found.where(text("1 / (random() * 0) > 1")) if segment_id == first.segment_id else found
+
+    monkeypatch.setattr(compiling, "members", members)
+    result = segments.evaluate_due(fresh_engine, settings, now=later(hours=1))
+    assert (result.evaluated, result.failed) == (1, 1)
+    with fresh_engine.begin() as tx:
+        assert segments.get(tx, first.segment_id).evaluated_at == NOW
+        assert segments.get(tx, second.segment_id).evaluated_at == later(hours=1)
 
 
 def test_segments_with_rules_are_due_again_and_those_by_hand_are_not(fresh_engine: Engine, settings: Settings) -> None:
