@@ -18,19 +18,16 @@ from sqlalchemy import (
     FromClause,
     Numeric,
     Select,
-    Text,
     and_,
     case,
     cast,
-    distinct,
     func,
-    literal,
     select,
     text,
     true,
     union,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from mautolib.db import tables
 from mautolib.segments.custom import custom_value
@@ -128,21 +125,15 @@ class Sources:
 
         return self._join(key, build).c.contact_id.is_not(None)
 
-    def has_tags(self, *, names: tuple[str, ...] = (), ids: tuple[int, ...] = (), every: bool = False,
-                 ) -> ColumnElement[bool]:  # fmt: skip
-        """Whether the contact has one of some tags (with `every`: all of them; without names and ids: any tag)."""
-        held, known = tables.contact_tags.alias(), tables.tags.alias()
+    def has_tags(self, *, ids: tuple[int, ...] | None = None, every: bool = False) -> ColumnElement[bool]:
+        """Whether the contact has one of some tags (with `every`: all of them; without ids: any tag at all)."""
+        held = tables.contact_tags.alias()
         query = select(held.c.contact_id).group_by(held.c.contact_id)
-        if ids:
+        if ids is not None:
             query = query.where(held.c.tag_id.in_(ids))
-        if names:
-            query = query.join(known, known.c.tag_id == held.c.tag_id)
-            query = query.where(fold(known.c.name).in_([fold(literal(name, Text())) for name in names]))
-        if every:
-            asked = func.unnest(cast(list(names), ARRAY(Text()))).column_valued()
-            different = select(func.count(distinct(fold(asked)))).scalar_subquery()
-            query = query.having(func.count(distinct(fold(known.c.name))) == different)
-        return self.is_among(("tags", names, ids, every), lambda: self._focused(query, held).subquery())
+        if every and ids is not None:
+            query = query.having(func.count() == len(set(ids)))
+        return self.is_among(("tags", ids, every), lambda: self._focused(query, held).subquery())
 
     def is_in_any_segment(self, besides: int | None) -> ColumnElement[bool]:
         """Whether the contact was in a segment at its last evaluation, leaving one out."""

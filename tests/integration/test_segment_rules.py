@@ -21,7 +21,7 @@ from mautolib.db import tables
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.segments.compile import Build, Setting, breakdown, condition, exclusions, members
 from mautolib.segments.explain import Explanation, Source, explain
-from mautolib.segments.rules import Definition, MatchType, leaves, read
+from mautolib.segments.rules import Definition, MatchType, fold, leaves, read
 from tests.builders import make_contact, make_event, make_order, make_tag
 from tests.integration.segment_population import (
     CAMPAIGNS,
@@ -385,8 +385,11 @@ def people(cluster: Any, template_database: str) -> Iterator[tuple[Engine, Popul
 def setting_of(population: Population) -> Setting:
     names: dict[str, tuple[int, ...]] = {}
     for segment_id, name in zip(SEGMENTS, NAMES, strict=True):
-        names[name.lower()] = (*names.get(name.lower(), ()), segment_id)
-    return Setting(now=NOW, reporting_currency="USD", segments=population.segments, segment_ids_by_name=names)
+        names[fold(name)] = (*names.get(fold(name), ()), segment_id)
+    return Setting(
+        now=NOW, reporting_currency="USD", segments=population.segments, segment_ids_by_name=names,
+        tag_ids_by_name={fold(name): (number,) for name, number in population.tag_ids.items()},
+    )  # fmt: skip
 
 
 def ids(tx: Connection, query: Any) -> list[int]:
@@ -614,13 +617,13 @@ def test_as_many_conditions_as_allowed_are_one_statement(tx: Connection) -> None
 
 def test_tags_are_told_by_their_names_and_an_unknown_contact_is_none(tx: Connection) -> None:
     one = make_contact(tx)
-    make_tag(tx, "VIP", [one])
-    make_tag(tx, "Also", [one])
+    known = {"vip": (make_tag(tx, "VIP", [one]),), "also": (make_tag(tx, "Also", [one]),)}
+    setting = Setting(now=NOW, reporting_currency="USD", tag_ids_by_name=known)
     asked = Definition(rules=({"field": "tags", "operator": "has_all", "value": ["vip", "ALSO", "Vip"]},))
-    node, = explain(tx, asked, NOBODY, contact_id=one).nodes
+    node, = explain(tx, asked, setting, contact_id=one).nodes
     assert (node.path, node.matched, node.actual) == ("0", True, ["Also", "VIP"])
     with pytest.raises(NotFound, match="Contact not found"):
-        explain(tx, asked, NOBODY, contact_id=10**15)
+        explain(tx, asked, setting, contact_id=10**15)
 
 
 def test_segments_are_told_by_the_ids_of_those_the_contact_is_in(tx: Connection) -> None:
