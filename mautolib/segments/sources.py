@@ -25,7 +25,6 @@ from sqlalchemy import (
     select,
     text,
     true,
-    union,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
@@ -137,17 +136,12 @@ class Sources:
 
     def is_in_any_segment(self, besides: int | None) -> ColumnElement[bool]:
         """Whether the contact was in a segment at its last evaluation, leaving one out."""
-        member, hand, against = (tables.segment_memberships.alias(), tables.segment_static_members.alias(),
-                                 tables.segment_static_members.alias())  # fmt: skip
-        kept_out = select(1).where(against.c.segment_id == member.c.segment_id, against.c.is_excluded,
-                                   against.c.contact_id == member.c.contact_id).correlate(member)  # fmt: skip
-        evaluated = select(member.c.contact_id).where(member.c.valid_to == text("'infinity'"), ~kept_out.exists())
-        added = select(hand.c.contact_id).where(hand.c.is_excluded.is_(False))
+        # Changes by hand are here, too, as far as no exclusion of the segment keeps the contact out.
+        member = tables.segment_memberships.alias()
+        query = select(member.c.contact_id).where(member.c.valid_to == text("'infinity'")).group_by(member.c.contact_id)
         if besides is not None:
-            evaluated = evaluated.where(member.c.segment_id != besides)
-            added = added.where(hand.c.segment_id != besides)
-        both = union(self._focused(evaluated, member), self._focused(added, hand))
-        return self.is_among(("any segment", besides), both.subquery)
+            query = query.where(member.c.segment_id != besides)
+        return self.is_among(("any segment", besides), self._focused(query, member).subquery)
 
     def was_sent(self, campaign_ids: tuple[int, ...]) -> ColumnElement[bool]:
         """Whether a message of one of some campaigns was handed over for the contact."""

@@ -21,6 +21,7 @@ from mautolib.db.statements import statement
 from mautolib.errors import Conflict, InvalidInput, NotFound
 from mautolib.segments import EvaluationStatus, NewSegment, Segment, membership
 from mautolib.segments import compile as compiling
+from mautolib.segments.explain import explain
 from mautolib.segments.rules import Definition, MatchType
 from mautolib.settings import Settings
 from tests.builders import make_campaign, make_contact, make_message, make_suppression, make_tag
@@ -324,6 +325,26 @@ def test_an_exclusion_beats_the_hand(tx: Connection, settings: Settings) -> None
     tx.execute(text("delete from suppressions where email_key = 'anna-excluded@shop.example'"))
     segments.evaluate(tx, settings, segment_id, now=later(minutes=15))
     assert now_in(tx, segment_id) == {anna}
+
+
+def test_who_an_exclusion_keeps_out_is_in_no_segment(tx: Connection, settings: Settings) -> None:
+    contact = make_contact(tx, country="PT")
+    make_suppression(tx, get(tx, contact).email)
+    strict, open_to_all = create(tx, settings, exclude_suppressed=True), create(tx, settings)
+    anywhere = {"field": "segments", "operator": "is_set"}
+    asking = create(tx, settings, {"any": [PORTUGUESE, anywhere]})
+    segments.add_contact(tx, settings, strict.segment_id, contact, now=NOW)
+
+    def seen() -> tuple[bool, Any]:
+        setting = segments.load(tx, settings, now=NOW)
+        told = explain(tx, setting.segments[asking.segment_id], setting, contact_id=contact,
+                       segment_id=asking.segment_id)  # fmt: skip
+        return told.nodes[2].matched, told.nodes[2].actual
+
+    assert now_in(tx, asking.segment_id) == {contact}
+    assert seen() == (False, []), "neither kept out elsewhere nor in the asking segment itself counts"
+    segments.add_contact(tx, settings, open_to_all.segment_id, contact, now=NOW)
+    assert seen() == (True, [str(open_to_all.segment_id)])
 
 
 def test_a_change_by_hand_leaves_all_others_alone(tx: Connection, settings: Settings) -> None:
