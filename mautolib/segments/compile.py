@@ -253,11 +253,13 @@ class Build:
             return self.sources.has_tags(ids=leaf.value)
         names = dict.fromkeys(map(fold, leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)))
         tags = [_called(name, self._setting.tag_ids_by_name) for name in names]
+        if operator == Operator.HAS_ALL and not all(tags):
+            return false()
         if operator != Operator.HAS_ALL:
             return self.sources.has_tags(ids=tuple(one for found in tags for one in found))
         if all(len(found) == 1 for found in tags):
             return self.sources.has_tags(ids=tuple(one for found in tags for one in found), every=True)
-        # Unknown names, or the few characters that have one case here and two in the database's index.
+        # The few characters that have one case here and two in the database's index.
         return and_(*(self.sources.has_tags(ids=found) for found in tags))
 
     def _segments(self, leaf: Leaf, operator: Operator) -> ColumnElement[bool]:

@@ -531,6 +531,36 @@ def test_a_blank_is_a_missing_value_also_for_eq(tx: Connection) -> None:
     assert found(tx, {**field, "operator": "contains", "value": ""}) == [named]
 
 
+@pytest.mark.parametrize("field", [
+    {"field": "first_name"}, {"field": "custom_fields.n"}, {"field": "custom_fields.n", "as": "number"},
+    {"field": "score"}, {"field": "order.count"},
+])  # fmt: skip
+@pytest.mark.parametrize("operator", ["in", "not_in"])
+def test_a_long_list_finds_whom_short_ones_find(tx: Connection, field: dict[str, Any], operator: str) -> None:
+    for number, name in ((0.1, "0.1"), (3, "νικος"), (1, ""), (None, "1")):
+        custom = {} if number is None else {"n": number}
+        contact = make_contact(tx, first_name=name, custom_fields=custom)
+        if number is not None:
+            tx.execute(insert(tables.contact_scores).values(
+                contact_id=contact, total_score=number, engagement_score=0, profile_score=0, recency_score=0,
+                grade="F", as_of=NOW, rule_version=1,
+            ))  # fmt: skip
+    is_number = field.get("as") == "number" or field["field"] in ("score", "order.count")
+    few = [0.1, 3, 0] if is_number else ["0.1", "ΝΙΚΟΣ", "", "3"]
+    others = [one / 8 + 100 for one in range(40)] if is_number else [f"n{one}" for one in range(40)]
+    short = found(tx, {**field, "operator": operator, "value": few})
+    assert found(tx, {**field, "operator": operator, "value": [*others, *few, *few]}) == short
+    assert found(tx, {**field, "operator": operator, "value": others}) != short
+
+
+def test_long_lists_are_one_bind_each() -> None:
+    values = [str(one) for one in range(1000)]
+    rules = [{"field": "custom_fields.a", "operator": "in", "value": values} for _ in range(99)]
+    rules.append({"field": "tags", "operator": "has_all", "value": values})
+    query = members(Definition(rules=tuple(rules), match_type=MatchType.ANY), NOBODY)
+    assert len(query.compile().params) < 1000
+
+
 def test_letters_with_several_small_forms_are_one(tx: Connection) -> None:
     upper, lower = make_contact(tx, first_name="ΝΙΚΟΣ"), make_contact(tx, first_name="Νικος")
     for value in ("νικος", "ΝΙΚΟΣ", "νικοσ"):
