@@ -178,6 +178,12 @@ Dec = Annotated[
     WithJsonSchema(_MONEY_SCHEMA, mode="validation"),
     WithJsonSchema({"type": "string", "examples": ["59.90"]}, mode="serialization"),
 ]
+#: Money as the service answers it: a sum or a converted amount may be larger than what is taken in.
+ShownDec = Annotated[
+    Decimal,
+    PlainSerializer(amount_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "examples": ["59.90"]}),
+]
 #: An exchange rate, above zero with at most 8 decimals.
 Rate8 = Annotated[
     Decimal,

@@ -429,7 +429,7 @@ def away(service: LiveService, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """An administrator at a service whose database is not there."""
     url, stop = serve(live_settings("postgresql://nobody:x@127.0.0.1:1/nothing", tmp_path_factory.mktemp("home")))
     headers = {"Authorization": f"Bearer {service.token('admin')}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=10, trust_env=False) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=10, trust_env=False, verify=False) as client:
         yield client
     stop()
 
