@@ -40,7 +40,10 @@ DEFAULT_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _ASKED = b"Authorization, Content-Type, Idempotency-Key, If-Match, X-API-Key, X-Request-ID"
-_EXPOSED = "X-Request-ID, X-Total-Count, X-Total-Count-Exact, X-Next-Cursor, Link, ETag, Location, Retry-After"
+_EXPOSED = (
+    "X-Request-ID, X-Total-Count, X-Total-Count-Exact, X-Next-Cursor, Link, ETag, Location, Retry-After, "
+    "Idempotency-Replayed"
+)
 
 
 class Conventions:

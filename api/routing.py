@@ -238,7 +238,7 @@ def _check_media_type(request: Request, policy: Policy) -> None:
     if request.method in _SAFE or not has_body or "content-type" not in request.headers:
         return
     media_type, _, rest = request.headers["content-type"].partition(";")
-    charset = rest.lower().replace(" ", "").partition("charset=")[2].strip('"') or "utf-8"
+    charset = rest.lower().replace(" ", "").partition("charset=")[2].partition(";")[0].strip('"') or "utf-8"
     if media_type.strip().lower() not in policy.media_types or (
         media_type.strip().lower() == JSON and charset not in ("utf-8", "utf8")
     ):

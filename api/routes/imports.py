@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO, Annotated, Any
 
+import anyio
 from anyio.to_thread import run_sync
 from fastapi import Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -31,6 +32,8 @@ from mautolib.errors import InvalidInput
 router = Router("Import")
 MISSING = "Import not found"
 JSON_LIMIT = 16 * MIB
+#: Small files at work at once: each may sort in memory, and seconds of it should not take every thread.
+_AT_ONCE = anyio.CapacityLimiter(4)
 _ITEMS = TypeAdapter(list[NewContactBody])
 
 _OPTION_FIELDS: dict[str, Any] = {
@@ -306,7 +309,8 @@ async def _commit_small(
                     raise Refused(400, imports.NO_EMAIL) from None
                 raise
 
-        return await call.commit(read, content=upload.stored.sha256.encode() + json_bytes(options.as_json()))
+        async with _AT_ONCE:
+            return await call.commit(read, content=upload.stored.sha256.encode() + json_bytes(options.as_json()))
     finally:
         imports.forget_upload(call.settings, upload.stored.uri)
 
@@ -386,11 +390,18 @@ async def cancel_import(call: CurrentCall, id: str) -> Response:
     A running one stops within seconds, before it changes a contact.
     """
     import_id = path_id(id, MISSING)
+    ended: list[Import] = []
 
     def effect(tx: Connection) -> Outcome:
-        return Outcome(body=shown(imports.cancel(tx, import_id, now=call.now)), resource_id=import_id)
+        found = imports.cancel(tx, import_id, now=call.now)
+        ended[:] = [found] if found.status is ImportStatus.CANCELLED else []
+        return Outcome(body=shown(found), resource_id=import_id)
 
-    return await call.commit(effect)
+    response = await call.commit(effect)
+    for found in ended:
+        # No worker will take it any more, so nobody else removes its file.
+        imports.forget_upload(call.settings, found.storage_uri)
+    return response
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:

@@ -190,7 +190,15 @@ def change_password(
 
 
 def replace_password(tx: Connection, who: SignedIn, *, new_hash: str, now: datetime) -> None:
-    """Store a new password and end the user's other sessions; the one in hand goes on."""
+    """Store a new password and end the user's other sessions; the one in hand goes on.
+
+    Raises:
+        NotAuthenticated: the session ended while the passwords were checked.
+    """
+    found = users.get(tx, who.user.user_id, for_update=True)
+    is_over = found is None or found[0].sessions_valid_from != who.user.sessions_valid_from
+    if is_over or tx.scalar(select(_REVOKED.c.jti).where(_REVOKED.c.jti == who.jti)) is not None:
+        raise NotAuthenticated("Invalid or expired token", code="invalid_token")
     users.store_hash(tx, who.user.user_id, new_hash, now=now)
     family = tx.scalar(select(_REFRESH.c.family).where(_REFRESH.c.access_jti == who.jti))
     end_families(tx, user_id=who.user.user_id, now=now, but=family)

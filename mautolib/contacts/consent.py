@@ -9,6 +9,7 @@ Called by the API, tracking pages, feedback, workflows and `contacts.store`. Loc
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -285,6 +286,7 @@ def suppress(
         InvalidInput: not an address, or a text that is too long.
     """
     detail = {"campaign_id": campaign_id, "message_id": message_id}
+    _check_texts({("body", "email"): email}, source, notes)
     return _suppress(tx, [email], reason, source, notes, actor, now, detail, settings)[0].entry
 
 
@@ -297,6 +299,7 @@ def suppress_many(
     Raises:
         InvalidInput: names the first entry that is not an address, and all others.
     """
+    _check_texts({("body", "emails", place): email for place, email in enumerate(emails)}, source, "")
     done = _suppress(tx, emails, reason, source, "", actor, now, {}, settings)
     new = sum(one.is_new for one in done)
     _LOG.info("suppressed %s addresses as %s, %s new", len(emails), reason, new)
@@ -304,8 +307,9 @@ def suppress_many(
 
 
 def unsuppress(
-    tx: Connection, email: str, *, may_remove_any: bool = False, settings: Settings | None = None
-) -> Suppression:
+    tx: Connection, email: str, *, actor: str, now: datetime, may_remove_any: bool = False,
+    settings: Settings | None = None,
+) -> Suppression:  # fmt: skip
     """Take an address off the list; nobody is re-subscribed by it. Returns the entry that was removed.
 
     Args:
@@ -317,6 +321,7 @@ def unsuppress(
         NotAllowed: a complaint or compliance entry.
     """
     key = address_key(email)
+    person = tx.execute(select(tables.contacts).where(_CONTACTS.email_key == key).with_for_update()).one_or_none()
     query = select(tables.suppressions).where(_SUPPRESSIONS.email_key == key).with_for_update()
     row = tx.execute(query).one_or_none() or erased.entries(tx, [key], settings).get(key)
     if row is None:
@@ -324,6 +329,10 @@ def unsuppress(
     if not may_remove_any and row.reason in (SuppressionReason.COMPLAINT, SuppressionReason.COMPLIANCE):
         raise NotAllowed(f"A suppression because of {row.reason} is removed by an administrator only")
     tx.execute(delete(tables.suppressions).where(_SUPPRESSIONS.suppression_id == row.suppression_id))
+    if person is not None and person.subscribed and row.reason in CONSENT_STOPPERS:
+        # Made while the entry was written, neither having seen the other: mail must not begin by taking it off.
+        before, after = _turn_off(tx, person, row.source or row.reason, now)
+        record_change(tx, person.contact_id, before, after, actor=actor, now=now)
     _LOG.info("suppression %s (%s) removed", row.suppression_id, row.reason)
     return entry_of(row)
 
@@ -346,13 +355,16 @@ def _suppress(
     now: datetime, detail: Mapping[str, Any], settings: Settings | None,
 ) -> list[_Done]:  # fmt: skip
     reason = SuppressionReason(reason)
-    _check_texts(emails, source, notes)
     addresses = [(parsed.email, parsed.key) for parsed in map(parse, emails)]
     keys = sorted({key for _, key in addresses})
     locked = select(tables.contacts).where(_CONTACTS.email_key.in_(keys)).order_by(_CONTACTS.contact_id)
     people = tx.execute(locked.with_for_update()).all()
     hashed = erased.entries(tx, keys, settings)
-    done = [_strengthen(tx, row, reason, now) for row in hashed.values()]
+    done = [
+        _Done(entry=entry_of(after), is_new=False, is_changed=after is not row)
+        for row in hashed.values()
+        for after in (erased.strengthen(tx, row, reason, now=now),)
+    ]
     shown = [(email, key) for email, key in addresses if key not in hashed]
     done += _write_suppressions(tx, shown, reason, source, notes, now) if shown else []
     if reason in CONSENT_STOPPERS:
@@ -365,25 +377,15 @@ def _suppress(
     return done
 
 
-def _strengthen(tx: Connection, row: Row[Any], reason: SuppressionReason, now: datetime) -> _Done:
-    """A stronger reason for an erased address; it stays a hash, without words that may quote the address."""
-    strength = list(SuppressionReason)
-    if strength.index(reason) >= strength.index(SuppressionReason(row.reason)):
-        return _Done(entry=entry_of(row), is_new=False, is_changed=False)
-    change = update(tables.suppressions).where(_SUPPRESSIONS.suppression_id == row.suppression_id)
-    change = change.values(reason=str(reason), created_at=now)
-    new_row = tx.execute(change.returning(tables.suppressions)).one()
-    return _Done(entry=entry_of(new_row), is_new=False, is_changed=True)
-
-
-def _check_texts(emails: Sequence[str], source: str, notes: str) -> None:
+def _check_texts(emails: Mapping[tuple[str | int, ...], str], source: str, notes: str) -> None:
     problems: list[tuple[tuple[str | int, ...], str]] = []
-    for position, email in enumerate(emails):
+    for path, email in emails.items():
         try:
             parse(email)
         except InvalidInput as error:
-            problems.append((("body", "emails", position) if len(emails) > 1 else ("body", "email"), str(error)))
-    for name, text, limit in (("source", source, 100), ("notes", notes.replace("\n", " "), 2000)):
+            problems.append((path, str(error)))
+    # Notes are text of many lines: tabs and line breaks of any kind belong there.
+    for name, text, limit in (("source", source, 100), ("notes", re.sub("[\t\r\n]", " ", notes), 2000)):
         problem = single_line_problem(text, limit)
         if problem:
             problems.append((("body", name), f"{name} {problem}"))

@@ -20,7 +20,7 @@ from mautolib.db import tables
 from mautolib.db.statements import statement
 from mautolib.settings import Settings
 
-__all__ = ["SOURCE", "entries", "forget", "revive", "revive_staged"]
+__all__ = ["SOURCE", "entries", "forget", "revive", "revive_staged", "strengthen"]
 
 #: `source` of an entry that came from an erasure.
 SOURCE = "erasure"
@@ -64,6 +64,18 @@ def entries(tx: Connection, keys: Iterable[str], settings: Settings | None) -> d
     hashes = {_hash(key, settings): key for key in keys}
     query = select(tables.suppressions).where(_S.email_hash.in_(list(hashes))).order_by(_S.suppression_id)
     return {hashes[bytes(row.email_hash)]: row for row in tx.execute(query.with_for_update())}
+
+
+def strengthen(tx: Connection, row: Row[Any], reason: SuppressionReason, *, now: datetime) -> Row[Any]:
+    """Give the entry of an erased address a stronger reason; it stays a hash, without words that may quote the address.
+
+    Returns: the new row, or `row` itself where its reason is as strong.
+    """
+    strength = list(SuppressionReason)
+    if strength.index(reason) >= strength.index(SuppressionReason(row.reason)):
+        return row
+    change = update(tables.suppressions).where(_S.suppression_id == row.suppression_id)
+    return tx.execute(change.values(reason=str(reason), created_at=now).returning(tables.suppressions)).one()
 
 
 def forget(tx: Connection, key: str, settings: Settings, *, now: datetime, must_stay: bool) -> int:

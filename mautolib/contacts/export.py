@@ -26,8 +26,9 @@ __all__ = ["Export"]
 
 _C = tables.contacts.c
 _ROWS_PER_BLOCK = 500
-#: Sorting a million contacts takes seconds; after that a block takes milliseconds.
-_STATEMENT_TIMEOUT = "120s"
+#: Sorting a million contacts takes seconds, after that a block takes milliseconds; between two blocks a slow reader
+#: may take longer than a session may otherwise stand still, which is a rule for those that hold locks.
+_LIMITS = "set local statement_timeout = '120s'; set local idle_in_transaction_session_timeout = '1h'"
 _RISKY = frozenset("'=+-@\t\r")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 #: A telephone number begins like a formula and is none.
@@ -59,7 +60,7 @@ class Export:
             self._connection.detach()
             self._raw = self._connection.connection.dbapi_connection
             self._connection.exec_driver_sql("set transaction isolation level repeatable read, read only")
-            self._connection.exec_driver_sql(f"set local statement_timeout = '{_STATEMENT_TIMEOUT}'")
+            self._connection.exec_driver_sql(_LIMITS)
             query = _QUERY.where(*conditions(self._connection, filters or ContactFilter()))
             rows = self._connection.execute(query, execution_options={"yield_per": _ROWS_PER_BLOCK})
             self._parts = rows.partitions()

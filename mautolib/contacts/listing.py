@@ -142,10 +142,9 @@ def conditions(tx: Connection, wanted: ContactFilter) -> list[ColumnElement[bool
     if wanted.q:
         found.append(searching.matching(tx, wanted.q))
     if wanted.tag is not None:
-        tagged, tags = tables.contact_tags.c, tables.tags.c
-        found.append(exists().where(
-            tagged.contact_id == _C.contact_id, tagged.tag_id == tags.tag_id, tags.name == _without_nul(wanted.tag)
-        ))  # fmt: skip
+        # The id as a value, for the planner to see how common the tag is (a join took seconds for one of everybody).
+        tagged, tag_id = tables.contact_tags.c, _tag_of_name(tx, wanted.tag)
+        found.append(exists().where(tagged.contact_id == _C.contact_id, tagged.tag_id == tag_id))
     if wanted.segment_id is not None:
         found.append(_in_segment(wanted.segment_id))
     if wanted.lifecycle_stage is not None:
@@ -155,6 +154,12 @@ def conditions(tx: Connection, wanted: ContactFilter) -> list[ColumnElement[bool
         never = and_(_C.updated_at.is_(None), _C.created_at >= wanted.updated_since)
         found.append(or_(_C.updated_at >= wanted.updated_since, never))
     return found
+
+
+def _tag_of_name(tx: Connection, name: str) -> int:
+    tags, given = tables.tags.c, _without_nul(name)
+    known = select(tags.tag_id).where(func.lower(tags.name) == func.lower(given), tags.name == given)
+    return int(tx.scalar(known) or 0)
 
 
 def _in_segment(segment_id: int) -> ColumnElement[bool]:

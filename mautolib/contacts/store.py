@@ -32,6 +32,7 @@ from mautolib.contacts.model import (
 from mautolib.contacts.validation import check_changes, check_grant, check_new
 from mautolib.db import tables
 from mautolib.db.statements import statement
+from mautolib.db.values import is_same
 from mautolib.errors import Conflict, NotFound
 from mautolib.events.append import NewEvent, append
 from mautolib.events.types import EventType
@@ -141,7 +142,7 @@ def update(
     if after.subscribed and wanted.get("email_key", row.email_key) != row.email_key and stopper in CONSENT_STOPPERS:
         after = consent.decide(before, {**tidy, "subscribed": False}, suppressed_as=stopper, now=now)
     wanted |= after.columns()
-    changed = {name: value for name, value in wanted.items() if getattr(row, name) != value}
+    changed = {name: value for name, value in wanted.items() if not is_same(getattr(row, name), value)}
     if not changed:
         return complete(tx, [row])[0]
     new_row = _write(tx, row, changed, now)

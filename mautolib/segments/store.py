@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from mautolib.db import tables
 from mautolib.db.statements import statement
+from mautolib.db.values import is_same
 from mautolib.errors import Conflict, InvalidInput, NotFound
 from mautolib.segments import membership, references
 from mautolib.segments.model import EvaluationStatus, NewSegment, Segment, definition_of
@@ -101,17 +102,18 @@ def change(
     row = membership.hold(tx, segment_id)
     before = definition_of(row)
     after = dataclasses.replace(before, **{name: changes[name] for name in _DEFINITION if name in changes})
-    if after != before:
-        checked(tx, after)
     wanted = {**_columns(after), **{name: changes[name] for name in ("name", "description") if name in changes}}
-    wanted = {name: value for name, value in wanted.items() if getattr(row, name) != value}
+    wanted = {name: value for name, value in wanted.items() if not is_same(getattr(row, name), value)}
+    is_redefined = bool(wanted.keys() - {"name", "description"})
+    if is_redefined:
+        checked(tx, after, before)
     if not wanted:
         return get(tx, segment_id)
     query = update(_TABLE).where(_C.segment_id == segment_id)
     tx.execute(query.values(**wanted, version=row.version + 1, updated_at=now))
-    if after != before or "name" in wanted:
+    if is_redefined or "name" in wanted:
         references.check_circle(tx, segment_id)
-    if after != before:
+    if is_redefined:
         membership.evaluate_at_once(tx, settings, segment_id, now=now, within=within)
     _LOG.info("segment %s changed: %s", segment_id, ", ".join(sorted(wanted)))
     return get(tx, segment_id)
@@ -138,21 +140,25 @@ def remove(tx: Connection, segment_id: int, *, now: datetime) -> None:
     _LOG.info("segment %s deleted", segment_id)
 
 
-def checked(tx: Connection, definition: Definition) -> Definition:
+def checked(tx: Connection, definition: Definition, before: Definition | None = None) -> Definition:
     """A definition that can be evaluated.
+
+    Args:
+        before: the one it replaces; tags and campaigns that one names may be gone since.
 
     Raises:
         InvalidInput: the rules cannot be compiled, or something they name does not exist.
     """
     check(list(definition.rules), definition.match_type)
     references.check_segments(tx, definition.rules)
-    _check_campaigns(tx, definition.exclude_campaign_ids)
+    references.check_others(tx, definition.rules, before.rules if before else ())
+    _check_campaigns(tx, definition.exclude_campaign_ids, before.exclude_campaign_ids if before else ())
     return definition
 
 
-def _check_campaigns(tx: Connection, wanted: Sequence[int]) -> None:
+def _check_campaigns(tx: Connection, wanted: Sequence[int], before: Sequence[int]) -> None:
     campaigns = tables.campaigns.c.campaign_id
-    known = set(tx.scalars(select(campaigns).where(campaigns.in_(wanted)))) if wanted else set()
+    known = {*before, *tx.scalars(select(campaigns).where(campaigns.in_(wanted)))} if wanted else set()
     problems = tuple(
         (("body", "exclude_campaign_ids", position), "Campaign not found")
         for position, campaign_id in enumerate(wanted)

@@ -24,7 +24,7 @@ from markupsafe import Markup, escape
 MAX_TEXT: Final = 1_000_000
 SCHEMES: Final = ("http", "https", "mailto", "tel")
 
-_SCHEME = re.compile(r"\s*([^/?#:]*):")
+_SCHEME = re.compile(r"\s*+([^/?#:]*+):")
 _DIRECTIVE = re.compile(r"%(.?)", re.S)
 _DIRECTIVES = frozenset("YmdHMSyjBbAaIp%")
 #: ISO 4217 currencies whose minor unit is not a hundredth.

@@ -116,6 +116,14 @@ def test_patch_changes_only_what_is_sent(editor: httpx.Client) -> None:
     assert editor.patch(f"{CONTACTS}{made['id']}", json={"last_name": None}).status_code == 422
 
 
+def test_a_number_that_becomes_a_truth_value_is_a_change(editor: httpx.Client) -> None:
+    made = created(editor, custom_fields={"vip": 1, "more": [{"on": 0}]})
+    answer = editor.patch(f"{CONTACTS}{made['id']}", json={"custom_fields": {"vip": True, "more": [{"on": False}]}})
+    assert answer.headers["ETag"] == '"2"'
+    found = editor.get(f"{CONTACTS}{made['id']}").json()["custom_fields"]
+    assert (found["vip"] is True, found["more"][0]["on"] is False) == (True, True)
+
+
 def test_if_match_refuses_an_edit_of_an_old_copy(editor: httpx.Client) -> None:
     made = created(editor)
     path = f"{CONTACTS}{made['id']}"
@@ -207,7 +215,8 @@ def test_a_segment_filters_and_an_unknown_one_is_named(service: LiveService, edi
     with service.engine.begin() as tx:
         segment = tx.scalar(text("insert into segments (name) values ('by hand') returning segment_id"))
         query = text(
-            "insert into segment_memberships (segment_id, contact_id, valid_from) values (:s, cast(:c as bigint), now())"
+            "insert into segment_memberships (segment_id, contact_id, valid_from) "
+            "values (:s, cast(:c as bigint), now())"
         )
         tx.execute(query, {"s": segment, "c": inside["id"]})
     found = editor.get(CONTACTS, params={"segment_id": segment}).json()

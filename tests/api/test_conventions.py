@@ -136,6 +136,15 @@ def test_another_media_type_is_415(nobody: httpx.Client, media_type: str) -> Non
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
+@pytest.mark.parametrize("parameters", ["; charset=utf-8; v=1", ';charset="UTF-8" ;v=1', "; v=1"])
+def test_parameters_beside_the_charset_change_nothing(nobody: httpx.Client, parameters: str) -> None:
+    answer = nobody.post(
+        "/api/v1/auth/refresh", content=b'{"refresh_token": "x"}',
+        headers={"Content-Type": f"application/json{parameters}"},
+    )  # fmt: skip
+    assert answer.status_code == 401
+
+
 def test_a_body_without_a_type_is_json(nobody: httpx.Client) -> None:
     answer = nobody.post("/api/v1/auth/login", content=b'{"email": "a@b.example", "password": "x"}')
     assert (answer.status_code, answer.json()["detail"]) == (401, "Invalid email or password")

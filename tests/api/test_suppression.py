@@ -38,8 +38,15 @@ def test_an_entry_and_a_known_address(editor: httpx.Client, viewer: httpx.Client
     assert (stronger["id"], stronger["reason"], stronger["source"]) == (first["id"], "complaint", "mailbox provider")
     check = viewer.get(f"{LIST}/check", params={"email": f" {email.title()} "}).json()
     assert check == {"suppressed": True, "entry": stronger}
-    for odd in ("", "nonsense", "@", "a" * 999):
+    for odd in ("", "nonsense", "@", "a" * 999, f"{'a' * 9999}@mail.example"):
         assert viewer.get(f"{LIST}/check", params={"email": odd}).json() == {"suppressed": False, "entry": None}
+
+
+def test_notes_are_text_of_many_lines(editor: httpx.Client) -> None:
+    notes = "Called.\r\n\tAsked to stop.\rBye"
+    assert suppressed(editor, address(), notes=notes)["notes"] == notes
+    named = editor.post(LIST, json={"email": address(), "reason": "manual", "notes": "\x07"})
+    assert (named.status_code, named.json()["detail"][0]["loc"]) == (422, ["body", "notes"])
 
 
 @pytest.mark.parametrize(
@@ -65,6 +72,8 @@ def test_bulk_counts_repeats_and_is_all_or_nothing(service: LiveService, editor:
     assert refused.status_code == 422
     assert refused.json()["detail"][0]["loc"] == ["body", "emails", 1]
     assert editor.get(f"{LIST}/check", params={"email": lost}).json()["suppressed"] is False
+    one = editor.post(f"{LIST}/bulk", json={"emails": ["no address"], "reason": "manual"})
+    assert [problem["loc"] for problem in one.json()["detail"]] == [["body", "emails", 0]]
     for emails in ([], [address()] * 10_001, "x@y.example", [None]):
         assert editor.post(f"{LIST}/bulk", json={"emails": emails, "reason": "manual"}).status_code == 422
 

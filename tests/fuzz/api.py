@@ -49,6 +49,12 @@ EXCLUDED = {
 EXCLUDED_OF_PAGES = {
     "negative_data_rejection": "a link that is not genuine gets a neutral page and changes nothing, whatever it says",
 }
+#: The same for single operations.
+EXCLUDED_OF_ONE = {
+    ("POST", f"{PREFIX}/events/", "negative_data_rejection"): (
+        "a bad event of an array is told in its own result, the others are taken; a bad single event is 422"
+    ),
+}
 #: How a value that does not fit may be refused.
 REFUSALS = ["400", "401", "403", "404", "405", "408", "409", "412", "413", "415", "422", "429"]
 #: The fuzzer's own user and keys must outlive the run: ids of these are always those of fresh ones.
@@ -75,6 +81,11 @@ class Fuzzer:
         self.checks = [CHECKS.get_one(name) for name in CHECKS.get_all_names() if name not in EXCLUDED]
         self.public_checks = [check for check in self.checks if check.__name__ not in EXCLUDED_OF_PAGES]
         self.report = Report(seed=seed, enough=enough)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.objects.close()
+        self.session.close()
 
     def run(self, cases: int, only: str = "") -> Report:
         """Send `cases` cases, shared evenly between the operations."""
@@ -219,6 +230,8 @@ class Fuzzer:
         else:
             seen.statuses[response.status_code] += 1
         checks = self.public_checks if case.path.startswith(f"{PREFIX}/track/") else self.checks
+        left_out = {name for method, path, name in EXCLUDED_OF_ONE if (method, path) == (case.method, case.path)}
+        checks = [check for check in checks if check.__name__ not in left_out]
         try:
             case.validate_response(
                 response, checks=checks, headers=headers,
@@ -262,7 +275,8 @@ def main() -> None:
             fuzzer = Fuzzer(service, openapi, seed=options.seed)
             made = seed(fuzzer.objects)
             sys.stdout.write(f"seeded: {json.dumps(made)}\n{len(served(openapi))} operations\n")
-            for name, reason in {**EXCLUDED, **EXCLUDED_OF_PAGES}.items():
+            of_one = {" ".join(reversed(key)): reason for key, reason in EXCLUDED_OF_ONE.items()}
+            for name, reason in {**EXCLUDED, **EXCLUDED_OF_PAGES, **of_one}.items():
                 sys.stdout.write(f"not checked: {name}: {reason}\n")
             sys.stdout.flush()
             report = fuzzer.run(options.cases, options.only)

@@ -123,6 +123,41 @@ def test_ending_all_sessions_ends_one_that_is_just_being_renewed(
         assert tx.scalar(text("select count(*) from refresh_tokens where revoked_at is null")) == 0
 
 
+@pytest.mark.parametrize("change", [_reset, _disable])
+def test_a_password_checked_before_a_change_is_not_replaced_after_it(
+    fresh_engine: Engine, settings: Settings, user_id: int, change: Callable[[Connection, int], None]
+) -> None:
+    mine = sessions.sign_in(fresh_engine, settings, email=EMAIL, password=OLD, origin=Origin(), now=NOW)
+    with fresh_engine.begin() as tx:
+        who = sessions.resolve(tx, settings, tokens.Kind.ACCESS, mine.access_token, now=NOW)
+    stolen = sessions.change_password(
+        fresh_engine, settings, who, current=OLD, new="of a thief!", origin=Origin(), now=NOW
+    )
+    with fresh_engine.begin() as tx:
+        change(tx, user_id)
+        _, kept = users.get(tx, user_id) or (None, "")
+    with fresh_engine.begin() as tx, pytest.raises(NotAuthenticated):
+        sessions.replace_password(tx, who, new_hash=stolen, now=NOW + timedelta(seconds=3))
+    with fresh_engine.begin() as tx:
+        assert (users.get(tx, user_id) or (None, ""))[1] == kept
+
+
+def test_of_two_changes_of_a_password_the_first_ends_the_other(
+    fresh_engine: Engine, settings: Settings, user_id: int
+) -> None:
+    who = []
+    for _ in range(2):
+        mine = sessions.sign_in(fresh_engine, settings, email=EMAIL, password=OLD, origin=Origin(), now=NOW)
+        with fresh_engine.begin() as tx:
+            who.append(sessions.resolve(tx, settings, tokens.Kind.ACCESS, mine.access_token, now=NOW))
+    with fresh_engine.begin() as tx:
+        sessions.replace_password(tx, who[0], new_hash=NEW_HASH, now=NOW)
+    with fresh_engine.begin() as tx, pytest.raises(NotAuthenticated):
+        sessions.replace_password(tx, who[1], new_hash="another", now=NOW)
+    with fresh_engine.begin() as tx:
+        assert (users.get(tx, user_id) or (None, ""))[1] == NEW_HASH
+
+
 def _wait(engine: Engine, count: int) -> None:
     """Until so many wait for a lock."""
     query = text("select count(*) from pg_locks where not granted")

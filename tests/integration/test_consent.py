@@ -147,17 +147,37 @@ def test_a_list_is_suppressed_at_once(tx: Connection) -> None:
 def test_lifting_a_suppression_subscribes_nobody(tx: Connection) -> None:
     one = make(tx)
     unsubscribe(tx, one.contact_id)
-    assert consent.unsuppress(tx, "Anna@shop.example").reason == "unsubscribe"
+    assert consent.unsuppress(tx, "Anna@shop.example", actor="test", now=LATER).reason == "unsubscribe"
     after = contacts.get(tx, one.contact_id)
     assert (after.subscribed, after.suppressed) == (False, False)
     with pytest.raises(NotFound, match=r"^Email not found in suppression list$"):
-        consent.unsuppress(tx, EMAIL)
+        consent.unsuppress(tx, EMAIL, actor="test", now=LATER)
     back = contacts.update(tx, one.contact_id, {"subscribed": True}, actor="test", now=LATER)
     assert (back.subscribed, back.consent_status, mailable(tx)) == (True, "granted", 1)
     consent.suppress(tx, EMAIL, SuppressionReason.COMPLAINT, actor="test", now=LATER)
     with pytest.raises(NotAllowed):
-        consent.unsuppress(tx, EMAIL)
-    assert consent.unsuppress(tx, EMAIL, may_remove_any=True).reason == "complaint"
+        consent.unsuppress(tx, EMAIL, actor="test", now=LATER)
+    assert consent.unsuppress(tx, EMAIL, actor="test", now=LATER, may_remove_any=True).reason == "complaint"
+
+
+@pytest.mark.parametrize("reason", list(SuppressionReason))
+def test_lifting_mails_nobody_who_was_made_while_the_address_was_suppressed(
+    fresh_engine: Engine, reason: SuppressionReason
+) -> None:
+    with fresh_engine.connect() as making, fresh_engine.connect() as suppressing:
+        # Neither transaction sees the other's row.
+        one = make(making)
+        consent.suppress(suppressing, EMAIL, reason, source="support", actor="test", now=NOW)
+        making.commit()
+        suppressing.commit()
+    is_own_word = reason not in (SuppressionReason.BOUNCE, SuppressionReason.MANUAL)
+    with fresh_engine.begin() as tx:
+        assert mailable(tx) == 0
+        consent.unsuppress(tx, EMAIL, actor="test", now=LATER, may_remove_any=True)
+        after = contacts.get(tx, one.contact_id)
+        assert (mailable(tx), after.subscribed) == ((0, False) if is_own_word else (1, True))
+        lines = [(line.status, line.source, line.actor) for line in listing.consents(tx, one.contact_id)]
+    assert lines == ([("withdrawn", "support", "test")] if is_own_word else [])
 
 
 def test_the_person_can_change_their_mind_but_not_undo_a_complaint(tx: Connection) -> None:

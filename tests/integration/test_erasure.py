@@ -199,7 +199,7 @@ def test_suppressing_an_erased_address_leaves_it_a_hash(tx: Connection, settings
         tx, [EMAIL, "new@shop.example"], SuppressionReason.MANUAL, actor="test", now=LATER, settings=settings
     )
     assert (many.suppressed, many.new, many.known) == (2, 1, 1)
-    removed = consent.unsuppress(tx, EMAIL, may_remove_any=True, settings=settings)
+    removed = consent.unsuppress(tx, EMAIL, actor="test", now=LATER, may_remove_any=True, settings=settings)
     assert removed.email == before.email
     assert listing.find_suppression(tx, EMAIL, settings) is None
 

@@ -1,6 +1,9 @@
 """Bad input of every kind: documented 4xx, nothing changed, no 5xx (group J).
 
-J9 and J11 (parallel creation, Idempotency-Key) are in tests/api/test_contacts.py; J5's cursors too.
+What holds for every operation is tried on every operation in tests/api/test_every_operation.py: J1 to J3 and J6 in
+bodies, J5 (bounds, repeated parameters, cursors), J11 (replay, other body, bad keys), J16. J9 and the rest of J11
+(fifty at once, a server that dies) are in tests/api/test_races.py. Timings (J5 pages, J12, J13, J14, J16) are measured
+by `make bench-security`; here they are bounded generously.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from benchmarks.ground.patterns import every_pattern, slowest_milliseconds
 from tests.api.contract import document, served
 from tests.live_service import LiveService, live_settings, serve
 
@@ -104,6 +108,22 @@ def test_j1_a_bad_query_is_no_5xx(viewer: httpx.Client, query: str) -> None:
     assert answer.status_code < 500
 
 
+@pytest.mark.parametrize("path", ["%00", "1%00", "%ed%a0%80", "%ff", "1%0d%0aX-Evil:%201", "..%2f..%2fhealth", "%2e"])
+def test_j1_a_bad_path_is_no_5xx(editor: httpx.Client, path: str) -> None:
+    for method in ("GET", "PATCH", "DELETE"):
+        answer = editor.request(method, f"{CONTACTS}{path}", json={} if method == "PATCH" else None)
+        refused(answer, 404, 422)
+        assert "X-Evil" not in answer.headers
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "If-Match", "X-Request-ID", "Content-Type", "Accept"])
+def test_j1_odd_headers_are_no_5xx(editor: httpx.Client, name: str) -> None:
+    for value in (b"\xff\xfe", b"\xed\xa0\x80", b"x" * 20_000, b"", "é".encode(), b'"' * 300):
+        headers = [(name.encode(), value)]
+        answer = editor.post(CONTACTS, content=json.dumps({"email": email()}), headers=headers)
+        assert answer.status_code in (201, 412, 415, 422), (name, value, answer.text)
+
+
 def test_j10_twenty_writers_on_two_rows_end_well(service: LiveService) -> None:
     with service.client("editor") as client:
         ids = [client.post(CONTACTS, json={"email": email()}).json()["id"] for _ in range(2)]
@@ -175,6 +195,14 @@ def test_j14_long_nonsense_is_refused_fast(editor: httpx.Client, value: str) -> 
     assert time.monotonic() - began < 5
 
 
+def test_j14_every_pattern_is_linear() -> None:
+    patterns = every_pattern()
+    assert len(patterns) > 40  # found by walking the modules; a few would mean the walk is broken
+    # A linear one takes 10 ms for 8,000 characters at most, a quadratic one a second (50,000: `make bench-security`).
+    took = {name: slowest_milliseconds(name, pattern, 8_000) for name, pattern in patterns.items()}
+    assert [name for name, milliseconds in took.items() if milliseconds > 300] == []
+
+
 def test_j15_a_fault_of_ours_shows_nothing(service: LiveService, caplog: pytest.LogCaptureFixture) -> None:
     with service.engine.begin() as tx:
         tx.execute(text("alter table contacts rename column phone to phone_gone"))
@@ -223,9 +251,12 @@ def test_j17_headers_of_every_operation(service: LiveService, key: tuple[str, st
     headers = answer.headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Request-ID"]
-    assert "no-store" in headers["Cache-Control"]
-    assert "Access-Control-Allow-Origin" not in headers
     kind = headers.get("Content-Type", "")
+    assert "no-store" in headers["Cache-Control"]
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers.get("X-Frame-Options") == "DENY" or kind == "image/gif"
+    assert "Access-Control-Allow-Origin" not in headers and "Access-Control-Allow-Credentials" not in headers
     assert kind.startswith(("application/json", "application/problem+json", "image/gif")) or "charset=utf-8" in kind
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,6 +246,18 @@ def test_case_is_folded_letter_by_letter() -> None:
     assert fold("STRASSE") != fold("Straße") == fold("STRAẞE")
     assert fold("İstanbul") == fold("ISTANBUL")
     assert fold("ﬃ") == "ﬃ"
+
+
+def test_the_rules_in_the_documentation_are_rules() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "segments.md").read_text(encoding="utf-8")
+    section = page[page.index("## Rules") : page.index("## Over HTTP")]
+    examples = re.findall(r"```json\n(.*?)```", section, re.S)
+    assert len(examples) == 4
+    for example in examples:
+        check(json.loads(example))
+    told = set(re.findall(r"[a-z_.]+", section))
+    assert set(FIELDS) <= told
+    assert {str(operator) for operator in Operator} <= told
 
 
 json_values = st.recursive(
