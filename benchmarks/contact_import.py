@@ -4,7 +4,7 @@ The file has repeated addresses (other case), invalid ones, quoted line breaks, 
 CPU is that of this process and of the database. Verified: every count of the import, the contacts, the events and
 the rejects, and that importing the file again changes no row. Compared with one `insert ... on conflict` a row over
 the same parsed values, measured on 10,000 rows, and with a plain COPY of the file into an unlogged table of texts.
-Resident memory is the peak of this process, which stays the same from 200,000 rows to 10 million.
+Resident memory is the peak of this process, which is the same for 200,000 rows and for a million.
 """
 
 from __future__ import annotations
