@@ -6,6 +6,7 @@ while sending) is a test of campaigns.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import resource
@@ -199,12 +200,21 @@ def bombs() -> list[str]:
     ]
 
 
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """No garbage collection while CPU is counted: in the large process of a whole run one takes a second."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("source", bombs())
 def test_d4_d5_a_small_source_makes_no_big_work(source: str) -> None:
     begun, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     shown = outcome(compile_template("s", source, "t"))
     assert shown == "refused" or len(shown) < 10_000
-    assert time.process_time() - begun < 10
+    assert time.process_time() - begun < 1.5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 * 1024
 
 
@@ -270,6 +280,7 @@ print(worker.in_child({{}})["error"])
     assert ran.stdout.startswith("Template error: ") and message in ran.stdout
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     "source",
     [
@@ -298,7 +309,7 @@ def test_d6_recursion_and_depth_are_refused_when_saved(source: str) -> None:
     begun = time.process_time()
     compiled = compile_template("s", source, "t")
     assert not compiled.valid or outcome(compiled) == ""
-    assert time.process_time() - begun < 10
+    assert time.process_time() - begun < 2
     assert render_limited("s", "alive", "t", {}).rendered.html == "alive"
 
 
