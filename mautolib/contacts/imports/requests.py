@@ -214,6 +214,11 @@ def first_rejects(tx: Connection, *, limit: int) -> list[Reject]:
     ]  # fmt: skip
 
 
+def note_options(tx: Connection, import_id: int, options: ImportOptions) -> None:
+    """Keep the options as they were applied, with what was found in the file."""
+    tx.execute(update_of(_TABLE).where(_C.import_id == import_id).values(options=options.as_json()))
+
+
 def finish(tx: Connection, import_id: int, counts: Mapping[str, Any], *, now: datetime) -> Import:
     """End an import that ran in this very transaction."""
     done = update_of(_TABLE).where(_C.import_id == import_id)

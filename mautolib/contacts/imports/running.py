@@ -171,6 +171,7 @@ def _work(
             with connection.begin():
                 open_staging(connection)
                 staged = _stage(connection, settings, claim, options, now, progress)
+            options = staged.options
             tries = iter(range(_MERGE_TRIES, 0, -1))
             while (counts := _merge_once(connection, settings, claim, options, staged, now, left=next(tries))) is None:
                 claim.check()
@@ -207,6 +208,7 @@ def _merge_once(
                 blank_language=staged.blank_language, actor=claim.request.created_by, now=now, checkpoint=claim.check,
                 settings=settings,
             )  # fmt: skip
+            requests.note_options(connection, claim.request.import_id, options)
             if not _finish(connection, claim, ImportStatus.COMPLETED, ImportStatus.RUNNING, now, counts):
                 transaction.rollback()
                 raise _Stop
