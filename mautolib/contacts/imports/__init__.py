@@ -21,6 +21,7 @@ from mautolib.contacts.imports.model import (
 from mautolib.contacts.imports.preview import Preview, preview
 from mautolib.contacts.imports.requests import (
     StoredFile,
+    asked_for,
     cancel,
     count_imports,
     forget_upload,
@@ -36,6 +37,6 @@ from mautolib.contacts.imports.requests import (
 from mautolib.contacts.imports.running import claim_next, run, run_waiting
 
 __all__ = ["Import", "ImportOptions", "ImportStatus", "NO_EMAIL", "PresetChoice", "Preview", "Reject", "RejectCode",
-           "StoredFile", "Taken", "UpdatePolicy", "cancel", "claim_next", "count_imports", "forget_upload", "get",
-           "import_items", "list_imports", "location", "preview", "rejects", "request", "request_file", "run",
+           "StoredFile", "Taken", "UpdatePolicy", "asked_for", "cancel", "claim_next", "count_imports", "forget_upload",
+           "get", "import_items", "list_imports", "location", "preview", "rejects", "request", "request_file", "run",
            "run_waiting", "store_upload", "take_file", "write_rejects"]  # fmt: skip
