@@ -176,7 +176,8 @@ def _input_details(error: InvalidInput) -> list[dict[str, Any]]:
 
 
 def _loc(error: InvalidInput, path: tuple[str | int, ...]) -> list[str | int]:
-    if error.code == "validation_error" and path[:1] not in (("body",), ("query",), ("path",), ("header",)):
+    is_rooted = path[:1] in (("body",), ("query",), ("path",), ("header",))
+    if error.code in ("validation_error", "timezone_required") and not is_rooted:
         return ["body", *path]
     return list(path) or ["body"]
 

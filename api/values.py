@@ -21,6 +21,7 @@ from pydantic import (
     PlainSerializer,
     StringConstraints,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -50,6 +51,14 @@ class Model(BaseModel):
     """A body: unknown keys are ignored and never stored; strings are strings, numbers are numbers."""
 
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_object(cls, value: Any) -> Any:
+        # The framework also takes whatever has attributes of these names: a number has none, like an empty object.
+        if not isinstance(value, dict | cls):
+            raise PydanticCustomError("model_type", "Input should be an object")
+        return value
 
 
 class Answer(BaseModel):
@@ -168,6 +177,12 @@ Dec = Annotated[
     PlainSerializer(amount_text, return_type=str, when_used="json"),
     WithJsonSchema(_MONEY_SCHEMA, mode="validation"),
     WithJsonSchema({"type": "string", "examples": ["59.90"]}, mode="serialization"),
+]
+#: Money as the service answers it: a sum or a converted amount may be larger than what is taken in.
+ShownDec = Annotated[
+    Decimal,
+    PlainSerializer(amount_text, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "examples": ["59.90"]}),
 ]
 #: An exchange rate, above zero with at most 8 decimals.
 Rate8 = Annotated[

@@ -2,7 +2,9 @@
 
 The file has repeated addresses (other case), invalid ones, quoted line breaks, country names and custom columns; the
 CPU is that of this process and of the database. Verified: every count of the import, the contacts, the events and
-the rejects. Compared with one `insert ... on conflict` a row over the same parsed values, measured on 10,000 rows.
+the rejects, and that importing the file again changes no row. Compared with one `insert ... on conflict` a row over
+the same parsed values, measured on 10,000 rows, and with a plain COPY of the file into an unlogged table of texts.
+Resident memory is the peak of this process, which is the same for 200,000 rows and for a million.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import random
+import resource
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -19,6 +22,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks.ground.measuring import bench, finish
 from mautolib.contacts import imports
+from mautolib.db.copy import copy_chunks
 from mautolib.settings import Settings
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -27,7 +31,15 @@ COUNTRIES = ("United States", "DE", "France", "United Kingdom", "JP", "Brazil", 
 ZONES = ("America/New_York", "Europe/Berlin", "Europe/Paris", "Asia/Tokyo", "")
 FIRST = ("Anna", "Ben", "Chloé", "Dmitri", "Eiko", "Fátima", "Grzegorz", "Hanna", "Ines", "José")
 LAST = ("Smith", "Müller", "Dubois", "Ivanov", "Sato", "Silva", "Nowak", "García", "Wang", "O'Hara")
-HEADER = ("email", "first_name", "last_name", "country", "timezone", "Size", "Note")
+CITIES = ("New York", "Köln", "Paris", "London", "東京", "São Paulo", "München", "Łódź", "Madrid", "北京")
+COMPANIES = ("Smith & Sons Trading Ltd", "Handelskontor Nord-Ost GmbH & Co. KG", "Maison Dubois et Fils S.A.R.L.",
+             'The "Corner", Inc.', "山田商店", "")  # fmt: skip
+SIZES = ("Small", "Medium", "Large", "42 / 10.5")
+POISON = ("nobody", "a@b@c.example", "", "dot..dot@x.example", '"quoted"@x.example', "a b@x.example", "x@localhost")
+HEADER = ("email", "first_name", "last_name", "phone", "country", "language", "timezone", "Company", "City", "Size",
+          "Note")  # fmt: skip
+#: Shares of the rows: repeated addresses (other case) and addresses that cannot be.
+REPEATED, INVALID = 0.03, 0.02
 
 
 def write_file(path: Path, rows: int) -> dict[str, int]:
@@ -38,18 +50,23 @@ def write_file(path: Path, rows: int) -> dict[str, int]:
         writer = csv.writer(file)
         writer.writerow(HEADER)
         for number in range(rows):
-            email = f"{rng.choice(FIRST)[:3].lower()}.{number}@mail{number % 5000}.example"
-            if email[:3] in ("fát", "jos", "chl"):
-                email = f"x{number}@shop.example"
+            first, last = rng.choice(FIRST), rng.choice(LAST)
+            email = f"customer.{number}@mail{number % 5000}.shop.example"
+            if number % 3 == 0:
+                email = f"{first[:1]}{number}@shop-{number % 7}.example".lower()
             draw = rng.random()
-            if draw < 0.02 and number:
-                email = f"REPEATED{number % 997}@Shop.Example"
-            elif draw < 0.03:
-                email = rng.choice(("nobody", "a@b@c.example", "", "dot..dot@x.example", '"quoted"@x.example'))
+            if draw < REPEATED and number:
+                earlier = number * 7 % max(1, number // 3) * 3 + 1
+                email = f"Customer.{earlier}@MAIL{earlier % 5000}.shop.example"
+            elif draw < REPEATED + INVALID:
+                email = rng.choice(POISON)
+                counts["rejected"] += 1
             note = 'Line one\nLine "two"' if draw > 0.99 else ""
-            writer.writerow((email, rng.choice(FIRST), rng.choice(LAST), rng.choice(COUNTRIES), rng.choice(ZONES),
-                             rng.choice("SML"), note))  # fmt: skip
-            counts["rejected"] += 0.02 <= draw < 0.03 or (draw < 0.02 and not number)
+            writer.writerow((
+                email, first, last, f"+49 {rng.randrange(100, 1000)} {rng.randrange(10**6, 10**7)}",
+                rng.choice(COUNTRIES), rng.choice(("de", "en", "fr", "")), rng.choice(ZONES), rng.choice(COMPANIES),
+                rng.choice(CITIES), rng.choice(SIZES), note,
+            ))  # fmt: skip
     return counts
 
 
@@ -63,6 +80,28 @@ def naive(engine: Engine, path: Path) -> None:
         for _, row in zip(range(NAIVE_ROWS), csv.DictReader(file), strict=False):
             if "@" in row["email"]:
                 tx.execute(upsert, {name: row[name] for name in ("email", "first_name", "last_name", "country")})
+
+
+def plain_copy(engine: Engine, path: Path) -> None:
+    """The file as it is, into a table of texts that is not logged and has no index."""
+    columns = ", ".join(f'"{name}"' for name in HEADER)
+    with engine.begin() as tx:
+        tx.execute(text(f"create unlogged table plain ({columns.replace(',', ' text,')} text)"))
+        with path.open("rb") as file:
+            chunks = iter(lambda: file.read(1 << 18), b"")
+            copy_chunks(tx, f"copy plain ({columns}) from stdin with (format csv, header)", chunks)
+    with engine.begin() as tx:
+        tx.execute(text("drop table plain"))
+
+
+def changes(engine: Engine) -> tuple[int, ...]:
+    """How often rows of the tables that an import fills were written."""
+    query = text("select n_tup_ins + n_tup_upd + n_tup_del from pg_stat_user_tables "
+                 "where relname in ('contacts', 'event_pending') order by relname")  # fmt: skip
+    with engine.begin() as tx:
+        tx.execute(text("select pg_stat_force_next_flush()"))
+        tx.execute(text("select pg_stat_clear_snapshot()"))
+        return tuple(tx.scalars(query))
 
 
 def is_right(engine: Engine, done: imports.Import, expected: dict[str, int]) -> bool:
@@ -98,17 +137,27 @@ def main() -> None:
             import_id = imports.request_file(tx, path, {}, actor="benchmark", now=NOW)
         with bed.measured(f"import of {rows} rows") as fast:
             done = imports.run(bed.engine, settings, import_id, now=NOW)
+        before = changes(bed.engine)
         with bed.engine.begin() as tx:
             again = imports.request_file(tx, path, {}, actor="benchmark", now=NOW)
-        with bed.measured("the same file again, nothing new"):
+        with bed.measured("the same file again, nothing new") as repeat:
             repeated = imports.run(bed.engine, settings, again, now=NOW)
-        verified = repeated.created == 0 and repeated.rejected == done.rejected
+        verified = repeated.created == 0 and repeated.rejected == done.rejected and changes(bed.engine) == before
         with bed.engine.begin() as tx:
             tx.execute(text("delete from import_rejects where import_id = :id"), {"id": again})
         verified = verified and is_right(bed.engine, done, expected)
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        sys.stdout.write(f"at most {resident:.0f} MB resident\n")
+        with bed.measured("plain COPY of the file") as plain:
+            plain_copy(bed.engine, path)
     million = 1_000_000 / rows
     finish("contact_import", fast.cpu_seconds * million, "CPU seconds per million rows", rows=rows, verified=verified,
-           compared_to={"one statement a row": round(slow.cpu_seconds * 1_000_000 / NAIVE_ROWS, 1)})  # fmt: skip
+           compared_to={
+               "one statement a row": round(slow.cpu_seconds * 1_000_000 / NAIVE_ROWS, 1),
+               "the same file again": round(repeat.cpu_seconds * million, 1),
+               "plain COPY": round(plain.cpu_seconds * million, 2),
+               "times a plain COPY": round(fast.cpu_seconds / plain.cpu_seconds, 1), "resident MB": round(resident),
+           })  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ skipped test is a failure.
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import time
@@ -37,6 +38,7 @@ class Server:
         self._base = parse_url(admin_url)
         self._admin: Engine = connect(admin_url, pool_size=1)
         self._made: list[str] = []
+        self._numbers = itertools.count()
         self._prefix = f"mauto_test_{secrets.token_hex(4)}"
 
     def url(self, database: str) -> str:
@@ -45,7 +47,7 @@ class Server:
 
     def create(self, *, template: str = "template0") -> str:
         """Create a database and return its name."""
-        name = f"{self._prefix}_{len(self._made)}"
+        name = f"{self._prefix}_{next(self._numbers)}"
         self._run(f"create database {name} template {template}")
         self._made.append(name)
         return name

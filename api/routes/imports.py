@@ -395,11 +395,18 @@ async def cancel_import(call: CurrentCall, id: str) -> Response:
     A running one stops within seconds, before it changes a contact.
     """
     import_id = path_id(id, MISSING)
+    ended: list[Import] = []
 
     def effect(tx: Connection) -> Outcome:
-        return Outcome(body=shown(imports.cancel(tx, import_id, now=call.now)), resource_id=import_id)
+        found = imports.cancel(tx, import_id, now=call.now)
+        ended[:] = [found] if found.status is ImportStatus.CANCELLED else []
+        return Outcome(body=shown(found), resource_id=import_id)
 
-    return await call.commit(effect)
+    response = await call.commit(effect)
+    for found in ended:
+        # No worker will take it any more, so nobody else removes its file.
+        imports.forget_upload(call.settings, found.storage_uri)
+    return response
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:

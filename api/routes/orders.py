@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 
 from api import paging
 from api.routing import CurrentCall, Router, allow, listed, problems
-from api.values import Answer, Currency, Dec, Id, Moment, OptionalId, Rate8, Shown, parse_id, path_id
+from api.values import Answer, Currency, Id, Moment, OptionalId, Rate8, Shown, ShownDec, parse_id, path_id
 from mautolib.auth.roles import Role
 from mautolib.events import reading
 from mautolib.events.reading import Order, OrderFilter, OrderStatus
@@ -30,8 +30,8 @@ class ShownLine(Answer):
     sku: str
     name: str
     quantity: int
-    unit_price: Dec
-    discount: Dec
+    unit_price: ShownDec
+    discount: ShownDec
 
 
 class ShownOrder(Answer):
@@ -45,16 +45,16 @@ class ShownOrder(Answer):
     contact_id: OptionalId
     placed_at: Shown
     currency: str
-    total: Dec
-    discount: Dec
-    shipping: Dec
-    tax: Dec
-    refunded_total: Dec
-    net_total: Dec
+    total: ShownDec
+    discount: ShownDec
+    shipping: ShownDec
+    tax: ShownDec
+    refunded_total: ShownDec
+    net_total: ShownDec
     status: OrderStatus
     lines: list[ShownLine]
     cart_id: str | None
-    net_reporting: Dec | None = Field(description="`net_total` in `reporting_currency`; null while a rate is missing.")
+    net_reporting: ShownDec | None = Field(description="`net_total` in `reporting_currency`; null: no rate yet.")
     reporting_currency: str
     fx_rate: Rate8 | None = Field(description="Units of `reporting_currency` for one of `currency`.")
     fx_date: date | None = Field(description="Day of that rate: the last one on or before the day of the order.")

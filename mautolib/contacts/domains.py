@@ -17,7 +17,7 @@ from mautolib.contacts.address import Address, domain_name
 from mautolib.errors import Misconfigured
 from mautolib.settings import Settings
 
-__all__ = ["DomainLists", "Risk", "lists", "risk_of"]
+__all__ = ["DomainLists", "ROLES", "Risk", "is_role", "lists", "risk_of"]
 
 #: Local parts that reach an office, not a person (dots and a +suffix do not count).
 _ROLE_WORDS = """
@@ -28,7 +28,8 @@ _ROLE_WORDS = """
     postmaster press privacy remove request root sales secretary security service shop spam staff subscribe
     support sysadmin team tech undisclosedrecipients unsubscribe usenet users uucp webmaster www
 """
-_ROLES = frozenset(_ROLE_WORDS.split())
+#: Reduced to letters, as `is_role` compares them.
+ROLES = frozenset(_ROLE_WORDS.split())
 _SEPARATORS = str.maketrans("", "", ".-_")
 
 
@@ -83,8 +84,8 @@ def risk_of(address: Address, known: DomainLists | None = None) -> Risk:
 def is_role(local: str) -> bool:
     """Whether a local part (in lower case) names an office rather than a person."""
     if local.isalpha():
-        return local in _ROLES
-    return local.partition("+")[0].translate(_SEPARATORS) in _ROLES
+        return local in ROLES
+    return local.partition("+")[0].translate(_SEPARATORS) in ROLES
 
 
 @cache

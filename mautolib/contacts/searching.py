@@ -68,13 +68,20 @@ def extend_index(engine: Engine, *, patience_seconds: float = 60.0) -> int:
     total = 0
     while True:
         with engine.begin() as tx:
-            row = tx.execute(statement("search.index_next"), {"up_to": up_to, "at_most": _CHUNK}).one()
-        total += int(row.indexed_count)
-        if row.indexed_to >= up_to:
+            indexed_to, indexed = _index_next(tx, up_to)
+        total += indexed
+        if indexed_to >= up_to:
             break
     if total:
         _LOG.info("search index: %d contacts added", total)
     return total
+
+
+def _index_next(tx: Connection, up_to: int) -> tuple[int, int]:
+    """Index one chunk; returns how far the index reaches now, and how many contacts were in the chunk."""
+    tx.execute(statement("search.hold"))
+    row = tx.execute(statement("search.index_next"), {"up_to": up_to, "at_most": _CHUNK}).one()
+    return int(row.indexed_to), int(row.indexed_count)
 
 
 def _oldest_open(engine: Engine) -> int:

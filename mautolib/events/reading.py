@@ -25,6 +25,8 @@ __all__ = ["Event", "EventFilter", "LoadedRate", "Order", "OrderFilter", "OrderS
            "search_rates"]  # fmt: skip
 
 _E, _O, _R = tables.events.c, tables.orders.c, tables.fx_rates.c
+#: Room for the largest amount at the highest rate: one order that does not fit would spoil every list it is in.
+_CONVERTED = Numeric(38, 4)
 
 
 class OrderStatus(StrEnum):
@@ -242,7 +244,7 @@ def _of_events(wanted: EventFilter) -> list[ColumnElement[bool]]:
 
 def _orders() -> Select[Any]:
     columns = [column for column in tables.orders.c if column.name not in ("received_at", "event_id")]
-    return select(*columns, cast(_O.net_total * _O.fx_rate, Numeric(18, 4)).label("net_reporting"))
+    return select(*columns, cast(_O.net_total * _O.fx_rate, _CONVERTED).label("net_reporting"))
 
 
 def _order(row: Row[Any]) -> Order:

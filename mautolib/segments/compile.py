@@ -52,13 +52,16 @@ class Setting:
         now: the moment relative times count from.
         reporting_currency: ISO code revenue is counted in unless a rule names another.
         segments: definitions of all segments the rules may refer to, directly or by another segment.
-        segment_ids_by_name: ids by name, case-blind; names are not unique.
+        segment_ids_by_name: ids by `fold`ed name; names are not unique.
+        tag_ids_by_name: the same of tags. Ids, because only of them the planner knows how many contacts have them:
+            a join by name took 3 s for a tag of 200,000 contacts, by id 0.4 s.
     """
 
     now: datetime
     reporting_currency: str
     segments: Mapping[int, Definition] = field(default_factory=dict)
     segment_ids_by_name: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    tag_ids_by_name: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def condition(definition: Definition, setting: Setting, *, segment_id: int | None = None) -> ColumnElement[bool]:
@@ -248,26 +251,31 @@ class Build:
             return self.sources.has_tags()
         if operator == Operator.IN:
             return self.sources.has_tags(ids=leaf.value)
-        names = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
-        return self.sources.has_tags(names=names, every=operator == Operator.HAS_ALL)
+        names = dict.fromkeys(map(fold, leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)))
+        tags = [_called(name, self._setting.tag_ids_by_name) for name in names]
+        if operator == Operator.HAS_ALL and not all(tags):
+            return false()
+        if operator != Operator.HAS_ALL:
+            return self.sources.has_tags(ids=tuple(one for found in tags for one in found))
+        if all(len(found) == 1 for found in tags):
+            return self.sources.has_tags(ids=tuple(one for found in tags for one in found), every=True)
+        # The few characters that have one case here and two in the database's index.
+        return and_(*(self.sources.has_tags(ids=found) for found in tags))
 
     def _segments(self, leaf: Leaf, operator: Operator) -> ColumnElement[bool]:
         if operator == Operator.IS_SET:
             return self.sources.is_in_any_segment(self._segment_id)
         if operator == Operator.HAS_ALL:
-            return and_(*(self.is_in_segments(self._called(name)) for name in dict.fromkeys(map(fold, leaf.value))))
+            known = self._setting.segment_ids_by_name
+            return and_(*(self.is_in_segments(_called(name, known)) for name in dict.fromkeys(map(fold, leaf.value))))
         return self.is_in_segments(self.named_segments(leaf))
 
     def named_segments(self, leaf: Leaf) -> tuple[int, ...]:
         """The ids of the segments that a comparison names, by id or by name."""
         given = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
-        found = {one for value in given for one in ((value,) if isinstance(value, int) else self._called(value))}
+        known = self._setting.segment_ids_by_name
+        found = {one for value in given for one in ((value,) if isinstance(value, int) else _called(value, known))}
         return tuple(sorted(found))
-
-    def _called(self, name: str) -> tuple[int, ...]:
-        """The segments of that name; none of an unknown one."""
-        found = [ids for known, ids in self._setting.segment_ids_by_name.items() if fold(known) == fold(name)]
-        return tuple(one for ids in found for one in ids)
 
     def is_in_segments(self, segment_ids: Iterable[int]) -> ColumnElement[bool]:
         """Whether the contact is a member of one of some segments, evaluated now; never null."""
@@ -298,3 +306,8 @@ class Build:
                           shared=self._shared)  # fmt: skip
             self._shared.members[segment_id] = build.members(definition).cte()
         return self._shared.members[segment_id]
+
+
+def _called(name: str, ids_by_name: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The ids of a name; none of an unknown one."""
+    return ids_by_name.get(fold(name), ())

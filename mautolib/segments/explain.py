@@ -100,7 +100,7 @@ def _nodes(
     columns: list[ColumnElement[Any]] = []
     for number, leaf in enumerate(leaves(tree)):
         columns.append(func.coalesce(build.truth(leaf).holds, false()).label(f"matched_{number}"))
-        columns.append(_actual(build, leaf, contact_id).label(f"actual_{number}"))
+        columns.append(_actual(build, leaf, contact_id, segment_id).label(f"actual_{number}"))
     people = build.sources.people
     query = select(*columns).select_from(build.sources.joined()).where(people.c.contact_id == contact_id)
     row = tx.execute(query).one()._mapping
@@ -134,7 +134,7 @@ def _joined(group: Group, results: list[bool]) -> bool:
     return any(results) if group.join == MatchType.ANY else not any(results)
 
 
-def _actual(build: Build, leaf: Leaf, contact_id: int) -> ColumnElement[Any]:
+def _actual(build: Build, leaf: Leaf, contact_id: int, segment_id: int | None) -> ColumnElement[Any]:
     """What the contact has there, as JSON."""
     if leaf.field.kind == Kind.TAGS:
         held, known = tables.contact_tags.alias(), tables.tags.alias()
@@ -142,8 +142,10 @@ def _actual(build: Build, leaf: Leaf, contact_id: int) -> ColumnElement[Any]:
         return _list(mine.where(held.c.contact_id == contact_id).order_by(func.lower(known.c.name)).subquery().c.name)
     if leaf.field.kind == Kind.SEGMENTS:
         is_any = leaf.operator in (Operator.IS_SET, Operator.NOT_SET)
-        return _latest_segments(contact_id) if is_any else func.to_jsonb(_segments(build, leaf))
+        return _latest_segments(contact_id, segment_id) if is_any else func.to_jsonb(_segments(build, leaf))
     value = build.sources.value(leaf.field, leaf.qualifiers)
+    if leaf.field.kind == Kind.TEXT:
+        value = func.nullif(value, "", type_=Text())
     return func.to_jsonb(func.coalesce(value, 0) if leaf.field.is_zero_without else value)
 
 
@@ -159,10 +161,12 @@ def _segments(build: Build, leaf: Leaf) -> ColumnElement[Any]:
     return func.array_remove(in_them, null())
 
 
-def _latest_segments(contact_id: int) -> ColumnElement[Any]:
-    """What `is_set` looks at: the last evaluations."""
+def _latest_segments(contact_id: int, besides: int | None) -> ColumnElement[Any]:
+    """What `is_set` looks at: the last evaluations of all other segments."""
     member = tables.segment_memberships.alias()
     mine = select(cast(member.c.segment_id, Text()).label("name")).where(
         member.c.contact_id == contact_id, member.c.valid_to == text("'infinity'")
     )
+    if besides is not None:
+        mine = mine.where(member.c.segment_id != besides)
     return _list(mine.order_by(member.c.segment_id).subquery().c.name)

@@ -42,6 +42,8 @@ EARLY: Final = timedelta(minutes=5)
 #: The longest one evaluation may take; then it is given up and tried again with the next round.
 LONGEST: Final = timedelta(minutes=5)
 _TIMED_OUT: Final = "57014"
+#: Classes of errors (a value that does not fit, a statement too complex) that would come again and hold up all others.
+_ITS_OWN_FAULT: Final = ("22", "54")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,15 +145,25 @@ def _evaluate_one(
         with _patience(tx, longest):
             change = evaluate(tx, settings, segment_id, now=now)
     except (DBAPIError, InvalidInput) as error:
-        if isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) != _TIMED_OUT:
+        why = _why(error, longest)
+        if why is None:
             raise
         _set(tx, segment_id, evaluation_due_at=now + EVALUATE_EVERY)
-        why = str(error) if isinstance(error, InvalidInput) else f"it took longer than {longest.total_seconds():.0f} s"
         _LOG.error("segment %s could not be evaluated: %s", segment_id, why)
         return replace(before, failed=before.failed + 1)
     return replace(
         before, evaluated=before.evaluated + 1, joined=before.joined + change.joined, left=before.left + change.left
     )
+
+
+def _why(error: DBAPIError | InvalidInput, longest: timedelta) -> str | None:
+    """Why this segment alone cannot be evaluated; None when the reason lies elsewhere (no connection, a deadlock)."""
+    if isinstance(error, InvalidInput):
+        return str(error)
+    state = str(getattr(error.orig, "pgcode", None) or "")
+    if state == _TIMED_OUT:
+        return f"it took longer than {longest.total_seconds():.0f} s"
+    return f"the database refused a value ({state})" if state.startswith(_ITS_OWN_FAULT) else None
 
 
 def add_contact(tx: Connection, settings: Settings, segment_id: int, contact_id: int, *, now: datetime) -> bool:

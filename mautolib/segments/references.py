@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Column, Connection, Row, func, select
 
 from mautolib.db import tables
 from mautolib.errors import InvalidInput
-from mautolib.segments.rules import fold, names, references
+from mautolib.segments.operators import Kind, Operator
+from mautolib.segments.rules import fold, leaves, names, read, references
 
 _TABLE = tables.segments
 _C = tables.segments.c
+_CAMPAIGN: Final = tables.campaigns.c.campaign_id
 _RULES: Final = ("body", "rules")
 _GROUPS: Final = ("all", "any", "none")
 #: Number of the lock that writers of references take; only one of them at a time.
@@ -39,6 +41,26 @@ def check_segments(tx: Connection, rules: Sequence[Any]) -> None:
         paths = [path for path, given in _places(rules, _RULES) if given in unknown] or [_RULES]
         problems = tuple((path, "Segment not found") for path in paths[1:])
         raise InvalidInput("Segment not found", path=paths[0], problems=problems)
+
+
+def check_others(tx: Connection, rules: Sequence[Any], before: Sequence[Any] = ()) -> None:
+    """See that tags and campaigns that checked rules name by id exist.
+
+    Args:
+        before: the rules that are replaced; what they name may be gone since.
+
+    Raises:
+        InvalidInput: with the place of each that does not exist.
+    """
+    stored = {(column, one) for column, one, _ in _others(before)}
+    named = [(column, one, path) for column, one, path in _others(rules) if (column, one) not in stored]
+    problems = []
+    for column, message in ((tables.tags.c.tag_id, "Tag not found"), (_CAMPAIGN, "Campaign not found")):
+        wanted = {one for column_of, one, _ in named if column_of is column}
+        known = set(tx.scalars(select(column).where(column.in_(wanted)))) if wanted else set()
+        problems += [(path, message) for column_of, one, path in named if column_of is column and one not in known]
+    if problems:
+        raise InvalidInput(problems[0][1], path=problems[0][0], problems=tuple(problems[1:]))
 
 
 def check_circle(tx: Connection, segment_id: int) -> None:
@@ -86,6 +108,20 @@ def _targets(rules: Sequence[Any], by_name: Mapping[str, set[int]]) -> frozenset
     except InvalidInput:
         # Stored by a version that allowed more; it cannot be evaluated, so it leads nowhere.
         return frozenset()
+
+
+def _others(rules: Sequence[Any]) -> Iterator[tuple[Column[int], int, tuple[str | int, ...]]]:
+    """Where rules name a tag or campaign by id: which of them, the id and the path; none in rules of another time."""
+    try:
+        tree = read(rules)
+    except InvalidInput:
+        return
+    for leaf in leaves(tree):
+        place = (*_RULES, *(int(part) if part.isdigit() else part for part in leaf.path.split(".")))
+        if leaf.field.kind == Kind.TAGS and leaf.operator in (Operator.IN, Operator.NOT_IN):
+            yield from ((tables.tags.c.tag_id, one, (*place, "value", number)) for number, one in enumerate(leaf.value))
+        if leaf.qualifiers.campaign_id is not None:
+            yield _CAMPAIGN, leaf.qualifiers.campaign_id, (*place, "campaign_id")
 
 
 def _places(rules: Sequence[Any], path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:

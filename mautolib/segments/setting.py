@@ -1,4 +1,4 @@
-"""What rules are evaluated against, read from the database: the other segments they may name, the currency, the time.
+"""What rules are evaluated against, read from the database: segments and tags they may name, the currency, the time.
 
 Promise: a definition that is compiled with this means the same in a preview, a count, an evaluation and an audience.
 Called by everything that compiles.
@@ -24,9 +24,13 @@ def load(tx: Connection, settings: Settings, *, now: datetime) -> Setting:
     for row in tx.execute(select(tables.segments).order_by(tables.segments.c.segment_id)):
         definitions[row.segment_id] = definition_of(row)
         ids.setdefault(fold(row.name), []).append(row.segment_id)
+    tags: dict[str, list[int]] = {}
+    for row in tx.execute(select(tables.tags.c.tag_id, tables.tags.c.name)):
+        tags.setdefault(fold(row.name), []).append(row.tag_id)
     return Setting(
         now=now,
         reporting_currency=settings.reporting_currency,
         segments=definitions,
         segment_ids_by_name={name: tuple(found) for name, found in ids.items()},
+        tag_ids_by_name={name: tuple(found) for name, found in tags.items()},
     )

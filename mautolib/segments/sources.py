@@ -18,24 +18,19 @@ from sqlalchemy import (
     FromClause,
     Numeric,
     Select,
-    Text,
     and_,
     case,
     cast,
-    distinct,
     func,
-    literal,
     select,
     text,
     true,
-    union,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from mautolib.db import tables
 from mautolib.segments.custom import custom_value
 from mautolib.segments.fields import Field
-from mautolib.segments.operators import Kind
 from mautolib.segments.rules import DaysAgo, Qualifiers
 
 __all__ = ["Sources", "fold", "moment"]
@@ -46,7 +41,8 @@ _COLUMNS: Final = frozenset({
     "email", "first_name", "last_name", "phone", "country", "language", "timezone", "currency", "consent_source",
     "subscribed", "consent_status", "created_at", "updated_at", "consent_at",
 })  # fmt: skip
-_MONEY: Final = Numeric(19, 4)
+#: Room for the largest amount at the highest rate: one order that does not fit would spoil every evaluation.
+_MONEY: Final = Numeric(38, 4)
 _AMOUNTS: Final = frozenset({"revenue", "average_value"})
 #: A limit that limits nothing keeps the planner from letting every parallel worker count all events for itself.
 _ALL: Final = 2**63 - 1
@@ -90,11 +86,11 @@ class Sources:
         return found
 
     def value(self, field: Field, qualifiers: Qualifiers) -> ColumnElement[Any]:
-        """The value of a field, null where it is missing; tags and segments have none."""
+        """The value of a field, null or blank where it is missing; tags and segments have none."""
         if field.keys:
             return custom_value(self.people.c.custom_fields, field)
         if field.name in _COLUMNS:
-            return self._column(field)
+            return self.people.c[field.name]
         if field.name in _SCORES:
             return self._other(tables.contact_scores).c[_SCORES[field.name]]
         if field.name == "lifecycle_stage":
@@ -128,35 +124,24 @@ class Sources:
 
         return self._join(key, build).c.contact_id.is_not(None)
 
-    def has_tags(self, *, names: tuple[str, ...] = (), ids: tuple[int, ...] = (), every: bool = False,
-                 ) -> ColumnElement[bool]:  # fmt: skip
-        """Whether the contact has one of some tags (with `every`: all of them; without names and ids: any tag)."""
-        held, known = tables.contact_tags.alias(), tables.tags.alias()
+    def has_tags(self, *, ids: tuple[int, ...] | None = None, every: bool = False) -> ColumnElement[bool]:
+        """Whether the contact has one of some tags (with `every`: all of them; without ids: any tag at all)."""
+        held = tables.contact_tags.alias()
         query = select(held.c.contact_id).group_by(held.c.contact_id)
-        if ids:
+        if ids is not None:
             query = query.where(held.c.tag_id.in_(ids))
-        if names:
-            query = query.join(known, known.c.tag_id == held.c.tag_id)
-            query = query.where(fold(known.c.name).in_([fold(literal(name, Text())) for name in names]))
-        if every:
-            asked = func.unnest(cast(list(names), ARRAY(Text()))).column_valued()
-            different = select(func.count(distinct(fold(asked)))).scalar_subquery()
-            query = query.having(func.count(distinct(fold(known.c.name))) == different)
-        return self.is_among(("tags", names, ids, every), lambda: self._focused(query, held).subquery())
+        if every and ids is not None:
+            query = query.having(func.count() == len(set(ids)))
+        return self.is_among(("tags", ids, every), lambda: self._focused(query, held).subquery())
 
     def is_in_any_segment(self, besides: int | None) -> ColumnElement[bool]:
         """Whether the contact was in a segment at its last evaluation, leaving one out."""
-        member, hand, against = (tables.segment_memberships.alias(), tables.segment_static_members.alias(),
-                                 tables.segment_static_members.alias())  # fmt: skip
-        kept_out = select(1).where(against.c.segment_id == member.c.segment_id, against.c.is_excluded,
-                                   against.c.contact_id == member.c.contact_id).correlate(member)  # fmt: skip
-        evaluated = select(member.c.contact_id).where(member.c.valid_to == text("'infinity'"), ~kept_out.exists())
-        added = select(hand.c.contact_id).where(hand.c.is_excluded.is_(False))
+        # Changes by hand are here, too, as far as no exclusion of the segment keeps the contact out.
+        member = tables.segment_memberships.alias()
+        query = select(member.c.contact_id).where(member.c.valid_to == text("'infinity'")).group_by(member.c.contact_id)
         if besides is not None:
-            evaluated = evaluated.where(member.c.segment_id != besides)
-            added = added.where(hand.c.segment_id != besides)
-        both = union(self._focused(evaluated, member), self._focused(added, hand))
-        return self.is_among(("any segment", besides), both.subquery)
+            query = query.where(member.c.segment_id != besides)
+        return self.is_among(("any segment", besides), self._focused(query, member).subquery)
 
     def was_sent(self, campaign_ids: tuple[int, ...]) -> ColumnElement[bool]:
         """Whether a message of one of some campaigns was handed over for the contact."""
@@ -186,11 +171,6 @@ class Sources:
             return found, found.c.contact_id == self.people.c.contact_id
 
         return self._join(table.name, build)
-
-    def _column(self, field: Field) -> ColumnElement[Any]:
-        column = self.people.c[field.name]
-        # A blank is a missing value, whoever wrote it.
-        return func.nullif(column, "", type_=column.type) if field.kind == Kind.TEXT else column
 
     def _window(self, at: ColumnElement[Any], qualifiers: Qualifiers) -> list[ColumnElement[bool]]:
         found: list[ColumnElement[bool]] = []

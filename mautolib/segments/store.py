@@ -106,7 +106,7 @@ def change(
     wanted = {name: value for name, value in wanted.items() if not is_same(getattr(row, name), value)}
     is_redefined = bool(wanted.keys() - {"name", "description"})
     if is_redefined:
-        checked(tx, after)
+        checked(tx, after, before)
     if not wanted:
         return get(tx, segment_id)
     query = update(_TABLE).where(_C.segment_id == segment_id)
@@ -140,21 +140,25 @@ def remove(tx: Connection, segment_id: int, *, now: datetime) -> None:
     _LOG.info("segment %s deleted", segment_id)
 
 
-def checked(tx: Connection, definition: Definition) -> Definition:
+def checked(tx: Connection, definition: Definition, before: Definition | None = None) -> Definition:
     """A definition that can be evaluated.
+
+    Args:
+        before: the one it replaces; tags and campaigns that one names may be gone since.
 
     Raises:
         InvalidInput: the rules cannot be compiled, or something they name does not exist.
     """
     check(list(definition.rules), definition.match_type)
     references.check_segments(tx, definition.rules)
-    _check_campaigns(tx, definition.exclude_campaign_ids)
+    references.check_others(tx, definition.rules, before.rules if before else ())
+    _check_campaigns(tx, definition.exclude_campaign_ids, before.exclude_campaign_ids if before else ())
     return definition
 
 
-def _check_campaigns(tx: Connection, wanted: Sequence[int]) -> None:
+def _check_campaigns(tx: Connection, wanted: Sequence[int], before: Sequence[int]) -> None:
     campaigns = tables.campaigns.c.campaign_id
-    known = set(tx.scalars(select(campaigns).where(campaigns.in_(wanted)))) if wanted else set()
+    known = {*before, *tx.scalars(select(campaigns).where(campaigns.in_(wanted)))} if wanted else set()
     problems = tuple(
         (("body", "exclude_campaign_ids", position), "Campaign not found")
         for position, campaign_id in enumerate(wanted)

@@ -29,6 +29,8 @@ insert into contact_search_progress default values;
 create function keep_contact_words() returns trigger language plpgsql as $$
 begin
     if tg_op = 'DELETE' then
+        -- Waits for who is just indexing: words that are being written cannot be seen, and would stay for nobody.
+        perform from contact_search_progress for share;
         delete from contact_search where contact_id = old.contact_id;
     else
         -- An upsert, and not an update: a row that is just being indexed cannot be seen yet, but waited for.

@@ -93,19 +93,21 @@ select contact_id from gone;
 
 -- name: details
 -- For contacts on one page of a list: stage, suppression, tags by name and segments by name.
+-- A contact deleted since the page was read has its row, too.
 select
-    contacts.contact_id, contact_stages.lifecycle_stage,
+    wanted.contact_id, contact_stages.lifecycle_stage,
     suppressions.suppression_id is not null as is_suppressed,
     coalesce(labels.tags, '[]') as tags, coalesce(groups.segments, '[]') as segments
-from contacts
-left join contact_stages on contact_stages.contact_id = contacts.contact_id
+from unnest(cast(:contact_ids as bigint[])) as wanted (contact_id)
+left join contacts on contacts.contact_id = wanted.contact_id
+left join contact_stages on contact_stages.contact_id = wanted.contact_id
 left join suppressions on suppressions.email_key = contacts.email_key
 left join lateral (
     select jsonb_agg(
         jsonb_build_array(tags.tag_id, tags.name, tags.color) order by lower(tags.name)) as tags
     from contact_tags
     inner join tags on tags.tag_id = contact_tags.tag_id
-    where contact_tags.contact_id = contacts.contact_id
+    where contact_tags.contact_id = wanted.contact_id
 ) as labels on true
 left join lateral (
     select jsonb_agg(
@@ -113,10 +115,9 @@ left join lateral (
         order by lower(segments.name)) as segments
     from segment_memberships
     inner join segments on segments.segment_id = segment_memberships.segment_id
-    where segment_memberships.contact_id = contacts.contact_id
+    where segment_memberships.contact_id = wanted.contact_id
         and segment_memberships.valid_to = 'infinity'
-) as groups on true
-where contacts.contact_id = any(cast(:contact_ids as bigint[]));
+) as groups on true;
 
 -- name: detach_tag
 -- Takes a tag off a contact; returns its name, no row when it was not there.

@@ -293,6 +293,7 @@ rates as materialized (
     from (select distinct currency, placed_on from given) as days
     cross join lateral fx_rate_on(
         days.currency, cast(:reporting_currency as text), days.placed_on) as fx
+    where fx.rate < 9999999999
 ),
 
 stored as (
@@ -398,7 +399,8 @@ sums as (
 
 reduced as (
     update orders
-    set refunded_total = orders.refunded_total + sums.amount
+    -- More than the column holds is more than any order: it is refunded either way.
+    set refunded_total = least(orders.refunded_total + sums.amount, 999999999999999.9999)
     from sums
     where orders.contact_id = sums.contact_id and orders.order_key = sums.order_key
 ),
@@ -455,6 +457,7 @@ rates as materialized (
     select days.currency, days.reporting_currency, days.placed_on, fx.rate, fx.rate_date
     from (select distinct currency, reporting_currency, placed_on from wanted) as days
     cross join lateral fx_rate_on(days.currency, days.reporting_currency, days.placed_on) as fx
+    where fx.rate < 9999999999
 )
 
 update orders

@@ -105,17 +105,6 @@ from import_rows
 where import_rows.reject_code is not null
 order by import_rows.line;
 
--- name: fold_first
--- Policy skip: the first row of each address.
-insert into import_people
-select distinct on (email_key)
-    email, email_key, flags, 1, false, false, first_name, last_name, phone, country, language,
-    timezone, currency, custom_fields, subscribed, created_at, consent_status, consent_source,
-    consent_at
-from import_rows
-where reject_code is null
-order by email_key, line;
-
 -- name: fold_single
 -- Other policies: addresses with one row, as the row says.
 insert into import_people
@@ -195,28 +184,55 @@ left join entries on entries.email_key = folded.email_key;
 -- name: insert_people
 -- Makes the contacts that are not known, in the order of keys, so that imports of the same
 -- addresses wait for each other instead of deadlocking. Who said no before starts opted out.
-with people as (
+-- Policy skip takes the first row of each address.
+with unknown as (
+    select distinct on (given.email_key)
+        given.email, given.email_key, given.flags, false as is_opt_out, given.first_name,
+        given.last_name, given.phone, given.country, given.language, given.timezone, given.currency,
+        given.custom_fields, given.subscribed, given.created_at, given.consent_status,
+        given.consent_source, given.consent_at
+    from import_rows as given
+    left join contacts on contacts.email_key = given.email_key
+    where cast(:policy as text) = 'skip'
+        and given.reject_code is null and contacts.contact_id is null
+    order by given.email_key, given.line
+),
+
+people as (
+    select * from unknown
+    union all
     select
-        given.*,
-        coalesce(given.subscribed, cast(:subscribed_default as boolean))
-        and not given.is_opt_out and suppressions.suppression_id is null as is_subscribed
+        given.email, given.email_key, given.flags, given.is_opt_out, given.first_name,
+        given.last_name, given.phone, given.country, given.language, given.timezone, given.currency,
+        given.custom_fields, given.subscribed, given.created_at, given.consent_status,
+        given.consent_source, given.consent_at
     from import_people as given
     left join contacts on contacts.email_key = given.email_key
-    left join suppressions
-        on suppressions.email_key = given.email_key
-        and suppressions.reason in ('unsubscribe', 'complaint', 'compliance')
-    where contacts.contact_id is null
+    where cast(:policy as text) <> 'skip' and contacts.contact_id is null
+),
+
+asked as (
+    select
+        people.*,
+        coalesce(people.subscribed, cast(:subscribed_default as boolean))
+        and not people.is_opt_out
+        and not exists (
+            select from suppressions
+            where suppressions.email_key = people.email_key
+                and suppressions.reason in ('unsubscribe', 'complaint', 'compliance')
+        ) as is_subscribed
+    from people
 ),
 
 agreed as (
     select
-        people.*,
+        asked.*,
         coalesce(
-            people.consent_status,
-            case when people.is_subscribed and cast(:consent_source as text) is not null
+            asked.consent_status,
+            case when asked.is_subscribed and cast(:consent_source as text) is not null
                 then 'granted' end,
             'unknown') as new_status
-    from people
+    from asked
 ),
 
 made as (
@@ -329,7 +345,7 @@ select
         from import_people as people
         inner join contacts on contacts.email_key = people.email_key
         inner join import_touched on import_touched.contact_id = contacts.contact_id
-        where people.is_folded and import_touched.is_new
+        where cast(:policy as text) <> 'skip' and people.is_folded and import_touched.is_new
     ) as updated;
 
 -- name: tell_events
@@ -389,6 +405,13 @@ with wanted as (
     select import_people.email_key, tags.tag_id, 0
     from import_people
     inner join tags on tags.tag_id = any(cast(:tag_ids as bigint[]))
+    where cast(:policy as text) <> 'skip'
+    union all
+    select contacts.email_key, tags.tag_id, 0
+    from import_touched
+    inner join contacts on contacts.contact_id = import_touched.contact_id
+    inner join tags on tags.tag_id = any(cast(:tag_ids as bigint[]))
+    where cast(:policy as text) = 'skip'
 ),
 
 attached as (

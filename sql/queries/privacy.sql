@@ -512,7 +512,7 @@ select
         when refunded_total <= 0 then 'placed'
         when refunded_total >= total then 'refunded'
         else 'partially_refunded'
-    end as status, lines, cart_id, cast(net_total * fx_rate as numeric(19, 4)) as net_reporting,
+    end as status, lines, cart_id, cast(net_total * fx_rate as numeric(38, 4)) as net_reporting,
     reporting_currency, fx_rate, fx_date
 from orders
 where contact_id = cast(:contact_id as bigint)

@@ -1,5 +1,11 @@
 -- Searching contacts by a part of address or name (see migration 0015).
 
+-- name: hold
+-- Begins to index: who deletes a contact waits, or is gone before the next statement looks (see keep_contact_words()).
+select indexed_to
+from contact_search_progress
+for update;
+
 -- name: reach
 -- Every contact with an id up to this one is in the index.
 select indexed_to
@@ -52,7 +58,7 @@ select cast(cast(pg_snapshot_xmin(pg_current_snapshot()) as text) as bigint);
 with chunk as materialized (
     select contact_id, contact_words(email, first_name, last_name) as words
     from contacts
-    where contact_id > (select indexed_to from contact_search_progress for update)
+    where contact_id > (select indexed_to from contact_search_progress)
         and contact_id <= cast(:up_to as bigint)
     order by contact_id
     limit :at_most

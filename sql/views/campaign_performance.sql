@@ -86,9 +86,11 @@ sales as (
     select
         campaign_id,
         count(*) as orders,
-        sum(net_total * fx_rate) filter (
-            where reporting_currency = (select reporting_currency from reporting)
-        ) as revenue
+        -- A sum that its column cannot hold would spoil the whole view.
+        greatest(least(coalesce(
+            sum(net_total * fx_rate) filter (
+                where reporting_currency = (select reporting_currency from reporting)
+            ), 0), 99999999999999), -99999999999999) as revenue
     from last_touches
     where campaign_id is not null
     group by campaign_id

@@ -5,7 +5,10 @@ select
     order_key as order_id, contact_id, source, order_id as order_number, placed_at,
     date_trunc('month', placed_at, 'UTC')::date as placed_month, currency, total, discount,
     shipping, tax, refunded_total, net_total as order_net,
-    cast(net_total * fx_rate as numeric(18, 4)) as net_revenue, reporting_currency, fx_rate, fx_date,
+    case
+        when abs(net_total * fx_rate) < 99999999999999
+            then cast(net_total * fx_rate as numeric(18, 4))
+    end as net_revenue, reporting_currency, fx_rate, fx_date,
     jsonb_array_length(lines)::bigint as line_count, received_at
 from orders;
 comment on view analytics.fct_orders is 'One row per order, without its lines.';
@@ -23,7 +26,7 @@ comment on column analytics.fct_orders.tax is 'Tax contained in the total, in cu
 comment on column analytics.fct_orders.refunded_total is 'Refunded so far, in currency.';
 comment on column analytics.fct_orders.order_net is 'total - refunded_total, in currency.';
 comment on column analytics.fct_orders.net_revenue is
-    'order_net in reporting_currency; null while the order waits for a rate.';
+    'order_net in reporting_currency; null while the order waits for a rate, and for 10^14 or more.';
 comment on column analytics.fct_orders.reporting_currency is 'Currency of net_revenue.';
 comment on column analytics.fct_orders.fx_rate is 'Units of reporting_currency for one unit of currency.';
 comment on column analytics.fct_orders.fx_date is 'Day of that rate: the last one on or before the order''s day.';

@@ -235,7 +235,10 @@ def test_another_media_type_is_415_and_malformed_json_422(objects: Objects, root
         return
     deep = b'{"a":' * 33 + b"1" + b"}" * 33
     odd = [b'{"a": 1, "a": 2}', b'{"a": NaN}', b'{"a": "\\ud800"}', b'{"a\\u0000": 1}', deep]
-    for body in [b"{", b"[1,", b"\xff", *odd]:
+    no_object = [b"5", b"-1e-80", b"true", b'"x"']
+    if key[1] != "/api/v1/events/":  # there a bad item of an array is told in its own result
+        no_object += [b"[5]", b'["x"]']
+    for body in [b"{", b"[1,", b"\xff", *odd, *no_object]:
         refused(key, request.send(root, content=body, headers={"Content-Type": JSON}), 422, "validation_error")
     without_type = request.send(root, content=b"{", headers={"Content-Type": ""})
     assert without_type.status_code in (415, 422)
@@ -426,7 +429,7 @@ def away(service: LiveService, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """An administrator at a service whose database is not there."""
     url, stop = serve(live_settings("postgresql://nobody:x@127.0.0.1:1/nothing", tmp_path_factory.mktemp("home")))
     headers = {"Authorization": f"Bearer {service.token('admin')}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=10, trust_env=False) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=10, trust_env=False, verify=False) as client:
         yield client
     stop()
 

@@ -155,6 +155,13 @@ def test_a_bad_option_is_422_and_leaves_no_file(editor: httpx.Client, data: dict
     assert answer.json()["detail"][0]["loc"][-1] == field
 
 
+def test_a_moment_of_consent_needs_its_offset(editor: httpx.Client) -> None:
+    params = {"consent_source": "fair", "consent_at": "2026-01-02T03:04:05"}
+    answer = editor.post(IMPORT, content=table(), headers=CSV, params=params)
+    assert (answer.status_code, answer.json()["code"]) == (422, "timezone_required")
+    assert answer.json()["detail"][0]["loc"] == ["body", "options", "consent_at"]
+
+
 @pytest.mark.usefixtures("nothing_left_behind")
 def test_what_is_no_csv_is_refused(editor: httpx.Client) -> None:
     zipped = editor.post(IMPORT, content=b"PK\x03\x04rest", headers=CSV)
@@ -181,6 +188,7 @@ def test_an_upload_is_repeated_by_content_and_options(service: LiveService, edit
     ran(service, first.json()["import_id"])
 
 
+@pytest.mark.usefixtures("nothing_left_behind")
 def test_a_waiting_import_is_cancelled_once(editor: httpx.Client) -> None:
     made = editor.post(IMPORT, content=table(), headers=CSV).json()
     answer = editor.post(f"{made['status_url']}/cancel")
@@ -376,6 +384,19 @@ def test_a_small_file_is_taken_once_under_a_key_and_written_down_with_its_effect
         found = [tuple(row) for row in tx.execute(query, {"id": first.json()["import_id"]})]
     size = len(table(f"{email},A"))
     assert found == [("import.create", 200, {"bytes": size, "created": 1, "updated": 0})]
+
+
+def test_a_moment_far_from_utc_is_one_like_others(service: LiveService, editor: httpx.Client) -> None:
+    one, two = addresses(2)
+    far = "2026-01-01T00:00:00+20:00"
+    answer = take(editor, f"email,created_at\n{one},{far}\n{two},2026-01-01\n",
+                  params={"consent_source": "fair", "consent_at": far})  # fmt: skip
+    assert (answer.status_code, answer.json()["created"]) == (200, 2)
+    found = editor.get("/api/v1/contacts/", params={"email": one}).json()[0]
+    assert (found["created_at"], found["consent_at"]) == ("2025-12-31T04:00:00Z", "2025-12-31T04:00:00Z")
+    queued = editor.post(IMPORT, content=table(), headers=CSV, params={"consent_source": "fair", "consent_at": far})
+    ran(service, queued.json()["import_id"])
+    assert editor.get(queued.json()["status_url"]).json()["status"] == "completed"
 
 
 def test_parallel_small_files_make_each_contact_once(editor: httpx.Client) -> None:

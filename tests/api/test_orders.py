@@ -61,6 +61,13 @@ def test_money_is_exact_however_it_is_written(editor: httpx.Client, written: str
     assert editor.get(f"{ORDERS}{event['order_id']}").json()["total"] == shown
 
 
+def test_a_converted_amount_may_have_more_digits_than_one_taken_in(admin: httpx.Client) -> None:
+    rate = {"rate_date": "2026-05-01", "base": "KWD", "quote": "USD", "rate": "3.25", "source": "test"}
+    assert admin.post("/api/v1/fx-rates/", json={"rates": [rate]}).json()["upserted"] == 1
+    found = placed(admin, order(total="999999999999999.9999", currency="KWD"))
+    assert found["net_reporting"] == "3249999999999999.9997"
+
+
 def test_money_with_a_digit_too_much_is_refused_however_it_is_written(editor: httpx.Client) -> None:
     for written in ("0.1" + "0" * 30 + "1", "1e-5", "1e-400", "4503599627370497.5e-4", "999999999999999.99999"):
         body = json.dumps(order(total="TOTAL")).replace('"TOTAL"', written)

@@ -199,6 +199,25 @@ def test_what_is_needed_is_not_deleted(editor: httpx.Client) -> None:
     assert (again.status_code, again.json()["detail"][0]["loc"]) == (422, ["body", "segment_id"])
 
 
+def test_tags_and_campaigns_must_exist_when_they_are_named_first(editor: httpx.Client) -> None:
+    opened = {"field": "event.count", "event": "email_opened", "operator": "gt", "value": 0, "campaign_id": "987654321"}
+    tagged = {"any": [{"field": "tags", "operator": "not_in", "value": ["987654321"]}]}
+    for target in (SEGMENTS, f"{SEGMENTS}preview"):
+        answer = editor.post(target, json={"name": "Segment", "rules": [tagged, opened]})
+        assert (answer.status_code, [one["loc"] for one in answer.json()["detail"]]) == (422, [
+            ["body", "rules", 0, "any", 0, "value", 0], ["body", "rules", 1, "campaign_id"]])  # fmt: skip
+    campaign = editor.post(CAMPAIGNS, json={"name": marker(), "subject": "s", "html_body": "<p>x</p>"}).json()["id"]
+    tag = editor.post("/api/v1/tags/", json={"name": marker()}).json()["id"]
+    rules = [{**opened, "campaign_id": campaign}, {"field": "tags", "operator": "in", "value": [tag]}]
+    segment = created(editor, *rules, exclude_campaign_ids=[campaign])
+    assert editor.delete(f"/api/v1/tags/{tag}").status_code == 204
+    assert editor.delete(f"{CAMPAIGNS}{campaign}").status_code == 204
+    # What was not sent is no reason to refuse what was.
+    changed = editor.patch(path(segment), json={"match_type": "any"})
+    assert (changed.status_code, changed.json()["match_type"]) == (200, "any")
+    assert editor.patch(path(segment), json={"rules": [*rules, tagged]}).status_code == 422
+
+
 def test_segments_in_a_circle_are_422(editor: httpx.Client) -> None:
     first = created(editor)
     to_first = {"field": "segments", "operator": "in", "value": [first["id"]]}

@@ -82,6 +82,11 @@ class Fuzzer:
         self.public_checks = [check for check in self.checks if check.__name__ not in EXCLUDED_OF_PAGES]
         self.report = Report(seed=seed, enough=enough)
 
+    def close(self) -> None:
+        """Let go of the connections."""
+        self.objects.close()
+        self.session.close()
+
     def run(self, cases: int, only: str = "") -> Report:
         """Send `cases` cases, shared evenly between the operations."""
         operations = [result.ok() for result in self.schema.get_all_operations()]

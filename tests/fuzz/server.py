@@ -16,11 +16,11 @@ from tests.live_service import live_settings, serve
 
 
 @contextlib.contextmanager
-def running(database_url: str, home: Path) -> Iterator[tuple[str, int]]:
-    """The service in a process of its own; gives its URL and process id."""
+def running(database_url: str, home: Path, *, is_quiet: bool = False) -> Iterator[tuple[str, int]]:
+    """The service in a process of its own; gives its URL and process id. A quiet one keeps its log to itself."""
     command = [sys.executable, "-m", "tests.fuzz.server", database_url, str(home)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAUTO_")}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL if is_quiet else None}
     with subprocess.Popen(command, text=True, env=environment, **pipes) as process:  # type: ignore[call-overload]
         url = process.stdout.readline().strip()
         if not url:

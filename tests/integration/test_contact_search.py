@@ -95,6 +95,33 @@ def test_an_id_drawn_early_and_committed_late_is_not_lost(
     assert searching.extend_index(fresh_engine) == 0
 
 
+def test_who_goes_while_being_indexed_leaves_no_words(fresh_engine: Engine) -> None:
+    first, second, *_ = fill(fresh_engine)
+    delete = text("delete from contacts where contact_id = :id")
+
+    def go(contact_id: int) -> None:
+        with fresh_engine.begin() as tx:
+            tx.execute(delete, {"id": contact_id})
+
+    going = threading.Thread(target=go, args=(second,))
+    with fresh_engine.connect() as indexing, fresh_engine.begin() as leaving:
+        leaving.execute(delete, {"id": first})
+        # It begins before the first one is gone, and has not ended when the second one goes.
+        run = threading.Thread(target=searching._index_next, args=(indexing, 100))
+        run.start()
+        run.join(0.3)
+        leaving.commit()
+        run.join(20)
+        going.start()
+        going.join(0.3)
+        indexing.commit()
+    going.join(20)
+    with fresh_engine.begin() as tx:
+        kept = tx.scalars(text("select contact_id from contact_search order by 1")).all()
+        assert kept == tx.scalars(text("select contact_id from contacts order by 1")).all()
+        assert len(kept) == len(PEOPLE) - 2
+
+
 def test_two_runs_at_once_index_each_contact_once(fresh_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "_MOMENT_SECONDS", 0)
     monkeypatch.setattr(searching, "_CHUNK", 7)

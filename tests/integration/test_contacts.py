@@ -206,6 +206,13 @@ def test_filters_combine_and_texts_are_literal(tx: Connection) -> None:
     assert contacts.get(tx, ben.contact_id).segments == ()
 
 
+def test_a_page_shows_who_was_deleted_while_it_was_read(tx: Connection) -> None:
+    one, two = make(tx, "one@shop.example"), make(tx, "two@shop.example")
+    rows = tx.execute(text("select * from contacts order by contact_id")).all()
+    contacts.delete(tx, one.contact_id, actor="test", now=NOW)
+    assert [found.contact_id for found in store.complete(tx, rows)] == [one.contact_id, two.contact_id]
+
+
 def test_of_twelve_creators_of_one_address_one_wins(fresh_engine: Engine) -> None:
     outcomes: list[str] = []
 

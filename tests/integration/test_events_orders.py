@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, text
 
+from mautolib.events import reading
 from mautolib.events.append import Outcome
 from mautolib.events.orders import (
     LoadedRates,
@@ -19,6 +20,8 @@ from mautolib.events.orders import (
     record_orders,
     record_refunds,
 )
+from mautolib.segments import compile as compiling
+from mautolib.segments.rules import Definition
 from mautolib.settings import Settings
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -113,3 +116,25 @@ def test_a_refund_waits_for_its_order_and_counts_once(tx: Connection, settings: 
     assert [tuple(row) for row in events] == [
         (0, {"order_id": "1001", "currency": "EUR", "amount": "10", "refund_id": "r1"}),
         (4, {"order_id": "1001", "currency": "EUR", "amount": "5"})]  # fmt: skip
+
+
+def test_no_amount_and_no_rate_spoils_what_others_read(tx: Connection, settings: Settings) -> None:
+    most = Decimal("999999999999999.9999")
+    huge = replace(ORDER, total=most, tax=Decimal(0), currency="KWD", placed_at=NOW - timedelta(days=1))
+    day = date(2026, 11, 1)
+    load_rates(tx, [_rate(day, "KWD", "USD", "3.25"), _rate(day, "OMR", "KWD", "9999999999"),
+                    _rate(day, "OMR", "XAF", "0.00000001")], now=NOW)  # fmt: skip
+    # What XAF is in USD goes over two rates and fits no column: that order waits for a better one.
+    assert _orders(tx, settings, huge, replace(huge, order_id="1002", currency="XAF")) == [Outcome.ACCEPTED] * 2
+    load_rates(tx, [_rate(day, "OMR", "USD", "9999999999")], now=NOW)
+    shown = {one.order_id: one.net_reporting for one in reading.search_orders(tx, reading.OrderFilter())}
+    assert shown == {"1001": (most * Decimal("3.25")).quantize(Decimal("0.0001")), "1002": None}
+    assert _one(tx, "select count(net_revenue) from analytics.fct_orders") == (0,)
+    setting = compiling.Setting(now=NOW, reporting_currency="USD")
+    rules = ({"field": "order.revenue", "operator": "gt", "value": 10**15},
+             {"field": "order.revenue", "operator": "gt", "value": 10**15, "currency": "XOF"})  # fmt: skip
+    for rule in rules:
+        tx.execute(compiling.members(Definition(rules=(rule,)), setting)).all()
+    refund = NewRefund(order_id="1001", occurred_at=NOW, currency="KWD", amount=most, source="shop")
+    assert record_refunds(tx, [refund, refund], now=NOW).accepted == 2
+    assert _one(tx, "select refunded_total, net_total from orders where order_id = '1001'") == (most, Decimal(0))

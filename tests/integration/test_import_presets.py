@@ -115,3 +115,14 @@ def test_a_no_elsewhere_opts_out_here_where_the_policy_updates(bed: Bed, policy:
     found = people(bed, "subscribed")
     assert {found[name][0] for name in ("ben", "olu", "kim", "mia")} == {is_subscribed}
     assert found["lea"] == (True,), "a blank cell says nothing about a known contact"
+
+
+def test_a_long_export_is_read_like_a_short_one(bed: Bed) -> None:
+    header, *_ = exports.KLAVIYO.splitlines()
+    words = ["SUBSCRIBED,2024-01-01T10:00:00Z", "NEVER_SUBSCRIBED,", "UNSUBSCRIBED,2025-01-01T00:00:00Z", ","]
+    rows = [f"p{n}@shop.example,K{n},N{n},,,,,,,,,Spain,,,,,,{words[n % 4]},,,,,,,,," for n in range(12_000)]
+    done = bed.take("\n".join([header, *rows]) + "\n")
+    assert counts(done) == (12_000, 12_000, 0, 0, 0, 0)
+    found = bed.scalars("select concat(subscribed, ' ', consent_status, ' ', country, ' ', count(*)) from contacts "
+                        "group by subscribed, consent_status, country order by 1")  # fmt: skip
+    assert found == ["f unknown ES 6000", "f withdrawn ES 3000", "t granted ES 3000"]

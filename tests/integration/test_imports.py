@@ -427,7 +427,7 @@ def test_a_killed_run_is_taken_again_and_gives_the_same(bed: Bed, monkeypatch: p
     with bed.engine.connect() as dying:
         with dying.begin():
             merging.open_staging(dying)
-            merging.stage(dying, ["line", "email", "email_key", "flags"], ["2\tz@x.co\tz@x.co\t0\n"])
+            merging.stage(dying, ["line", "email", "email_key", "flags"], [b"2\tz@x.co\tz@x.co\t0\n"])
         transaction = dying.begin()
         merging.merge(dying, import_id, imports.ImportOptions(), columns=[], actor="x", now=NOW)
         transaction.rollback()

@@ -20,6 +20,8 @@ from mautolib.contacts import search as search_contacts
 from mautolib.db.statements import statement
 from mautolib.errors import Conflict, InvalidInput, NotFound
 from mautolib.segments import EvaluationStatus, NewSegment, Segment, membership
+from mautolib.segments import compile as compiling
+from mautolib.segments.explain import explain
 from mautolib.segments.rules import Definition, MatchType
 from mautolib.settings import Settings
 from tests.builders import make_campaign, make_contact, make_message, make_suppression, make_tag
@@ -231,6 +233,26 @@ def test_one_that_cannot_be_evaluated_keeps_no_other_from_it(fresh_engine: Engin
     assert due == later(minutes=1) + membership.EVALUATE_EVERY, "tried again with the next round, not for ever"
 
 
+def test_a_value_the_database_refuses_keeps_no_other_from_it(
+    fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fresh_engine.begin() as tx:
+        make_contact(tx, country="PT")
+        first, second = create(tx, settings, PORTUGUESE), create(tx, settings, PORTUGUESE)
+    right = compiling.members
+
+    def members(definition: Definition, setting: Any, *, segment_id: int | None = None) -> Any:
+        found = right(definition, setting, segment_id=segment_id)
+        return found.where(text("1 / (random() * 0) > 1")) if segment_id == first.segment_id else found
+
+    monkeypatch.setattr(compiling, "members", members)
+    result = segments.evaluate_due(fresh_engine, settings, now=later(hours=1))
+    assert (result.evaluated, result.failed) == (1, 1)
+    with fresh_engine.begin() as tx:
+        assert segments.get(tx, first.segment_id).evaluated_at == NOW
+        assert segments.get(tx, second.segment_id).evaluated_at == later(hours=1)
+
+
 def test_segments_with_rules_are_due_again_and_those_by_hand_are_not(fresh_engine: Engine, settings: Settings) -> None:
     with fresh_engine.begin() as tx:
         contact = make_contact(tx, country="ES")
@@ -303,6 +325,26 @@ def test_an_exclusion_beats_the_hand(tx: Connection, settings: Settings) -> None
     tx.execute(text("delete from suppressions where email_key = 'anna-excluded@shop.example'"))
     segments.evaluate(tx, settings, segment_id, now=later(minutes=15))
     assert now_in(tx, segment_id) == {anna}
+
+
+def test_who_an_exclusion_keeps_out_is_in_no_segment(tx: Connection, settings: Settings) -> None:
+    contact = make_contact(tx, country="PT")
+    make_suppression(tx, get(tx, contact).email)
+    strict, open_to_all = create(tx, settings, exclude_suppressed=True), create(tx, settings)
+    anywhere = {"field": "segments", "operator": "is_set"}
+    asking = create(tx, settings, {"any": [PORTUGUESE, anywhere]})
+    segments.add_contact(tx, settings, strict.segment_id, contact, now=NOW)
+
+    def seen() -> tuple[bool, Any]:
+        setting = segments.load(tx, settings, now=NOW)
+        told = explain(tx, setting.segments[asking.segment_id], setting, contact_id=contact,
+                       segment_id=asking.segment_id)  # fmt: skip
+        return told.nodes[2].matched, told.nodes[2].actual
+
+    assert now_in(tx, asking.segment_id) == {contact}
+    assert seen() == (False, []), "neither kept out elsewhere nor in the asking segment itself counts"
+    segments.add_contact(tx, settings, open_to_all.segment_id, contact, now=NOW)
+    assert seen() == (True, [str(open_to_all.segment_id)])
 
 
 def test_a_change_by_hand_leaves_all_others_alone(tx: Connection, settings: Settings) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, func, insert, select
 
 from mautolib.db import tables
 from mautolib.errors import InvalidInput, NotFound
-from mautolib.segments.compile import Setting, breakdown, condition, exclusions, members
+from mautolib.segments.compile import Build, Setting, breakdown, condition, exclusions, members
 from mautolib.segments.explain import Explanation, Source, explain
-from mautolib.segments.rules import Definition, MatchType
+from mautolib.segments.rules import Definition, MatchType, fold, leaves, read
 from tests.builders import make_contact, make_event, make_order, make_tag
 from tests.integration.segment_population import (
     CAMPAIGNS,
@@ -385,8 +385,11 @@ def people(cluster: Any, template_database: str) -> Iterator[tuple[Engine, Popul
 def setting_of(population: Population) -> Setting:
     names: dict[str, tuple[int, ...]] = {}
     for segment_id, name in zip(SEGMENTS, NAMES, strict=True):
-        names[name.lower()] = (*names.get(name.lower(), ()), segment_id)
-    return Setting(now=NOW, reporting_currency="USD", segments=population.segments, segment_ids_by_name=names)
+        names[fold(name)] = (*names.get(fold(name), ()), segment_id)
+    return Setting(
+        now=NOW, reporting_currency="USD", segments=population.segments, segment_ids_by_name=names,
+        tag_ids_by_name={fold(name): (number,) for name, number in population.tag_ids.items()},
+    )  # fmt: skip
 
 
 def ids(tx: Connection, query: Any) -> list[int]:
@@ -419,6 +422,25 @@ def test_sql_finds_whom_two_thousand_rules_describe(
     people: tuple[Engine, Population], asked: Definition, own: int | None
 ) -> None:
     compare_members(*people, asked, own)
+
+
+@random_rules(40)
+@given(asked=st.lists(leaf_rules, min_size=25, max_size=40))
+def test_each_comparison_holds_for_whom_it_describes(
+    people: tuple[Engine, Population], asked: list[dict[str, Any]]
+) -> None:
+    """Many at once, so that every operator of every field is met, and its complement with it."""
+    engine, population = people
+    build = Build(setting_of(population))
+    truths = [build.truth(leaf) for leaf in leaves(read(asked))]
+    columns = [func.coalesce(part, False) for truth in truths for part in truth]
+    query = select(build.sources.people.c.contact_id, *columns).select_from(build.sources.joined())
+    with engine.connect() as tx:
+        found = {row[0]: row[1:] for row in tx.execute(query)}
+    for row in population.rows:
+        for number, rule in enumerate(asked):
+            expected = holds(row, rule, population, None)
+            assert found[row.contact_id][2 * number : 2 * number + 2] == (expected, not expected), rule
 
 
 @random_rules(60)
@@ -509,6 +531,42 @@ def test_a_blank_is_a_missing_value_also_for_eq(tx: Connection) -> None:
     assert found(tx, {**field, "operator": "contains", "value": ""}) == [named]
 
 
+@pytest.mark.parametrize("field", [
+    {"field": "first_name"}, {"field": "custom_fields.n"}, {"field": "custom_fields.n", "as": "number"},
+    {"field": "score"}, {"field": "order.count"},
+])  # fmt: skip
+@pytest.mark.parametrize("operator", ["in", "not_in"])
+def test_a_long_list_finds_whom_short_ones_find(tx: Connection, field: dict[str, Any], operator: str) -> None:
+    for number, name in ((0.1, "0.1"), (3, "νικος"), (1, ""), (None, "1")):
+        custom = {} if number is None else {"n": number}
+        contact = make_contact(tx, first_name=name, custom_fields=custom)
+        if number is not None:
+            tx.execute(insert(tables.contact_scores).values(
+                contact_id=contact, total_score=number, engagement_score=0, profile_score=0, recency_score=0,
+                grade="F", as_of=NOW, rule_version=1,
+            ))  # fmt: skip
+    is_number = field.get("as") == "number" or field["field"] in ("score", "order.count")
+    few = [0.1, 3, 0] if is_number else ["0.1", "ΝΙΚΟΣ", "", "3"]
+    others = [one / 8 + 100 for one in range(40)] if is_number else [f"n{one}" for one in range(40)]
+    short = found(tx, {**field, "operator": operator, "value": few})
+    assert found(tx, {**field, "operator": operator, "value": [*others, *few, *few]}) == short
+    assert found(tx, {**field, "operator": operator, "value": others}) != short
+
+
+def test_long_lists_are_one_bind_each() -> None:
+    values = [str(one) for one in range(1000)]
+    rules = [{"field": "custom_fields.a", "operator": "in", "value": values} for _ in range(99)]
+    rules.append({"field": "tags", "operator": "has_all", "value": values})
+    query = members(Definition(rules=tuple(rules), match_type=MatchType.ANY), NOBODY)
+    assert len(query.compile().params) < 1000
+
+
+def test_letters_with_several_small_forms_are_one(tx: Connection) -> None:
+    upper, lower = make_contact(tx, first_name="ΝΙΚΟΣ"), make_contact(tx, first_name="Νικος")
+    for value in ("νικος", "ΝΙΚΟΣ", "νικοσ"):
+        assert found(tx, {"field": "first_name", "operator": "eq", "value": value}) == [upper, lower]
+
+
 def test_revenue_is_net_of_refunds_and_converted_at_the_order_date(tx: Connection) -> None:
     one = make_contact(tx)
     make_order(tx, one, NOW - timedelta(days=20), total="100", currency="EUR", refunded_total="40", fx_rate="1.5")
@@ -589,13 +647,13 @@ def test_as_many_conditions_as_allowed_are_one_statement(tx: Connection) -> None
 
 def test_tags_are_told_by_their_names_and_an_unknown_contact_is_none(tx: Connection) -> None:
     one = make_contact(tx)
-    make_tag(tx, "VIP", [one])
-    make_tag(tx, "Also", [one])
+    known = {"vip": (make_tag(tx, "VIP", [one]),), "also": (make_tag(tx, "Also", [one]),)}
+    setting = Setting(now=NOW, reporting_currency="USD", tag_ids_by_name=known)
     asked = Definition(rules=({"field": "tags", "operator": "has_all", "value": ["vip", "ALSO", "Vip"]},))
-    node, = explain(tx, asked, NOBODY, contact_id=one).nodes
+    node, = explain(tx, asked, setting, contact_id=one).nodes
     assert (node.path, node.matched, node.actual) == ("0", True, ["Also", "VIP"])
     with pytest.raises(NotFound, match="Contact not found"):
-        explain(tx, asked, NOBODY, contact_id=10**15)
+        explain(tx, asked, setting, contact_id=10**15)
 
 
 def test_segments_are_told_by_the_ids_of_those_the_contact_is_in(tx: Connection) -> None:

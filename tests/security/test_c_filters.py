@@ -15,11 +15,13 @@ from sqlalchemy.exc import DBAPIError
 
 from mautolib.db.engine import connect
 from mautolib.errors import InvalidInput
+from mautolib.segments import setting as setting_of
 from mautolib.segments.compile import Setting, breakdown, condition, members
 from mautolib.segments.fields import FIELDS
 from mautolib.segments.operators import OPERATORS, Kind
 from mautolib.segments.reading import ROLE, reading
 from mautolib.segments.rules import Definition, check
+from mautolib.settings import Settings
 from tests.builders import make_contact, make_event, make_tag
 from tests.live_service import as_role
 from tests.unit.test_segment_rules import good
@@ -31,7 +33,8 @@ INJECTIONS = ["' OR '1'='1", "\\'", "$1", "%s", "%(x)s", ":x", "{}", "{0}", "'; 
 
 
 def found(tx: Connection, *rules: dict[str, Any]) -> list[int]:
-    return sorted(tx.scalars(members(Definition(rules=rules), SETTING)))
+    setting = setting_of.load(tx, Settings(), now=SETTING.now)
+    return sorted(tx.scalars(members(Definition(rules=rules), setting)))
 
 
 def refused(rule: dict[str, Any], key: str) -> None:

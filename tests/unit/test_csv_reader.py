@@ -66,6 +66,24 @@ def test_a_lost_quote_does_not_swallow_a_quoted_row() -> None:
         (2, 'a,"Bob,1'), (3, ["b", "Al", "2"]), (4, ["c", "Di", "3"]), (5, ["d", "E\nF", "4"])]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("line", "cells"),
+    [('1,"Bob,x,"y, z",', ["1", '"Bob', "x", "y, z", ""]), ('1,Bob,x,""y, z",', ["1", "Bob", "x", '"y, z', ""]),
+     ('1,Bo"b,"x""x",y,"z', ["1", 'Bo"b', 'x"x', "y", '"z']), ('"' * 3001, [])],
+)  # fmt: skip
+def test_the_cells_of_a_broken_line_are_guessed(line: str, cells: list[str]) -> None:
+    [(number, broken), after] = rows(f"a,b,c,d,e\n{line}\n1,2,3,4,5\n")
+    assert (number, broken, after) == (2, line, (3, ["1", "2", "3", "4", "5"]))
+    assert isinstance(broken, reading.Broken)
+    assert broken.cells == cells
+
+
+def test_a_lost_quote_in_the_header_is_a_character() -> None:
+    file = read('e,"n,m,"o p"\n1,2,3,4\n')
+    assert file.header == ["e", '"n', "m", "o p"]
+    assert list(file.records()) == [(2, ["1", "2", "3", "4"])]
+
+
 def test_many_lost_quotes_cost_neither_depth_nor_memory() -> None:
     data = "e,b\n" + "".join(f'{n},"x\n{n},y\n' for n in range(3000))
     found = rows(data)

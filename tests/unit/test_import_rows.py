@@ -111,7 +111,11 @@ def test_values_are_read_as_meant() -> None:
     }  # fmt: skip
     assert staged(["email", "consent_status"], ["a@b.example", "granted"], consent_source="s")["consent_status"]
     zoned = staged(["email", "created_at"], ["a@b.example", "2025-01-02T03:04:05+02:00"])
-    assert zoned["created_at"] == "2025-01-02T03:04:05+02:00"
+    assert zoned["created_at"] == "2025-01-02T01:04:05+00:00"
+    # PostgreSQL reads no offset of 16 hours or more.
+    zoned = staged(["email", "created_at"], ["a@b.example", "2025-01-02T03:04:05+20:00"])
+    assert zoned["created_at"] == "2025-01-01T07:04:05+00:00"
+    assert refused(["email", "created_at"], ["a@b.example", "9999-12-31T23:00:00-20:00"])[1] == "invalid_value"
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,10 @@ def moment(value: str, *, latest: datetime) -> str:
     """A moment in ISO 8601 (without an offset: UTC), in 1970 to `latest`."""
     try:
         found = datetime.fromisoformat(value)
-    except ValueError:
+        # In UTC: PostgreSQL reads no offset of 16 hours or more, and one cell must not stop the file.
+        found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise Refused(RejectCode.INVALID_VALUE) from None
-    found = found if found.tzinfo else found.replace(tzinfo=UTC)
     if found.year < 1970 or found > latest:
         raise Refused(RejectCode.INVALID_VALUE)
     return found.isoformat()

@@ -17,6 +17,8 @@ from sqlalchemy import Connection
 
 from mautolib.contacts import domains
 from mautolib.contacts.imports import requests
+from mautolib.contacts.imports.blocks import Block
+from mautolib.contacts.imports.columns import BlockStager
 from mautolib.contacts.imports.headers import SAMPLE_ROWS, Plan, plan_columns
 from mautolib.contacts.imports.merging import DEFAULT_LANGUAGE, drop_staging, merge_or_try, open_staging, stage
 from mautolib.contacts.imports.model import Import, ImportOptions, PresetChoice, Reject
@@ -27,7 +29,6 @@ from mautolib.settings import Settings
 __all__ = ["Staged", "Taken", "stage_file", "take_file"]
 
 _LOG = logging.getLogger(__name__)
-_ROWS_PER_BLOCK = 2000
 _SHOWN_REJECTS = 50
 #: Above the API's own bound: a file of 5 MB can be 700,000 short rows.
 _STATEMENT_TIMEOUT = "120s"
@@ -68,14 +69,15 @@ def stage_file(
     """  # fmt: skip
     limit = settings.max_import_bytes
     with open_csv(path, encoding=options.encoding, delimiter=options.delimiter, limit=limit) as file:
-        records = file.records()
-        first = list(islice(records, SAMPLE_ROWS))
+        first = list(islice(file.records(), SAMPLE_ROWS))
         sample = [cells for _, cells in first if isinstance(cells, list)]
         plan = plan_columns(file.header, options.mapping, sample, options.preset)
         options = _as_found(options, plan)
-        stager = RowStager(plan, options, domains.lists(settings), unclean=file.unclean, now=now)
+        known = domains.lists(settings)
+        stager = RowStager(plan, options, known, unclean=file.unclean, now=now)
         _LOG.info("%s, delimiter %r, %s columns", file.encoding, file.delimiter, len(file.header))
-        stage(tx, stager.columns, _blocks(chain(first, records), file, stager, heard))
+        columns = BlockStager(stager, plan, options, known, delimiter=file.delimiter)
+        stage(tx, stager.columns, _chunks(first, file, stager, columns, heard))
     return Staged(
         columns=stager.columns, blank_language="" if plan.is_export else DEFAULT_LANGUAGE, options=options
     )
@@ -112,11 +114,16 @@ def take_file(
     return Taken(request=requests.finish(tx, import_id, asdict(counts), now=now), rejects=rejects)
 
 
-def _blocks(
-    records: Iterator[Record], file: CsvFile, stager: RowStager, heard: Callable[[int], None]
-) -> Iterator[str]:
-    convert = stager.stage
+def _chunks(
+    first: list[Record], file: CsvFile, rows: RowStager, columns: BlockStager, heard: Callable[[int], None]
+) -> Iterator[bytes]:
     heard(0)
-    while batch := list(islice(records, _ROWS_PER_BLOCK)):
-        yield "".join([convert(line, cells, is_suspect=file.is_suspect) for line, cells in batch])
-        heard(len(batch))
+    found: Iterator[Block | list[Record]] = file.blocks() if columns.can_take else file.batches()
+    for part in chain([first], found):
+        if isinstance(part, Block):
+            yield columns.stage(part)
+            heard(len(part.lines))
+        else:
+            staged = [rows.stage(line, cells, is_suspect=file.is_suspect) for line, cells in part]
+            yield "".join(staged).encode()
+            heard(len(part))

@@ -55,7 +55,7 @@ def import_items(
         started_at=now,
     ).returning(tables.imports.c.import_id)).scalar_one()  # fmt: skip
     open_staging(tx)
-    stage(tx, _COLUMNS, _lines(checked, domains.lists(settings)))
+    stage(tx, _COLUMNS, (line.encode() for line in _lines(checked, domains.lists(settings))))
     counts = merge(tx, import_id, options, columns=_COLUMNS, actor=actor, now=now, settings=settings,
                    blank_language="")
     _attach_tags(tx, items, checked, now)

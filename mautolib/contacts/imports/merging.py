@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import IntegrityError
 
 from mautolib.contacts import erased
 from mautolib.contacts.imports.model import REASONS, ImportOptions, UpdatePolicy
@@ -27,6 +28,7 @@ __all__ = ["Counts", "drop_staging", "keep_rejects", "merge", "merge_or_try", "o
 
 _TABLES = ("import_rows", "import_people", "import_touched")
 _IDS_PER_SKIP = 10_000
+_MINDING_OTHERS = "on conflict (email_key) do nothing"
 DEFAULT_LANGUAGE = "en"
 #: For sorting and joining a large file's addresses in memory; taken only as far as rows need it.
 _WORK_MEMORY = "128MB"
@@ -56,11 +58,10 @@ def drop_staging(tx: Connection) -> None:
     tx.exec_driver_sql("drop table if exists " + ", ".join(f"pg_temp.{name}" for name in _TABLES))
 
 
-def stage(tx: Connection, columns: Sequence[str], blocks: Iterable[str]) -> int:
-    """COPY blocks of ready-made lines (tab-separated, escaped, blank for null) into `import_rows`; returns the rows."""
-    encoded = (block.encode() for block in blocks)
-    copied = copy_chunks(tx, f"copy import_rows ({', '.join(columns)}) from stdin with (null '')", encoded)
-    tx.exec_driver_sql("analyze import_rows")
+def stage(tx: Connection, columns: Sequence[str], chunks: Iterable[bytes]) -> int:
+    """COPY chunks of ready-made lines (tab-separated, escaped, blank for null) into `import_rows`; returns the rows."""
+    copied = copy_chunks(tx, f"copy import_rows ({', '.join(columns)}) from stdin with (null '')", iter(chunks))
+    tx.exec_driver_sql("analyze import_rows (email_key, reject_code)")
     return copied
 
 
@@ -95,13 +96,12 @@ def merge(
     total = run("count_rows").one()
     if total.rejected:
         keep_rejects(tx, import_id)
-    if options.update_policy is UpdatePolicy.SKIP:
-        run("fold_first")
-    else:
+    if options.update_policy is not UpdatePolicy.SKIP:
         run("fold_single")
         run("fold_repeated")
-    tx.exec_driver_sql("analyze import_people")
-    run("insert_people")
+        tx.exec_driver_sql("analyze import_people (email_key)")
+    checkpoint()
+    _insert(tx, binds)
     if erased.revive_staged(tx, settings):
         run("opt_out_erased")
     tx.exec_driver_sql("analyze import_touched")
@@ -114,6 +114,22 @@ def merge(
         skipped=total.total_rows - touched.created - touched.updated, rejected=total.rejected,
         suppressed=total.suppressed,
     )  # fmt: skip
+
+
+def _insert(tx: Connection, binds: dict[str, Any]) -> None:
+    """Make the contacts that are not known; first as if nobody else made any, which costs a quarter less."""
+    careful = statement("imports.insert_people")
+    if _MINDING_OTHERS not in careful.text:
+        raise AssertionError("imports.insert_people says nothing about addresses others make meanwhile")
+    alone = tx.begin_nested()
+    try:
+        tx.execute(text(careful.text.replace(_MINDING_OTHERS, "")), binds)
+        alone.commit()
+    except IntegrityError as error:
+        alone.rollback()
+        if getattr(error.orig, "pgcode", None) != "23505":
+            raise
+        tx.execute(careful, binds)
 
 
 def merge_or_try(tx: Connection, import_id: int, options: ImportOptions, **how: Any) -> Counts:

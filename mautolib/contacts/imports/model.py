@@ -10,7 +10,7 @@ import codecs
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -252,15 +252,20 @@ def _source(name: str, value: Any) -> str:
     return text
 
 
-def _moment(name: str, value: Any) -> datetime:
+def _moment(name: str, given: Any) -> datetime:
+    value = given
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
             value = None
+    if isinstance(given, str) and isinstance(value, datetime) and "T" in given.upper() and value.tzinfo is None:
+        raise InvalidInput(f"{name} needs Z or an offset, as in 2026-03-01T12:00:00Z", code="timezone_required",
+                           path=("options", name))  # fmt: skip
     aware = isinstance(value, datetime) and value.tzinfo is not None and 1970 <= value.year <= 2199
     _require(aware, name, "is a moment with a time zone, such as 2026-03-01T12:00:00Z")
-    moment: datetime = value
+    # In UTC: PostgreSQL reads no offset of 16 hours or more.
+    moment: datetime = value.astimezone(UTC)
     return moment
 
 

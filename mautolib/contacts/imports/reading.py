@@ -2,7 +2,9 @@
 
 Promises flat memory whatever the file (a line has an end, a quoted cell has a bound), and that one broken row costs
 one row: a quote that is never closed is found out and reading goes on at the next line. A file that cannot be read
-at all is `InvalidInput` with the line. Called by the importer and the preview; knows nothing about contacts.
+at all is `InvalidInput` with the line. Python's csv module splits the lines; long stretches in which every quote and
+every row is as it should be come whole, as a `Block`. Called by the importer and the preview; knows nothing about
+contacts.
 """
 
 from __future__ import annotations
@@ -15,29 +17,42 @@ import re
 import zlib
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO, cast
 
+from mautolib.contacts.imports.blocks import Block, find_block
 from mautolib.errors import InvalidInput
 
-__all__ = ["CsvFile", "Record", "open_csv"]
+__all__ = ["Broken", "CsvFile", "Record", "open_csv"]
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 21
 _SAMPLE = 1 << 18
 MAX_LINE = 1 << 20
 #: A record of more lines than this, or of more characters, has lost its closing quote.
 MAX_RECORD_LINES = 100
 MAX_RECORD = 1 << 17
+#: Looking for the cells of a broken line takes time by the square of its length.
+_MAX_GUESSED = 2000
 _DELIMITERS = ",;\t|"
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
 #: How much of a sample must be no UTF-8 (and how many lines) before the file is called Windows-1252 unasked.
 _SURE_LINES, _SURE_SHARE = 8, 0.01
+#: Blocks are looked for from this line on: what is small is read sooner than what reads blocks is loaded.
+_BLOCKS_FROM = 2000
+_ROWS_PER_BATCH = 2000
 _UNCLEAN = re.compile("[\x00\ud800-\udfff]")
 _UNCLEAN_UTF16 = re.compile("[\x00\ufffd\ud800-\udfff]")
 
 
-#: One row: the physical line it begins on, its cells, or the text of a line whose quote is never closed.
+class Broken(str):
+    """The text of a line whose quote is never closed; `cells` is what it most likely says."""
+
+    cells: list[str]
+
+
+#: One row: the physical line it begins on, its cells, or a line whose quote is never closed.
 Record = tuple[int, list[str] | str]
 
 
@@ -59,13 +74,14 @@ class CsvFile:
         self.is_suspect = False
         #: What must not be in a cell: NUL, and what stands for bytes that do not fit the encoding.
         self.unclean = _UNCLEAN_UTF16 if errors == "replace" else _UNCLEAN
-        self._lines = self._split()
+        self._is_over = False
+        #: What was decoded and not handed out yet.
+        self._rest = ""
         self._number = 0
         self._waiting: deque[str] = deque()
+        self._await(self._text())
         self._pending: list[str] = []
-        first = next(self._lines, "")
-        self._waiting.append(first)
-        self.delimiter = delimiter or _delimiter_of(first)
+        self.delimiter = delimiter or _delimiter_of(self._waiting[0] if self._waiting else "")
         self.header = self._read_header()
 
     def __enter__(self) -> CsvFile:
@@ -76,20 +92,43 @@ class CsvFile:
 
     def records(self) -> Iterator[Record]:
         """The rows after the header; blank lines are passed over."""
+        return self._records(stops=False)
+
+    def batches(self) -> Iterator[list[Record]]:
+        """What `records` gives, in lists."""
+        return _batches(self.records())
+
+    def blocks(self) -> Iterator[Block | list[Record]]:
+        """What `records` gives: in lists, and where a long file is well-formed, in blocks."""
+        while True:
+            yield from _batches(self._records(stops=True))
+            text = self._text()
+            if not text:
+                return
+            block = None
+            if self._number >= _BLOCKS_FROM:
+                block = find_block(text, delimiter=self.delimiter, width=len(self.header), line=self._number + 1)
+            if block is None:
+                self._await(text)
+            else:
+                self._rest = block.tail + self._rest
+                self._number += block.line_count
+                yield block
+
+    def _records(self, *, stops: bool) -> Iterator[Record]:
+        """Records until the file ends or, where it `stops`, until one ends with the lines that were read."""
         width, pending = len(self.header), self._pending
         while True:
             try:
-                for cells in csv.reader(self._feed(), delimiter=self.delimiter):
-                    if len(pending) == 1:
-                        self._number += 1
-                        if cells:
-                            yield self._number, cells
-                    elif len(cells) == width and self._is_sound(pending):
-                        yield self._number + 1, cells
-                        self._number += len(pending)
-                    else:
+                for cells in csv.reader(self._feed(stops=stops), delimiter=self.delimiter):
+                    line, count = self._number + 1, len(pending)
+                    if (count > 1 or len(cells) != width) and not self._is_likely(cells):
                         break
+                    # Before it is given: whoever takes it may go on reading in another way.
+                    self._number += count
                     pending.clear()
+                    if cells:
+                        yield line, cells
                 if not pending:
                     return
             except (csv.Error, _Endless):
@@ -99,30 +138,38 @@ class CsvFile:
     def _give_up_line(self) -> Record:
         """The first pending line is broken; what was swallowed after it is read again."""
         self._number += 1
-        broken = (self._number, self._pending[0].rstrip("\r\n"))
+        broken = Broken(self._pending[0].rstrip("\r\n"))
+        broken.cells = _guess(broken, self.delimiter, len(self.header))
         self._waiting.extendleft(reversed(self._pending[1:]))
         self._pending.clear()
-        return broken
+        return self._number, broken
 
-    def _is_sound(self, lines: list[str]) -> bool:
-        """Whether a record of several lines is well-formed: after a closing quote comes a delimiter or the end."""
+    def _is_likely(self, cells: list[str]) -> bool:
+        """Whether a record over several lines, or with a cell too many or too few, is none with a lost quote."""
+        if len(self._pending) > 1:
+            return len(cells) == len(self.header) and self._is_sound()
+        return '"' not in self._pending[0] or self._is_sound()
+
+    def _is_sound(self) -> bool:
+        """Whether the record is well-formed: after a closing quote comes a delimiter or the end."""
         try:
-            return len(list(csv.reader(lines, delimiter=self.delimiter, strict=True))) == 1
+            return len(list(csv.reader(self._pending, delimiter=self.delimiter, strict=True))) == 1
         except csv.Error:
             return False
 
-    def _feed(self) -> Iterator[str]:
+    def _feed(self, *, stops: bool = False) -> Iterator[str]:
         pending, waiting = self._pending, self._waiting
-        while waiting:
+        while True:
+            if not waiting:
+                if stops and not pending:
+                    return
+                self._await(self._text())
+                if not waiting:
+                    return
             pending.append(waiting.popleft())
             if len(pending) > 1:
                 self._bound()
             yield pending[-1]
-        for line in self._lines:
-            pending.append(line)
-            if len(pending) > 1:
-                self._bound()
-            yield line
 
     def _bound(self) -> None:
         if len(self._pending) > MAX_RECORD_LINES or sum(map(len, self._pending)) > MAX_RECORD:
@@ -133,6 +180,8 @@ class CsvFile:
             record = next(csv.reader(self._feed(), delimiter=self.delimiter), [])
         except (csv.Error, _Endless) as error:
             raise InvalidInput("Line 1 has a quote that is not closed", line=1) from error
+        if len(self._pending) == 1 and not self._is_sound():
+            record = _guess(self._pending[0].rstrip("\r\n"), self.delimiter, None) or record
         self._number = len(self._pending)
         self._pending.clear()
         header = [cell.strip() for cell in record]
@@ -142,24 +191,28 @@ class CsvFile:
             raise InvalidInput(f"Line 1 has bytes that are not {self.encoding}; name the encoding of the file", line=1)
         return header
 
-    def _split(self) -> Iterator[str]:
-        """Physical lines with their ends; \\n, \\r\\n and \\r all end one."""
-        rest, count = "", 0
-        while True:
+    def _await(self, text: str) -> None:
+        self.is_suspect = self.is_suspect or self.unclean.search(text) is not None
+        self._waiting.extend(_lines_of(text))
+
+    def _text(self) -> str:
+        """The next whole lines; empty at the end of the file."""
+        while not self._is_over:
             data = self._head if self._head is not None else self._bytes.read(_BLOCK)
             self._head = None
-            text = self._decoder.decode(data, final=not data)
-            self.is_suspect = self.is_suspect or self.unclean.search(text) is not None
-            lines = list(io.StringIO(rest + text, newline=""))
+            self._is_over = not data
+            text = self._decoder.decode(data, final=self._is_over)
+            text = self._rest + text
             # The last piece may go on, and a \r at its end may belong to a \n still to come.
-            rest = lines.pop() if lines and data else ""
-            if len(rest) > MAX_LINE:
-                raise InvalidInput(f"Line {count + len(lines) + 1} is longer than {MAX_LINE} characters; "
-                                   "is this a CSV file?", line=count + len(lines) + 1)  # fmt: skip
-            count += len(lines)
-            yield from lines
-            if not data:
-                return
+            end = len(text) if self._is_over else max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1
+            self._rest = text[end:]
+            if len(self._rest) > MAX_LINE:
+                line = self._number + len(self._pending) + len(_lines_of(text[:end])) + 1
+                raise InvalidInput(f"Line {line} is longer than {MAX_LINE} characters; is this a CSV file?", line=line)
+            if end:
+                return text[:end]
+        text, self._rest = self._rest, ""
+        return text
 
 
 class _Endless(Exception):
@@ -208,6 +261,34 @@ def open_csv(path: Path, *, encoding: str = "auto", delimiter: str | None = None
     except BaseException:
         raw.close()
         raise
+
+
+def _guess(line: str, delimiter: str, width: int | None) -> list[str]:
+    """The cells of a line whose quotes do not pair off; none where it is long.
+
+    A quote that is not closed before a delimiter is taken as a character. Where that gives not as many cells as
+    there should be, quotes inside of quotes are.
+    """
+    if len(line) > _MAX_GUESSED:
+        return []
+    mark = re.escape(delimiter)
+    plain = f"[^{mark}]*"
+    guesses = [
+        [cell[1:-1].replace('""', '"') if is_quoted else cell
+         for cell, is_quoted in re.findall(f"(?:^|{mark})(({quoted})(?=$|{mark})|{plain})", line, re.DOTALL)]
+        for quoted in ('"(?:[^"]|"")*"', '".*?"')
+    ]  # fmt: skip
+    return guesses[0] if len(guesses[0]) == width or len(guesses[1]) != width else guesses[1]
+
+
+def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+    while batch := list(islice(records, _ROWS_PER_BATCH)):
+        yield batch
+
+
+def _lines_of(text: str) -> list[str]:
+    """Physical lines with their ends; \\n, \\r\\n and \\r all end one."""
+    return list(io.StringIO(text, newline=""))
 
 
 def _encoding_of(head: bytes, wanted: str) -> tuple[str, int]:

@@ -20,18 +20,19 @@ from mautolib.contacts.address import MAX_MAILABLE_OCTETS, Address, parse, unwra
 from mautolib.contacts.imports.cells import READERS, Foreign, Refused, first, moment
 from mautolib.contacts.imports.headers import Plan
 from mautolib.contacts.imports.model import ImportOptions, RejectCode
+from mautolib.contacts.imports.reading import Broken
 from mautolib.contacts.model import ConsentStatus
 from mautolib.contacts.validation import MAX_CUSTOM_BYTES, custom_fields_problem
 from mautolib.errors import InvalidInput
 
-__all__ = ["RowStager"]
+__all__ = ["ATOM", "ESCAPES", "MOST_REMEMBERED", "RowStager"]
 
 #: Blank and absent are one: `copy ... with (null '')`.
 _NULL: Final = ""
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+"
-_PLAIN = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@([A-Za-z0-9.\-]+)")
-_MOST_REMEMBERED = 100_000
+ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+"
+_PLAIN = re.compile(rf"({ATOM}(?:\.{ATOM})*)@([A-Za-z0-9.\-]+)")
+MOST_REMEMBERED = 100_000
 _REJECTED_VALUE, _REJECTED_ADDRESS = 200, 320
 #: A consent may be given for a time to come, a contact cannot be from the future.
 _LAST_CONSENT = datetime(2200, 1, 1, tzinfo=UTC) - timedelta(microseconds=1)
@@ -65,6 +66,8 @@ class RowStager:
         self._fields: list[tuple[int, tuple[int, ...], Callable[[str], str]]] = [
             (plan.fields[name][0], plan.fields[name][1:], self._reader(name)) for name in names
         ]
+        #: Name, first position and reader of each field, in the order of `columns`.
+        self.fields = [(name, field[0], field[2]) for name, field in zip(names, self._fields, strict=True)]
         self.columns = ["line", "email", "email_key", "flags", *names,
                         *(["custom_fields"] if self._has_custom else []),
                         "reject_column", "reject_code", "reject_value"]  # fmt: skip
@@ -87,8 +90,14 @@ class RowStager:
             return self._accepted(line, self._plan.complete(cells) if self._plan.derived else cells)
         except Refused as refused:
             column, code, value = refused.args
-            typed = "" if isinstance(cells, str) or len(cells) <= max(self._email) else first(cells, self._email)
+            typed = self._typed(cells)
             return self._rejected(line, typed, column, code, value)
+
+    def _typed(self, cells: list[str] | str) -> str:
+        """What stands in the e-mail column of a row that is not taken, if it is clear where that is."""
+        if isinstance(cells, str):
+            cells = cells.cells if isinstance(cells, Broken) and len(cells.cells) == self._width else []
+        return first(cells, self._email) if len(cells) > max(self._email) else ""
 
     def _accepted(self, line: int, cells: Sequence[str]) -> str:
         parts = [str(line), *self._address(cells)]
@@ -113,7 +122,7 @@ class RowStager:
             parts.append(self._custom_fields(cells, extra))
         row = "\t".join(parts)
         if "\\" in row or "\n" in row or "\r" in row or row.count("\t") != len(parts) - 1:
-            row = "\t".join(part.translate(_ESCAPES) for part in parts)
+            row = "\t".join(part.translate(ESCAPES) for part in parts)
         return row + "\t\t\t\n"
 
     def _address(self, cells: Sequence[str]) -> tuple[str, str, str]:
@@ -132,7 +141,7 @@ class RowStager:
         shown = address.email.rpartition("@")[2]
         flags = (1 if self._known.is_disposable(address.domain) else
                  2 if self._known.is_free_provider(address.domain) else 0)  # fmt: skip
-        if plain and len(self._domains) < _MOST_REMEMBERED:
+        if plain and len(self._domains) < MOST_REMEMBERED:
             self._domains[plain[2]] = (shown, address.domain, flags)
         if domains.is_role(address.local):
             flags |= 4
@@ -213,8 +222,8 @@ class RowStager:
     def _rejected(self, line: int, typed: str, column: str, code: RejectCode, value: str) -> str:
         email = self._shown(typed, _REJECTED_ADDRESS)
         shown = self._shown(value, _REJECTED_VALUE)
-        name = column[:100].translate(_ESCAPES)
+        name = column[:100].translate(ESCAPES)
         return f"{line}\t{email}{self._nothing}{name}\t{code}\t{shown}\n"
 
     def _shown(self, text: str, limit: int) -> str:
-        return self._unclean.sub("\ufffd", text[:limit]).replace("\0", "\ufffd").translate(_ESCAPES)
+        return self._unclean.sub("\ufffd", text[:limit]).replace("\0", "\ufffd").translate(ESCAPES)
