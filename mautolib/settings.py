@@ -93,6 +93,8 @@ class Settings:
 
     reporting_currency: str = _s("data", "ISO 4217 code figures are converted to", "USD")
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
+    s3_endpoint_url: str = _s("data", "S3 server that imports are read from; empty: AWS", "")
+    s3_region: str = _s("data", "its region; empty: as boto3 finds it", "")
     disposable_domains: tuple[str, ...] = _s(
         "data", "files of more disposable mail domains (one a line or a JSON list, also .gz), comma-separated", ()
     )

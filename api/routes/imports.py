@@ -45,6 +45,10 @@ _OPTION_FIELDS: dict[str, Any] = {
         "type": "object", "description": "Header to field, `custom_fields.<key>` or null (ignore).",
         "additionalProperties": {"type": ["string", "null"]},
     },
+    "preset": {
+        "type": "string", "enum": list(imports.PresetChoice), "default": "auto",
+        "description": "Whose export it is; `auto`: found where the header leaves no doubt, `none`: nobody's.",
+    },
     "tag_ids": {"type": "array", "items": {"type": "string"}, "description": "Put on created and updated contacts."},
     "subscribed_default": {"type": "boolean", "default": True, "description": "For rows without a `subscribed` cell."},
     "consent_source": {"type": "string", "description": "Where consent was given; new subscribed rows are granted."},
@@ -135,6 +139,7 @@ class ShownPreview(Answer):
     mapping: dict[str, str | None] = Field(description="Header to field.")
     delimiter: str
     encoding: str
+    preset: imports.PresetChoice | None = Field(description="Whose export the file is taken for; null: nobody's.")
 
 
 class ShownImport(Answer):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import Asset, AssetOrTimeSchedule, AssetWatcher, CronTriggerTimetable, Param
+from airflow.sdk import Asset, AssetAlias, AssetOrTimeSchedule, AssetWatcher, CronTriggerTimetable, Param
 
 from mauto_airflow.alerts import report_failure
 from mauto_airflow.failures import RETRY_POLICY
@@ -24,6 +24,8 @@ TAGS = frozenset(
 START = datetime(2020, 1, 1, tzinfo=UTC)
 
 CONTACTS = Asset("mauto/contacts", uri="mauto://contacts")
+#: One event of `mauto/contacts` for each import that has changed contacts, none for a run that found nothing to do.
+IMPORTED = AssetAlias("mauto/contacts/imported")
 MESSAGES = Asset("mauto/messages", uri="mauto://messages")
 ENROLLMENTS = Asset("mauto/enrollments", uri="mauto://enrollments")
 SCORES = Asset("mauto/scores", uri="mauto://scores")

@@ -9,46 +9,87 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import date
-from pathlib import Path
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
-from mauto_airflow import moments
+from mauto_airflow import conventions, moments
 from mauto_airflow.warehouse import warehouse
-from mautolib.errors import InvalidInput
+from mautolib.errors import InvalidInput, TransientError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from mautolib.contacts.imports import Import
+    from mautolib.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
 #: From so many new contacts on, an import indexes them for searching at once (a search looks at 1,000 in 1 ms).
 _MANY_CONTACTS = 20_000
+_COUNTS = ("created", "updated", "skipped", "rejected", "suppressed")
+_FORM_OPTIONS = ("mapping", "update_policy", "preset", "dry_run")
 #: What `maintenance` can be asked to do alone.
 MAINTENANCE_TASKS = ("partitions", "search", "retention", "erasure")
 
 
-def take_imports(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
-    """Run the imports that wait (or the file named in the form) and report the sums."""
+def take_imports(params: Mapping[str, Any], run_id: str, outlet: Any) -> dict[str, int]:
+    """Run the imports that wait (or the file named in the form), tell each of them, and report the sums."""
     from mautolib.contacts import imports, searching
 
+    totals = {"imports": 0, **dict.fromkeys(_COUNTS, 0)}
     with warehouse() as (engine, settings):
-        wanted = [params["import_id"]] if params.get("import_id") else None
-        if params.get("path"):
-            options = {key: params[key] for key in ("mapping", "update_policy", "dry_run") if params.get(key)}
-            with engine.begin() as tx:
-                wanted = [imports.request_file(tx, Path(params["path"]), options, actor="airflow", now=moments.now())]
-        totals = {"imports": 0, "created": 0, "updated": 0, "skipped": 0, "rejected": 0}
-        for done in imports.run_waiting(engine, settings, clock=moments.now, only=wanted):
-            totals["imports"] += 1
-            for name in ("created", "updated", "skipped", "rejected"):
-                totals[name] += getattr(done, name)
-            counts = f"{done.created} created, {done.updated} updated, {done.skipped} skipped, {done.rejected} rejected"
-            _LOG.info("Import %s %s: %s. %s", done.import_id, done.status, counts, done.error or "")
-            if wanted and done.status == "failed":
-                raise InvalidInput(f"import {done.import_id} failed: {done.error}")
+        wanted, finished = _wanted_imports(engine, params, run_id)
+        try:
+            for done in chain(finished, imports.run_waiting(engine, settings, clock=moments.now, only=wanted)):
+                _tell_import(done, settings, outlet)
+                totals["imports"] += 1
+                for name in _COUNTS:
+                    totals[name] += getattr(done, name)
+                if wanted and done.status == "failed":
+                    raise InvalidInput(f"import {done.import_id} failed: {done.error}")
+        except TransientError as error:
+            if not totals["imports"]:
+                raise
+            # What a failed task did is told to nobody; the import that was given back starts a run of its own.
+            _LOG.warning("Left to the next run: %s", error)
         if totals["created"] >= _MANY_CONTACTS:
             # They are found before, too, but a search looks at each of them; maintenance would come within the hour.
             searching.extend_index(engine)
-    outlet.extra = totals
     _say("No import was waiting.", totals["imports"], f"Finished {totals['imports']} imports: {totals}.")
     return totals
+
+
+def _wanted_imports(
+    engine: Engine, params: Mapping[str, Any], run_id: str
+) -> tuple[list[int] | None, list[Import]]:  # fmt: skip
+    """Which imports to run (None: all that wait), and one that an earlier try of this run has finished already."""
+    from mautolib.contacts import imports
+
+    if not params.get("path"):
+        return ([params["import_id"]] if params.get("import_id") else None), []
+    options = {**params["options"], **{key: params[key] for key in _FORM_OPTIONS if params.get(key)}}
+    actor = f"airflow:{run_id}"
+    with engine.begin() as tx:
+        known = imports.asked_for(tx, actor)
+        if known is not None and known.status == "completed":
+            _LOG.info("This run has imported the file already; trigger the DAG again to import it anew.")
+            return [known.import_id], [known]
+        if known is not None and known.finished_at is None:
+            return [known.import_id], []
+        return [imports.request_file(tx, params["path"], options, actor=actor, now=moments.now())], []
+
+
+def _tell_import(done: Import, settings: Settings, outlet: Any) -> None:
+    """One line and one asset event for an import that ended, and where its rejected rows are."""
+    counts = {name: getattr(done, name) for name in _COUNTS}
+    shown = ", ".join(f"{count} {name}" for name, count in counts.items())
+    _LOG.info("Import %s %s: %s. %s", done.import_id, done.status, shown, done.error or "")
+    if done.rejected:
+        url = f"{settings.public_base_url}/api/v1/imports/{done.import_id}/errors.csv"
+        _LOG.info("Rejected rows of import %s: %s", done.import_id, url)
+    if done.status == "completed" and not done.options.get("dry_run"):
+        told = {"import_id": str(done.import_id), "total_rows": done.total_rows, **counts}
+        outlet.add(conventions.CONTACTS, extra=told)
 
 
 def recalculate_scores(bucket: int, context: Mapping[str, Any]) -> dict[str, int]:

@@ -8,7 +8,7 @@ with next as materialized (
     select import_id
     from imports
     where (
-            status = 'queued'
+            (status = 'queued' and coalesce(lease_until, '-infinity') < clock_timestamp())
             or (status in ('running', 'cancelling') and lease_until < clock_timestamp()))
         and (cast(:only as bigint[]) is null or import_id = any(cast(:only as bigint[])))
     order by import_id
@@ -50,9 +50,12 @@ where import_id = cast(:import_id as bigint) and attempt_id = cast(:attempt_id a
     and status = cast(:expected as text);
 
 -- name: give_back
--- Lets another worker take the import at once.
+-- Lets another worker take the import, at once or after a while.
 update imports
-set status = 'queued', attempt_id = null, lease_until = null
+set
+    status = 'queued', attempt_id = null,
+    lease_until = clock_timestamp()
+        + nullif(make_interval(secs => cast(:wait_seconds as float8)), interval '0')
 where import_id = cast(:import_id as bigint) and attempt_id = cast(:attempt_id as bigint)
     and status = 'running';
 

@@ -4,7 +4,7 @@
 -- The oldest import waiting, or whose worker's lease has run out.
 select min(due_at)
 from (
-    select created_at as due_at from imports where status = 'queued'
+    select coalesce(lease_until, created_at) as due_at from imports where status = 'queued'
     union all
     select lease_until from imports where status in ('running', 'cancelling')
 ) as waiting;

@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import text
 
 from mautolib.contacts import imports
+from tests import platform_exports as exports
 from tests.live_service import LiveService
 
 IMPORT, IMPORTS = "/api/v1/contacts/import", "/api/v1/imports/"
@@ -422,7 +423,7 @@ def test_a_preview_shows_what_would_happen_and_changes_nothing(editor: httpx.Cli
             "电子邮件": "email", "名": "first_name", "custom_fields.size": "custom_fields.size",
             "Kundennr": "custom_fields.Kundennr", "Newsletter": None, "tags": "tags",
         },
-        "delimiter": ";", "encoding": "utf-16-le",
+        "delimiter": ";", "encoding": "utf-16-le", "preset": None,
     }  # fmt: skip
     assert editor.get(IMPORTS).headers["X-Total-Count"] == before
     assert editor.get("/api/v1/contacts/count", params={"email": emails[0]}).json() == {"count": 0}
@@ -438,6 +439,40 @@ def test_a_preview_without_an_email_column_says_none(editor: httpx.Client) -> No
         LOOK, files={"file": ("a.csv", b"a|b\nx|a@b.example\n")}, data={"delimiter": "pipe", "mapping": '{"a": null}'}
     ).json()
     assert (mapped["columns"], mapped["mapping"]) == (["a", "b"], {"a": None, "b": "email"})
+
+
+def test_an_export_of_a_platform_is_recognised_and_said(service: LiveService, editor: httpx.Client) -> None:
+    marker = uuid4().hex
+    shop = exports.SHOPIFY.replace("@shop", f"{marker}@shop").encode()
+    seen = editor.post(LOOK, files={"file": ("customers.csv", shop)}).json()
+    assert (seen["preset"], seen["detected_email_column"]) == ("shopify", "Email")
+    assert {name: seen["mapping"][name] for name in ("Accepts Email Marketing", "Tags", "Customer ID")} == {
+        "Accepts Email Marketing": "subscribed", "Tags": "tags", "Customer ID": "custom_fields.Customer ID",
+    }  # fmt: skip
+    off = editor.post(LOOK, params={"preset": "none"}, files={"file": ("customers.csv", shop)}).json()
+    assert (off["preset"], off["mapping"]["Accepts Email Marketing"]) == (None, None)
+    done = editor.post(NOW_IN, files={"file": ("customers.csv", shop)}).json()
+    assert (done["created"], done["errors_total"]) == (2, 0)
+    assert editor.get(f"{IMPORTS}{done['import_id']}").json()["options"]["preset"] == "shopify"
+    people = {one["first_name"]: one for one in editor.get("/api/v1/contacts/", params={"q": marker}).json()}
+    assert {name: one["subscribed"] for name, one in people.items()} == {"Anna": True, "Ben": False}
+    # In the background the same.
+    again = editor.post(IMPORT, files={"file": ("c.csv", shop.replace(b"anna", b"ann2"))}).json()["import_id"]
+    assert editor.get(f"{IMPORTS}{again}").json()["options"]["preset"] == "auto"
+    ran(service, again)
+    found = editor.get(f"{IMPORTS}{again}").json()
+    assert (found["status"], found["created"], found["options"]["preset"]) == ("completed", 1, "shopify")
+
+
+def test_a_preset_that_does_not_fit_is_422(editor: httpx.Client) -> None:
+    for path in (LOOK, NOW_IN):
+        answer = editor.post(path, data={"preset": "klaviyo"}, files={"file": ("a.csv", table("a@x.co,A"))})
+        assert (answer.status_code, answer.json()["detail"][0]["loc"][-1]) == (422, "preset")
+        unknown = editor.post(path, data={"options": '{"preset": "magento"}'}, files={"file": ("a.csv", table())})
+        assert (unknown.status_code, unknown.json()["detail"][0]["loc"][-1]) == (422, "preset")
+    told = editor.post(NOW_IN, files={"file": ("a.csv", exports.MAILCHIMP_SUBSCRIBED.encode())})
+    assert told.status_code == 422
+    assert "non-subscribed" in told.text
 
 
 @pytest.mark.parametrize("path", [NOW_IN, LOOK])

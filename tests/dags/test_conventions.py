@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(path.stem for path in (ROOT / "dags").glob("*.py"))
 #: The face of the product in Airflow (ARCHITECTURE.md): dag_id -> (params, pools, asset it emits).
 FACE = {
-    "contact_import": ({"import_id", "path", "mapping", "update_policy", "dry_run"}, {"bulk"}, "mauto/contacts"),
+    "contact_import": (
+        {"import_id", "path", "mapping", "update_policy", "preset", "options", "dry_run"}, {"bulk"},
+        "mauto/contacts/imported",
+    ),
     "score_recalculation": ({"as_of", "rule_version", "buckets", "dry_run"}, {"warehouse"}, "mauto/scores"),
     "campaign_send": ({"campaign_id", "senders", "group_size", "dry_run"}, {"bulk", "transactional"}, "mauto/messages"),
     "workflow_advance": ({"workflow_id", "dry_run"}, {"warehouse"}, "mauto/enrollments"),

@@ -260,8 +260,8 @@ def test_what_looks_like_consent_stops_the_file(header: str) -> None:
     assert failure.value.path == ("options", "mapping")
     for target in (None, "subscribed", "custom_fields.kept"):
         plan_columns(["email", header], {header: target}, [])
-    assert suggest_columns(["email", header], {}, []) == {"email": "email", header: None}
-    assert suggest_columns(["email", header], {header: "subscribed"}, [])[header] == "subscribed"
+    assert suggest_columns(["email", header], {}, [])[0] == {"email": "email", header: None}
+    assert suggest_columns(["email", header], {header: "subscribed"}, [])[0][header] == "subscribed"
 
 
 @pytest.mark.parametrize(

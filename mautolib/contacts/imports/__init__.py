@@ -9,10 +9,19 @@ re-subscribes anybody.
 from mautolib.contacts.imports.files import Taken, take_file
 from mautolib.contacts.imports.headers import NO_EMAIL
 from mautolib.contacts.imports.items import import_items
-from mautolib.contacts.imports.model import Import, ImportOptions, ImportStatus, Reject, RejectCode, UpdatePolicy
+from mautolib.contacts.imports.model import (
+    Import,
+    ImportOptions,
+    ImportStatus,
+    PresetChoice,
+    Reject,
+    RejectCode,
+    UpdatePolicy,
+)
 from mautolib.contacts.imports.preview import Preview, preview
 from mautolib.contacts.imports.requests import (
     StoredFile,
+    asked_for,
     cancel,
     count_imports,
     forget_upload,
@@ -27,7 +36,7 @@ from mautolib.contacts.imports.requests import (
 )
 from mautolib.contacts.imports.running import claim_next, run, run_waiting
 
-__all__ = ["Import", "ImportOptions", "ImportStatus", "NO_EMAIL", "Preview", "Reject", "RejectCode", "StoredFile",
-           "Taken", "UpdatePolicy", "cancel", "claim_next", "count_imports", "forget_upload", "get", "import_items",
-           "list_imports", "location", "preview", "rejects", "request", "request_file", "run", "run_waiting",
-           "store_upload", "take_file", "write_rejects"]  # fmt: skip
+__all__ = ["Import", "ImportOptions", "ImportStatus", "NO_EMAIL", "PresetChoice", "Preview", "Reject", "RejectCode",
+           "StoredFile", "Taken", "UpdatePolicy", "asked_for", "cancel", "claim_next", "count_imports", "forget_upload",
+           "get", "import_items", "list_imports", "location", "preview", "rejects", "request", "request_file", "run",
+           "run_waiting", "store_upload", "take_file", "write_rejects"]  # fmt: skip

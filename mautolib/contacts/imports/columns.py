@@ -61,9 +61,9 @@ class BlockStager:
 
     @property
     def can_take(self) -> bool:
-        """Whether every field comes from one column."""
+        """Whether every field is one column as it stands."""
         columns = (*self._plan.fields.values(), *self._plan.custom.values())
-        return all(len(positions) == 1 for positions in columns)
+        return not self._plan.derived and all(len(positions) == 1 for positions in columns)
 
     def stage(self, block: Block) -> bytes:
         """The COPY lines of a block, in any order."""

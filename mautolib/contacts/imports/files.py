@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -19,9 +19,9 @@ from mautolib.contacts import domains
 from mautolib.contacts.imports import requests
 from mautolib.contacts.imports.blocks import Block
 from mautolib.contacts.imports.columns import BlockStager
-from mautolib.contacts.imports.headers import SAMPLE_ROWS, plan_columns
+from mautolib.contacts.imports.headers import SAMPLE_ROWS, Plan, plan_columns
 from mautolib.contacts.imports.merging import DEFAULT_LANGUAGE, drop_staging, merge_or_try, open_staging, stage
-from mautolib.contacts.imports.model import Import, ImportOptions, Reject
+from mautolib.contacts.imports.model import Import, ImportOptions, PresetChoice, Reject
 from mautolib.contacts.imports.reading import CsvFile, Record, open_csv
 from mautolib.contacts.imports.rows import RowStager
 from mautolib.settings import Settings
@@ -36,10 +36,15 @@ _STATEMENT_TIMEOUT = "120s"
 
 @dataclass(frozen=True, kw_only=True)
 class Staged:
-    """The rows of a file in the staging tables: its columns, and what a blank language cell stands for."""
+    """The rows of a file in the staging tables: its columns, and what a blank language cell stands for.
+
+    `options` are the import's with what the file itself says: the preset that was found, and that nobody is
+    subscribed by default where a column says who is.
+    """
 
     columns: list[str]
     blank_language: str
+    options: ImportOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +70,22 @@ def stage_file(
     limit = settings.max_import_bytes
     with open_csv(path, encoding=options.encoding, delimiter=options.delimiter, limit=limit) as file:
         first = list(islice(file.records(), SAMPLE_ROWS))
-        plan = plan_columns(file.header, options.mapping, [cells for _, cells in first if isinstance(cells, list)])
+        sample = [cells for _, cells in first if isinstance(cells, list)]
+        plan = plan_columns(file.header, options.mapping, sample, options.preset)
+        options = _as_found(options, plan)
         known = domains.lists(settings)
         stager = RowStager(plan, options, known, unclean=file.unclean, now=now)
         _LOG.info("%s, delimiter %r, %s columns", file.encoding, file.delimiter, len(file.header))
         columns = BlockStager(stager, plan, options, known, delimiter=file.delimiter)
         stage(tx, stager.columns, _chunks(first, file, stager, columns, heard))
-    return Staged(columns=stager.columns, blank_language="" if plan.is_export else DEFAULT_LANGUAGE)
+    return Staged(
+        columns=stager.columns, blank_language="" if plan.is_export else DEFAULT_LANGUAGE, options=options
+    )
+
+
+def _as_found(options: ImportOptions, plan: Plan) -> ImportOptions:
+    default = options.subscribed_default and not plan.blank_is_no
+    return replace(options, preset=plan.preset or PresetChoice.NONE, subscribed_default=default)
 
 
 def take_file(
@@ -89,9 +103,10 @@ def take_file(
     tx.exec_driver_sql(f"set local statement_timeout = '{_STATEMENT_TIMEOUT}'")
     open_staging(tx)
     staged = stage_file(tx, path, options, settings=settings, now=now)
+    requests.note_options(tx, import_id, staged.options)
     counts = merge_or_try(
-        tx, import_id, options, columns=staged.columns, blank_language=staged.blank_language, actor=actor, now=now,
-        settings=settings,
+        tx, import_id, staged.options, columns=staged.columns, blank_language=staged.blank_language, actor=actor,
+        now=now, settings=settings,
     )  # fmt: skip
     rejects = tuple(requests.first_rejects(tx, limit=_SHOWN_REJECTS))
     drop_staging(tx)

@@ -1,4 +1,5 @@
-"""Columns to fields: known headers in several languages, a caller's mapping, and the e-mail column found by content.
+"""Columns to fields: known headers in several languages, presets of platforms, a caller's mapping, and the e-mail
+column found by content.
 
 Every header nobody knows becomes a custom field, except one that looks like consent: what a person agreed to is
 never guessed, so such a file stops until the column is mapped or ignored on purpose. Pure functions over the header
@@ -12,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mautolib.contacts.address import is_address, unwrap
-from mautolib.contacts.imports.model import EXPORT_COLUMNS, FIELDS
+from mautolib.contacts.imports.model import EXPORT_COLUMNS, FIELDS, PresetChoice
+from mautolib.contacts.imports.presets import Platform, Read, platform_of
 from mautolib.contacts.validation import MAX_CUSTOM_FIELDS, single_line_problem
 from mautolib.errors import InvalidInput
 
@@ -39,6 +41,7 @@ _CONSENT = re.compile(
     r"einwilligung|abonn|同意|订阅|訂閱|退订", re.IGNORECASE
 )  # fmt: skip
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_CONSENT_FIELDS = frozenset({"subscribed", "consent_status"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,10 @@ class Plan:
     Args:
         fields: field -> positions of its columns; the first one with a non-blank cell wins.
         custom: key -> position of the column that becomes a custom field.
-        headers: all headers as the file has them.
+        headers: all headers as the file has them, then for each derived cell one of its columns.
+        derived: for each cell that is added to a row: which cells it is made of (None: a blank one), and how.
+        preset: the platform whose export it is.
+        blank_is_no: a column says who is subscribed, so that nobody is by default.
         is_export: these are just the columns of an export, so that a blank language means none.
     """
 
@@ -56,79 +62,160 @@ class Plan:
     custom: Mapping[str, tuple[int, ...]]
     headers: tuple[str, ...]
     is_export: bool = False
+    derived: tuple[tuple[tuple[int | None, ...], Read], ...] = ()
+    preset: PresetChoice | None = None
+    blank_is_no: bool = False
 
     def mapping(self) -> dict[str, str | None]:
-        """header -> field, as a preview shows it; None: ignored."""
-        found: dict[str, str | None] = dict.fromkeys(self.headers)
-        for name, positions in self.fields.items():
-            found.update((self.headers[position], name) for position in positions)
-        for key, positions in self.custom.items():
-            found.update((self.headers[position], f"custom_fields.{key}") for position in positions)
-        return found
+        """header -> field; None: ignored."""
+        targets: list[str | None] = [None] * len(self.headers)
+        named = {f"custom_fields.{key}": at for key, at in self.custom.items()}
+        for name, positions in (*self.fields.items(), *named.items()):
+            for position in positions:
+                targets[position] = name
+        return _shown(self.headers, targets, self.derived)
+
+    @property
+    def width(self) -> int:
+        """How many cells a row of the file has."""
+        return len(self.headers) - len(self.derived)
+
+    def complete(self, cells: list[str]) -> list[str]:
+        """A row of the file with its derived cells."""
+        made = [read([cells[at].strip() if at is not None else "" for at in sources]) for sources, read in self.derived]
+        return [*cells[: self.width], *made]
 
 
-def plan_columns(header: Sequence[str], mapping: Mapping[str, str | None], sample: Sequence[Sequence[str]]) -> Plan:
+def plan_columns(
+    header: Sequence[str], mapping: Mapping[str, str | None], sample: Sequence[Sequence[str]],
+    preset: PresetChoice = PresetChoice.AUTO,
+) -> Plan:
     """Decide what each column is.
 
     Args:
         header: the cells of line 1, trimmed.
         mapping: the caller's own choice.
         sample: the first rows, to find an e-mail column without a telling header.
+        preset: whose export it is.
 
     Raises:
         InvalidInput: no e-mail column, an unknown header in the mapping, too many columns, a column that looks
-            like consent and is mapped to nothing, or a header that cannot be a custom field.
-    """
-    targets, chosen = _targets(header, mapping, sample)
-    if "email" not in targets:
+            like consent and is mapped to nothing, a header that cannot be a custom field, or a preset that does not
+            fit.
+    """  # fmt: skip
+    found = _decide(header, mapping, sample, preset)
+    if "email" not in found.targets:
         raise InvalidInput(NO_EMAIL, code="no_email_column", line=1)
+    if found.undecided:
+        raise InvalidInput(found.undecided, path=("options", "preset"), line=1)
     fields: dict[str, tuple[int, ...]] = {}
     custom: dict[str, tuple[int, ...]] = {}
-    for position, target in enumerate(targets):
+    for position, target in enumerate(found.targets):
         if target is None:
             continue
         key = target.removeprefix("custom_fields.")
         if key == target:
             fields[target] = (*fields.get(target, ()), position)
         else:
-            _check_custom(header[position], key, is_chosen=position in chosen)
+            _check_custom(found.headers[position], key, is_chosen=position in found.sure)
             custom[key] = (*custom.get(key, ()), position)
     if len(custom) > MAX_CUSTOM_FIELDS:
         raise InvalidInput(f"{len(custom)} columns would become custom fields; at most {MAX_CUSTOM_FIELDS} may: map "
                            "the others to null", path=("options", "mapping"), line=1)  # fmt: skip
-    is_export = tuple(header) == EXPORT_COLUMNS and not mapping
-    return Plan(fields=fields, custom=custom, headers=tuple(header), is_export=is_export)
+    return Plan(
+        fields=fields, custom=custom, headers=found.headers, derived=found.derived, blank_is_no=found.blank_is_no,
+        preset=found.preset, is_export=tuple(header) == EXPORT_COLUMNS and not mapping,
+    )  # fmt: skip
 
 
 def suggest_columns(
-    header: Sequence[str], mapping: Mapping[str, str | None], sample: Sequence[Sequence[str]]
-) -> dict[str, str | None]:
-    """header -> field as an import would take it; None: ignored, or to be decided because it looks like consent.
+    header: Sequence[str], mapping: Mapping[str, str | None], sample: Sequence[Sequence[str]],
+    preset: PresetChoice = PresetChoice.AUTO,
+) -> tuple[dict[str, str | None], PresetChoice | None]:
+    """header -> field as an import would take it, None: ignored, or to be decided because it looks like consent; and
+    the preset that applies.
 
     Raises:
-        InvalidInput: an unknown header in the mapping, or too many columns.
-    """
-    targets, chosen = _targets(header, mapping, sample)
-    found: dict[str, str | None] = dict.fromkeys(header)
-    for position, target in enumerate(targets):
-        if target is not None and (position in chosen or target in FIELDS or not _looks_like_consent(header[position])):
-            found[header[position]] = target
+        InvalidInput: an unknown header in the mapping, too many columns, or a preset that does not fit.
+    """  # fmt: skip
+    found = _decide(header, mapping, sample, preset)
+    targets = [
+        target if position in found.sure or target in FIELDS or not _looks_like_consent(name) else None
+        for position, (name, target) in enumerate(zip(found.headers, found.targets, strict=True))
+    ]
+    return _shown(found.headers, targets, found.derived), found.preset
+
+
+def _shown(
+    headers: Sequence[str], targets: Sequence[str | None], derived: Sequence[tuple[tuple[int | None, ...], Read]]
+) -> dict[str, str | None]:
+    """What each header becomes, in the order of the file: by itself, or else the first field that is made of it."""
+    width = len(headers) - len(derived)
+    found: dict[str, str | None] = dict.fromkeys(headers[:width])
+    made = [(at, target) for (sources, _), target in zip(derived, targets[width:], strict=True) for at in sources]
+    for at, target in (*enumerate(targets[:width]), *made):
+        if at is not None:
+            found[headers[at]] = found[headers[at]] or target
     return found
 
 
-def _targets(
-    header: Sequence[str], mapping: Mapping[str, str | None], sample: Sequence[Sequence[str]]
-) -> tuple[list[str | None], dict[int, str | None]]:
-    """What each column becomes, and the part of it that the caller chose."""
+@dataclass(frozen=True, kw_only=True)
+class _Decided:
+    """What every column becomes, derived cells behind those of the file; `sure` are the caller's and the preset's."""
+
+    headers: tuple[str, ...]
+    targets: tuple[str | None, ...]
+    sure: frozenset[int]
+    derived: tuple[tuple[tuple[int | None, ...], Read], ...] = ()
+    preset: PresetChoice | None = None
+    blank_is_no: bool = False
+    undecided: str = ""
+
+
+def _decide(
+    header: Sequence[str], mapping: Mapping[str, str | None], sample: Sequence[Sequence[str]], preset: PresetChoice
+) -> _Decided:
     if len(header) > MAX_COLUMNS:
         raise InvalidInput(f"Line 1 has {len(header)} columns; at most {MAX_COLUMNS} are read", line=1)
+    platform = platform_of(header, preset)
     chosen = _chosen(header, mapping)
-    targets = [chosen.get(position, _target(name, position)) for position, name in enumerate(header)]
+    targets: list[str | None] = [_target(name, position) for position, name in enumerate(header)]
+    sure = dict(chosen)
+    if platform is not None:
+        known = platform.targets()
+        sure = {at: known[name.lower()] for at, name in enumerate(header) if name.lower() in known} | sure
+    for position, target in sure.items():
+        targets[position] = target
     if "email" not in targets:
-        position = find_email_column(sample, [n for n, _ in enumerate(header) if n not in chosen])
-        if position is not None:
-            targets[position] = "email"
-    return targets, chosen
+        found = find_email_column(sample, [position for position in range(len(header)) if position not in sure])
+        if found is not None:
+            targets[found] = "email"
+    if platform is None:
+        return _Decided(headers=tuple(header), targets=tuple(targets), sure=frozenset(sure))
+    return _with_derived(platform, header, targets, chosen, frozenset(sure), is_found=preset is PresetChoice.AUTO)
+
+
+def _with_derived(
+    platform: Platform, header: Sequence[str], targets: list[str | None], chosen: Mapping[int, str | None],
+    sure: frozenset[int], *, is_found: bool,
+) -> _Decided:  # fmt: skip
+    # A column that the caller maps is the caller's: nothing else is made of it.
+    at = {name.lower(): position for position, name in reversed(list(enumerate(header))) if position not in chosen}
+    headers, derived = list(header), []
+    for one in platform.derived:
+        sources = tuple(at.get(name) for name in one.sources)
+        present = [position for position in sources if position is not None]
+        if present:
+            headers.append(header[present[0]])
+            targets.append(one.target)
+            derived.append((sources, one.read))
+    says_who = bool(platform.consent & at.keys())
+    is_told = any(target in _CONSENT_FIELDS or _looks_like_consent(header[at]) for at, target in chosen.items())
+    return _Decided(
+        headers=tuple(headers), targets=tuple(targets), sure=sure | set(range(len(header), len(headers))),
+        derived=tuple(derived), preset=platform.name, blank_is_no=says_who,
+        undecided=platform.undecided if is_found and not says_who and not is_told else "",
+    )  # fmt: skip
 
 
 def find_email_column(sample: Sequence[Sequence[str]], positions: Sequence[int]) -> int | None:

@@ -18,7 +18,7 @@ from mautolib.contacts.validation import single_line_problem
 from mautolib.errors import InvalidInput
 
 __all__ = ["EXPORT_COLUMNS", "FIELDS", "Import", "ImportOptions", "ImportStatus", "REASONS", "Reject", "RejectCode",
-           "TRANSITIONS", "UpdatePolicy"]  # fmt: skip
+           "PresetChoice", "TRANSITIONS", "UpdatePolicy"]  # fmt: skip
 
 
 class ImportStatus(StrEnum):
@@ -52,6 +52,17 @@ class UpdatePolicy(StrEnum):
     FILL_EMPTY = "fill_empty"
     MERGE = "merge"
     OVERWRITE = "overwrite"
+
+
+class PresetChoice(StrEnum):
+    """Whose export a file is read as; `auto` finds it where the header leaves no doubt."""
+
+    AUTO = "auto"
+    NONE = "none"
+    SHOPIFY = "shopify"
+    WOOCOMMERCE = "woocommerce"
+    MAILCHIMP = "mailchimp"
+    KLAVIYO = "klaviyo"
 
 
 class RejectCode(StrEnum):
@@ -101,6 +112,7 @@ class ImportOptions:
 
     Args:
         mapping: header -> field, `custom_fields.<key>`, or None to ignore the column; wins over known headers.
+        preset: the platform whose export it is; once the file was read, the one that was found.
         tag_ids: added to created and updated contacts.
         subscribed_default: for rows without a `subscribed` cell.
         consent_source: with it, new subscribed contacts are granted (at `consent_at`, else when they are imported).
@@ -111,6 +123,7 @@ class ImportOptions:
 
     update_policy: UpdatePolicy = UpdatePolicy.SKIP
     mapping: Mapping[str, str | None] = field(default_factory=dict)
+    preset: PresetChoice = PresetChoice.AUTO
     tag_ids: tuple[int, ...] = ()
     subscribed_default: bool = True
     consent_source: str | None = None
@@ -145,7 +158,8 @@ class ImportOptions:
         """All options as stored with the import."""
         return {
             **asdict(self), "update_policy": str(self.update_policy), "tag_ids": [str(one) for one in self.tag_ids],
-            "mapping": dict(self.mapping), "consent_at": self.consent_at.isoformat() if self.consent_at else None,
+            "mapping": dict(self.mapping), "preset": str(self.preset),
+            "consent_at": self.consent_at.isoformat() if self.consent_at else None,
         }  # fmt: skip
 
 
@@ -195,6 +209,11 @@ def _require(condition: bool, name: str, message: str) -> None:
 def _policy(name: str, value: Any) -> UpdatePolicy:
     _require(value in list(UpdatePolicy), name, f"takes one of {', '.join(UpdatePolicy)}")
     return UpdatePolicy(value)
+
+
+def _preset(name: str, value: Any) -> PresetChoice:
+    _require(value in list(PresetChoice), name, f"takes one of {', '.join(PresetChoice)}")
+    return PresetChoice(value)
 
 
 def _mapping(name: str, value: Any) -> dict[str, str | None]:
@@ -269,7 +288,7 @@ def _encoding(name: str, value: Any) -> str:
 
 
 _READERS: Final[Mapping[str, Any]] = {
-    "update_policy": _policy, "mapping": _mapping, "tag_ids": _ids, "subscribed_default": _flag,
+    "update_policy": _policy, "mapping": _mapping, "preset": _preset, "tag_ids": _ids, "subscribed_default": _flag,
     "consent_source": _source, "consent_at": _moment, "delimiter": _delimiter, "encoding": _encoding,
     "dry_run": _flag,
 }  # fmt: skip

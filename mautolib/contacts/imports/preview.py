@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from mautolib.contacts.imports.headers import SAMPLE_ROWS, suggest_columns
-from mautolib.contacts.imports.model import ImportOptions
+from mautolib.contacts.imports.model import ImportOptions, PresetChoice
 from mautolib.contacts.imports.reading import open_csv
 
 __all__ = ["Preview", "preview"]
@@ -27,6 +27,7 @@ class Preview:
     Args:
         mapping: header -> field; None: ignored, or to be decided because the column looks like consent.
         sample_rows: the first rows that can be read.
+        preset: the platform whose export it is taken for.
     """
 
     total_rows: int
@@ -36,6 +37,7 @@ class Preview:
     mapping: Mapping[str, str | None]
     delimiter: str
     encoding: str
+    preset: PresetChoice | None
 
 
 def preview(path: Path, options: ImportOptions | None = None, *, limit: int) -> Preview:
@@ -52,12 +54,12 @@ def preview(path: Path, options: ImportOptions | None = None, *, limit: int) -> 
         records = file.records()
         first = [cells for _, cells in islice(records, SAMPLE_ROWS)]
         readable = [cells for cells in first if isinstance(cells, list)]
-        mapping = suggest_columns(file.header, options.mapping, readable)
+        mapping, preset = suggest_columns(file.header, options.mapping, readable, options.preset)
         rows = [dict(zip(file.header, map(_shown, cells), strict=False)) for cells in readable[:_SHOWN_ROWS]]
         return Preview(
             total_rows=len(first) + sum(1 for _ in records), columns=tuple(file.header), sample_rows=tuple(rows),
             detected_email_column=next((name for name, field in mapping.items() if field == "email"), None),
-            mapping=mapping, delimiter=file.delimiter, encoding=file.encoding,
+            mapping=mapping, delimiter=file.delimiter, encoding=file.encoding, preset=preset,
         )  # fmt: skip
 
 

@@ -29,14 +29,15 @@ from mautolib.contacts.imports.model import (
     Reject,
     RejectCode,
 )
+from mautolib.contacts.imports.places import place_of
 from mautolib.db import tables
 from mautolib.db.copy import copy_out
 from mautolib.db.statements import load, statement
 from mautolib.errors import InvalidInput, InvalidTransition, NotFound
 from mautolib.settings import Settings
 
-__all__ = ["StoredFile", "cancel", "count_imports", "forget_upload", "get", "list_imports", "rejects", "request",
-           "request_file", "store_upload", "write_rejects"]  # fmt: skip
+__all__ = ["StoredFile", "asked_for", "cancel", "count_imports", "forget_upload", "get", "keep_fetched",
+           "list_imports", "rejects", "request", "request_file", "store_upload", "write_rejects"]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
 _TABLE = tables.imports
@@ -69,7 +70,8 @@ def request(
 
     Args:
         filename: what the caller calls the file; shown, never used as a path.
-        uri: of `store_upload`, or the absolute path of a file; None when the caller runs it in this transaction.
+        uri: of `store_upload`, the absolute path of a file, or `s3://bucket/key`; None when the caller runs it in
+            this transaction.
 
     Raises:
         InvalidInput: an option is unknown or not acceptable, or a tag does not exist.
@@ -86,15 +88,20 @@ def request(
 
 
 def request_file(
-    tx: Connection, path: Path, options: ImportOptions | Mapping[str, Any], *, actor: str, now: datetime
+    tx: Connection, source: Path | str, options: ImportOptions | Mapping[str, Any], *, actor: str, now: datetime
 ) -> int:
-    """Queue an import of a file on this machine, which stays where it is; returns the import's id.
+    """Queue an import of a file on this machine, or of an object in S3; it stays where it is. Returns the import's id.
+
+    Args:
+        source: a path, or `s3://bucket/key`, which is fetched when the import runs.
 
     Raises:
-        InvalidInput: there is no such file, or an option is not acceptable.
+        InvalidInput: there is no such file, it is no address in S3, or an option is not acceptable.
     """
-    if "://" in str(path):
-        raise InvalidInput(f"{path} is an address, not a file on this machine", path=("path",))
+    if "://" in str(source):
+        place = place_of(str(source))
+        return request(tx, filename=place.key, uri=str(place), options=options, actor=actor, now=now)
+    path = Path(source)
     try:
         with path.open("rb") as file:
             kind = "csv.gz" if file.read(2) == _GZIP else "csv"
@@ -135,6 +142,21 @@ def store_upload(settings: Settings, blocks: Iterable[bytes]) -> StoredFile:
 def location(settings: Settings, uri: str) -> Path:
     """Where the file of an import lies; an upload's name is relative to storage."""
     return Path(uri) if PurePath(uri).is_absolute() else settings.storage_path / uri
+
+
+def keep_fetched(tx: Connection, import_id: int, attempt_id: int, stored: StoredFile) -> Import | None:
+    """Let an import go on with the copy of its file in storage; None when another worker has it by now."""
+    mine = update_of(_TABLE).where(_C.import_id == import_id, _C.attempt_id == attempt_id)
+    values = {"storage_uri": stored.uri, "content_sha256": stored.sha256, "format": stored.format}
+    row = tx.execute(mine.values(**values).returning(_TABLE)).one_or_none()
+    return to_import(row) if row else None
+
+
+def asked_for(tx: Connection, actor: str) -> Import | None:
+    """The newest import that `actor` asked for."""
+    query = select(_TABLE).where(_C.created_by == actor).order_by(_C.import_id.desc()).limit(1)
+    row = tx.execute(query).one_or_none()
+    return to_import(row) if row else None
 
 
 def forget_upload(settings: Settings, uri: str | None) -> None:
@@ -212,6 +234,11 @@ def first_rejects(tx: Connection, *, limit: int) -> list[Reject]:
                reason=REASONS[RejectCode(row.reject_code)], value=row.reject_value or "")
         for row in rows
     ]  # fmt: skip
+
+
+def note_options(tx: Connection, import_id: int, options: ImportOptions) -> None:
+    """Keep the options as they were applied, with what was found in the file."""
+    tx.execute(update_of(_TABLE).where(_C.import_id == import_id).values(options=options.as_json()))
 
 
 def finish(tx: Connection, import_id: int, counts: Mapping[str, Any], *, now: datetime) -> Import:

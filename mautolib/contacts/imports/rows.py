@@ -52,7 +52,7 @@ class RowStager:
     def __init__(self, plan: Plan, options: ImportOptions, known: domains.DomainLists, *, unclean: re.Pattern[str],
                  now: datetime) -> None:  # fmt: skip
         self._plan, self._known, self._unclean = plan, known, unclean
-        self._width = len(plan.headers)
+        self._width = plan.width
         self._keeps_blanks = options.update_policy == "overwrite"
         self._has_default_consent = options.consent_source is not None
         self._latest = {"created_at": now + timedelta(days=1), "consent_at": _LAST_CONSENT}
@@ -87,7 +87,7 @@ class RowStager:
                 self._check_clean(cells)
             if len(cells) != self._width:
                 self._check_width(cells)
-            return self._accepted(line, cells)
+            return self._accepted(line, self._plan.complete(cells) if self._plan.derived else cells)
         except Refused as refused:
             column, code, value = refused.args
             typed = self._typed(cells)
@@ -216,7 +216,7 @@ class RowStager:
         return READERS[name]()
 
     def _header(self, positions: tuple[int, ...]) -> str:
-        inside = [position for position in positions if position < self._width]
+        inside = [position for position in positions if position < len(self._plan.headers)]
         return self._plan.headers[inside[0]] if inside else ""
 
     def _rejected(self, line: int, typed: str, column: str, code: RejectCode, value: str) -> str:

@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from mautolib.contacts.imports import requests
+from mautolib.contacts.imports import remote, requests
 from mautolib.contacts.imports.files import Staged, stage_file
 from mautolib.contacts.imports.merging import Counts, drop_staging, merge_or_try, open_staging
 from mautolib.contacts.imports.model import Import, ImportOptions, ImportStatus
+from mautolib.contacts.imports.places import is_remote
 from mautolib.db.engine import is_unavailable
 from mautolib.db.statements import statement
 from mautolib.errors import Conflict, MautoError, ProviderUnavailable, TransientError
@@ -31,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
 BEAT_SECONDS = 3.0
 _MERGE_TRIES = 4
+#: How long an import whose file cannot be fetched lets others go first; a task is tried again after 30 s.
+_PAUSE_SECONDS = 20.0
 Progress = Callable[[int], None]
 
 
@@ -49,6 +52,9 @@ class Claim:
         self._engine, self.request, self.attempt_id = engine, request, attempt_id
         self.status: ImportStatus | None = request.status
         self.rows = 0
+        #: What is being done, for the log.
+        self.phase = "begins"
+        self.is_put_off = False
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"import-{request.import_id}", daemon=True)
 
@@ -81,6 +87,7 @@ class Claim:
                 _LOG.warning("import %s: no sign of life could be given", self.request.import_id)
                 continue
             self.status = ImportStatus(found) if found else None
+            _LOG.info("import %s %s: %s rows so far", self.request.import_id, self.phase, self.rows)
             if self.status is not ImportStatus.RUNNING:
                 return
 
@@ -105,10 +112,23 @@ def run_waiting(
     """Run imports until none waits (of `only`, where given), giving each as it ends.
 
     Raises:
-        TransientError: database or storage cannot be reached; the import was given back.
+        TransientError: database or storage cannot be reached; the import was given back. One whose file cannot be
+            fetched holds nobody up: it is put off, and the error raised when no other waits or it failed again.
     """
+    failure: TransientError | None = None
+    put_off: set[int] = set()
     while (claim := claim_next(engine, now=clock(), only=only)) is not None:
-        yield _carry_out(engine, settings, claim, clock, progress)
+        try:
+            ended = _carry_out(engine, settings, claim, clock, progress)
+        except TransientError as error:
+            if not claim.is_put_off or claim.request.import_id in put_off:
+                raise
+            failure = error
+            put_off.add(claim.request.import_id)
+            continue
+        yield ended
+    if failure is not None:
+        raise failure
 
 
 def run(
@@ -143,7 +163,8 @@ def _carry_out(
     except _Stop:
         _end(engine, claim, ImportStatus.CANCELLED, ImportStatus.CANCELLING, clock())
     except TransientError:
-        _give_back(engine, claim)
+        claim.is_put_off = True
+        _give_back(engine, claim, wait_seconds=_PAUSE_SECONDS)
         raise
     except MautoError as error:
         _fail(engine, claim, str(error), clock())
@@ -166,11 +187,15 @@ def _work(
 ) -> Counts:
     claim.check()
     options = ImportOptions.parse(claim.request.options)
+    if is_remote(claim.request.storage_uri or ""):
+        _fetch(engine, settings, claim)
+    claim.phase = "reads"
     with engine.connect() as connection:
         try:
             with connection.begin():
                 open_staging(connection)
                 staged = _stage(connection, settings, claim, options, now, progress)
+            options, claim.phase = staged.options, "merges"
             tries = iter(range(_MERGE_TRIES, 0, -1))
             while (counts := _merge_once(connection, settings, claim, options, staged, now, left=next(tries))) is None:
                 claim.check()
@@ -180,6 +205,22 @@ def _work(
                 with connection.begin():
                     drop_staging(connection)
     return counts
+
+
+def _fetch(engine: Engine, settings: Settings, claim: Claim) -> None:
+    """Put a copy of an object in S3 into storage, which the import has from now on, whoever works on it."""
+    claim.phase = "fetches"
+    stored = remote.fetch(settings, claim.request.storage_uri or "", check=claim.check)
+    kept = None
+    try:
+        with engine.begin() as tx:
+            kept = requests.keep_fetched(tx, **claim.keys, stored=stored)
+    finally:
+        if kept is None:
+            requests.forget_upload(settings, stored.uri)
+    if kept is None:
+        raise _Stop
+    claim.request = kept
 
 
 def _stage(
@@ -207,6 +248,7 @@ def _merge_once(
                 blank_language=staged.blank_language, actor=claim.request.created_by, now=now, checkpoint=claim.check,
                 settings=settings,
             )  # fmt: skip
+            requests.note_options(connection, claim.request.import_id, options)
             if not _finish(connection, claim, ImportStatus.COMPLETED, ImportStatus.RUNNING, now, counts):
                 transaction.rollback()
                 raise _Stop
@@ -244,10 +286,10 @@ def _fail(engine: Engine, claim: Claim, message: str, now: datetime) -> None:
     _end(engine, claim, ImportStatus.CANCELLED, ImportStatus.CANCELLING, now)
 
 
-def _give_back(engine: Engine, claim: Claim) -> None:
+def _give_back(engine: Engine, claim: Claim, *, wait_seconds: float = 0.0) -> None:
     try:
         with engine.begin() as tx:
-            tx.execute(statement("imports.give_back"), claim.keys)
+            tx.execute(statement("imports.give_back"), {**claim.keys, "wait_seconds": wait_seconds})
     except SQLAlchemyError:
         # Then the lease runs out and the import is taken all the same.
         _LOG.warning("import %s could not be given back; its lease will run out", claim.request.import_id)
