@@ -5,6 +5,8 @@ PY := .venv/bin/python
 STACK := $(PY) -m mautolib.stack
 UV := $(if $(shell command -v uv),uv,.venv/bin/uv)
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+# A file of tests stays together: its tests may share what they set up.
+CORES := -n auto --maxprocesses 8 --dist loadfile
 export PYTHON
 
 .DEFAULT_GOAL := help
@@ -56,11 +58,11 @@ lint: install-dev  ## Check style and types
 fmt: install-dev  ## Correct what can be corrected by itself
 	@.venv/bin/ruff check --fix .
 
-test: lint  ## Lint, then every test but the slow ones (ARGS="-k name" narrows)
-	@.venv/bin/pytest -m "not slow" $(ARGS)
+test: lint  ## Lint, then every test but the slow ones, on all cores (ARGS="-k name -n 0" narrows)
+	@.venv/bin/pytest -m "not slow" $(CORES) $(ARGS)
 
 test-all: lint  ## Lint, then every test
-	@.venv/bin/pytest $(ARGS)
+	@.venv/bin/pytest $(CORES) $(ARGS)
 
 bench: install-dev  ## Run one benchmark (NAME=sending)
 	@$(PY) -m benchmarks.$(or $(NAME),$(error say which: make bench NAME=... ($(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))))

@@ -204,3 +204,8 @@ def pytest_make_collect_report(
     report = yield
     _refuse_skip(report)
     return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no core waits for another one's last file."""
+    items.sort(key=lambda item: item.get_closest_marker("stack") is None)
