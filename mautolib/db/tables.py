@@ -195,7 +195,7 @@ imports = _table(
     import_id=_ID, status=_TEXT, filename=_TEXT, format=_TEXT, options=_JSON, storage_uri=_TEXT,
     content_sha256=_TEXT, total_rows=_ID, created=_ID, updated=_ID, skipped=_ID, rejected=_ID, suppressed=_ID,
     error=_TEXT, attempt_id=_ID, lease_until=_TIME, created_by=_TEXT, created_at=_TIME, started_at=_TIME,
-    finished_at=_TIME,
+    finished_at=_TIME, stalled_attempts=_INT,
 )
 lifecycle_stages = _table(
     "lifecycle_stages",

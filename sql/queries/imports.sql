@@ -20,6 +20,7 @@ update imports
 set
     status = case when imports.status = 'cancelling' then 'cancelling' else 'running' end,
     attempt_id = nextval('attempt_ids'),
+    stalled_attempts = imports.stalled_attempts + 1,
     lease_until = clock_timestamp() + make_interval(secs => cast(:lease_seconds as float8)),
     started_at = coalesce(imports.started_at, cast(:now as timestamptz))
 from next
@@ -54,6 +55,7 @@ where import_id = cast(:import_id as bigint) and attempt_id = cast(:attempt_id a
 update imports
 set
     status = 'queued', attempt_id = null,
+    stalled_attempts = greatest(stalled_attempts - 1, 0),
     lease_until = clock_timestamp()
         + nullif(make_interval(secs => cast(:wait_seconds as float8)), interval '0')
 where import_id = cast(:import_id as bigint) and attempt_id = cast(:attempt_id as bigint)

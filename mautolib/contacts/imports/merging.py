@@ -46,16 +46,24 @@ class Counts:
     suppressed: int = 0
 
 
-def open_staging(tx: Connection) -> None:
-    """Make the temporary tables of one import; they go with `drop_staging` or with the connection."""
+def open_staging(tx: Connection, *, kept_in: str | None = None) -> None:
+    """Make the temporary tables of one import; they go with `drop_staging` or with the connection.
+
+    Args:
+        kept_in: a table of schema `staging` that holds the rows already; `import_rows` is a view of it then.
+    """
     drop_staging(tx)
-    for name in _TABLES:
+    for name in _TABLES if kept_in is None else _TABLES[1:]:
         tx.exec_driver_sql(f"create temporary table {name} (like public.{name})")
+    if kept_in is not None:
+        tx.exec_driver_sql(f"analyze staging.{kept_in} (email_key, reject_code)")
+        tx.exec_driver_sql(f"create temporary view import_rows as select * from staging.{kept_in}")  # noqa: S608
 
 
 def drop_staging(tx: Connection) -> None:
-    """Remove the temporary tables of this connection, if it has any."""
-    tx.exec_driver_sql("drop table if exists " + ", ".join(f"pg_temp.{name}" for name in _TABLES))
+    """Remove the temporary tables and views of this connection, if it has any."""
+    for kind, name in tx.execute(statement("staging.of_this_session"), {"names": list(_TABLES)}).all():
+        tx.exec_driver_sql(f"drop {kind} pg_temp.{name}")
 
 
 def stage(tx: Connection, columns: Sequence[str], chunks: Iterable[bytes]) -> int:

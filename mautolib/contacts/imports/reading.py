@@ -92,6 +92,10 @@ class CsvFile:
 
     def records(self) -> Iterator[Record]:
         """The rows after the header; blank lines are passed over."""
+    def fileno(self) -> int:
+        """The descriptor of the file as it lies on the disk."""
+        return self._raw.fileno()
+
         return self._records(stops=False)
 
     def batches(self) -> Iterator[list[Record]]:

@@ -147,7 +147,8 @@ def location(settings: Settings, uri: str) -> Path:
 def keep_fetched(tx: Connection, import_id: int, attempt_id: int, stored: StoredFile) -> Import | None:
     """Let an import go on with the copy of its file in storage; None when another worker has it by now."""
     mine = update_of(_TABLE).where(_C.import_id == import_id, _C.attempt_id == attempt_id)
-    values = {"storage_uri": stored.uri, "content_sha256": stored.sha256, "format": stored.format}
+    values = {"storage_uri": stored.uri, "content_sha256": stored.sha256, "format": stored.format,
+              "stalled_attempts": 0}  # fmt: skip
     row = tx.execute(mine.values(**values).returning(_TABLE)).one_or_none()
     return to_import(row) if row else None
 
