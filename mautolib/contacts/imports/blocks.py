@@ -7,6 +7,7 @@ which everything else is read line by line.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,10 @@ def _encoded(text: str) -> bytes | None:
         data = text.encode()
     except UnicodeEncodeError:
         return None
-    return None if any(mark in data for mark in (b"\0", b"\xef\xbf\xbd", b"\x1f")) else data
+    # A byte order mark at the beginning is taken off by who reads the block, but it is part of a cell.
+    if data.startswith(BOM_UTF8) or any(mark in data for mark in (b"\0", b"\xef\xbf\xbd", b"\x1f")):
+        return None
+    return data
 
 
 def _line_ends(buffer: np.ndarray[Any, Any], data: bytes, ends: np.ndarray[Any, Any], size: int) -> bool | None:
