@@ -90,12 +90,12 @@ class CsvFile:
     def __exit__(self, *_: object) -> None:
         self._raw.close()
 
-    def records(self) -> Iterator[Record]:
-        """The rows after the header; blank lines are passed over."""
     def fileno(self) -> int:
         """The descriptor of the file as it lies on the disk."""
         return self._raw.fileno()
 
+    def records(self) -> Iterator[Record]:
+        """The rows after the header; blank lines are passed over."""
         return self._records(stops=False)
 
     def batches(self) -> Iterator[list[Record]]:
