@@ -139,7 +139,7 @@ event_keys = _table(
 )
 event_pending = _table(
     "event_pending",
-    event_id=_ID, bucket=_SMALL, contact_id=_ID, occurred_at=_TIME,
+    bucket=_SMALL, occurred_at=_TIME, first_event_id=_ID, event_ids=_IDS, event_count=_INT,
 )
 events = _table(
     "events",

@@ -366,8 +366,10 @@ with happened as (
     returning event_id, contact_id, occurred_at
 )
 
-insert into event_pending (event_id, bucket, contact_id, occurred_at)
-select event_id, contact_id % 64, contact_id, occurred_at from happened;
+insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
+select contact_id % 64, occurred_at, min(event_id), array_agg(event_id), count(*)
+from happened
+group by contact_id % 64, occurred_at, event_id / 8192;
 
 -- name: keep_consents
 -- A consent line for new contacts that come with a status and known ones that a row opted out.
@@ -439,8 +441,10 @@ happened as (
     returning event_id, contact_id, occurred_at
 )
 
-insert into event_pending (event_id, bucket, contact_id, occurred_at)
-select event_id, contact_id % 64, contact_id, occurred_at from happened;
+insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
+select contact_id % 64, occurred_at, min(event_id), array_agg(event_id), count(*)
+from happened
+group by contact_id % 64, occurred_at, event_id / 8192;
 
 -- name: tell_webhooks
 -- contact.created, .updated and .unsubscribed of touched contacts, if any endpoint listens to them.
