@@ -155,6 +155,26 @@ def test_what_is_in_doubt_is_no_block(text: str) -> None:
     assert find_block(text.encode("utf-8", "surrogateescape"), delimiter=",", width=2, line=2) is None
 
 
+def test_what_no_record_is_called_unusual_for_is_plain() -> None:
+    """Of all characters, and at every place in a cell: nothing to trim, to escape or to refuse goes unseen."""
+    kept = [chr(code) for code in range(32, 0x30000) if not 0xD800 <= code < 0xE000 and chr(code) not in '";\ufffd']
+    block = find_block("".join(f"a{one}b;c\n" for one in kept).encode(), delimiter=";", width=2, line=2)
+    assert block is not None
+    plain = [one for one, is_unusual in zip(kept, block.unusual.tolist(), strict=True) if not is_unusual]
+    assert all(one.isprintable() and (one == " " or one.strip() == one) and one != "\\" for one in plain)
+    assert len(plain) > 27_000
+    for text in ("'x;a", " x;a", "x ;a", "a; x", "a;x ", "a;'x", '" x";a', '"x ";a', '"\'x";a', 'a;" x"', '"x\n";a',
+                 '"x\ny";a', "x\\;a", "\u3000;a", "a;\x7f"):  # fmt: skip
+        for mark, end in ((";", "\n"), (";", "\r\n"), ("\t", "\n")):
+            lines = [text, "a;b", text, "a b;c", "a'b;c", '"a ""b c";d']
+            data = "".join(line.replace(";", mark) + end for line in lines).encode()
+            block = find_block(data, delimiter=mark, width=2, line=2)
+            assert (text, block and block.unusual.tolist()) == (text, [True, False, True, False, False, False])
+    tabs = find_block(b'"a\tb"\tc\nx y\tz\n', delimiter="\t", width=2, line=2)
+    assert tabs is not None
+    assert tabs.unusual.tolist() == [True, False]
+
+
 def test_reading_goes_on_between_blocks_and_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken rows anywhere in a long file: the same records, whether or not blocks are looked for."""
     rng = random.Random(3)
