@@ -364,6 +364,14 @@ def test_waiting_imports_are_taken_in_order(bed: Bed) -> None:
     assert newest == [wanted[2], wanted[1]]
 
 
+def test_an_import_says_when_it_ended_and_its_contacts_when_it_began(bed: Bed) -> None:
+    bed.ask(["email", "a@x.co"])
+    ticks = iter([NOW, NOW, *(LATER + timedelta(seconds=n) for n in range(9))])
+    [done] = imports.run_waiting(bed.engine, bed.settings, clock=lambda: next(ticks))
+    assert (done.started_at, done.finished_at) == (NOW, LATER)
+    assert bed.one("a@x.co").created_at == NOW
+
+
 def test_a_waiting_import_is_cancelled_at_once(bed: Bed) -> None:
     import_id = bed.ask(["email", "a@x.co"])
     with bed.engine.begin() as tx:

@@ -161,7 +161,7 @@ def _carry_out(
     request = claim.request
     try:
         with claim:
-            counts = _work(engine, settings, claim, clock(), progress)
+            counts = _work(engine, settings, claim, clock, progress)
         _LOG.info("import %s completed: %s", request.import_id, counts)
     except (_Stop, LostImport):
         _end(engine, claim, ImportStatus.CANCELLED, ImportStatus.CANCELLING, clock())
@@ -186,8 +186,9 @@ def _carry_out(
 
 
 def _work(
-    engine: Engine, settings: Settings, claim: Claim, now: datetime, progress: Progress | None
+    engine: Engine, settings: Settings, claim: Claim, clock: Callable[[], datetime], progress: Progress | None
 ) -> Counts:
+    now = clock()
     claim.check()
     if claim.stalled > _MOST_STALLED:
         raise Conflict(f"{_MOST_STALLED} workers in a row ended while they were at it and got no further; their logs "
@@ -202,7 +203,7 @@ def _work(
             with connection.begin():
                 open_staging(connection, kept_in=kept.table)
             tries = iter(range(_MERGE_TRIES, 0, -1))
-            while (counts := _merge_once(connection, settings, claim, kept, now, left=next(tries))) is None:
+            while (counts := _merge_once(connection, settings, claim, kept, now, clock, left=next(tries))) is None:
                 claim.check()
         finally:
             if not connection.invalidated:
@@ -245,8 +246,9 @@ def _read(
 
 
 def _merge_once(
-    connection: Connection, settings: Settings, claim: Claim, kept: staging.Checkpoint, now: datetime, *, left: int
-) -> Counts | None:
+    connection: Connection, settings: Settings, claim: Claim, kept: staging.Checkpoint, now: datetime,
+    clock: Callable[[], datetime], *, left: int,
+) -> Counts | None:  # fmt: skip
     """Merge and finish in one transaction; None when the database picked it to end a deadlock and tries are left."""
     try:
         with connection.begin() as transaction:
@@ -256,7 +258,7 @@ def _merge_once(
                 settings=settings,
             )  # fmt: skip
             requests.note_options(connection, claim.request.import_id, kept.options)
-            if not _finish(connection, claim, ImportStatus.COMPLETED, ImportStatus.RUNNING, now, counts):
+            if not _finish(connection, claim, ImportStatus.COMPLETED, ImportStatus.RUNNING, clock(), counts):
                 transaction.rollback()
                 raise _Stop
             return counts
