@@ -87,11 +87,12 @@ using imports
 where imports.import_id = kept.import_id and imports.finished_at is not null
     and to_regclass('staging.' || kept.rows_table) is null;
 
--- name: files_in_use
--- Where the files of imports lie that are not over.
-select storage_uri
+-- name: stored_files
+-- Files in storage that imports have or had, and whether all of those are over.
+select storage_uri, bool_and(finished_at is not null) as is_over
 from imports
-where storage_uri is not null and finished_at is null;
+where storage_uri like 'uploads/%'
+group by storage_uri;
 
 -- name: waiting_rows
 -- Tables in which rows of files wait, for erasing people in them.
