@@ -121,11 +121,9 @@ def _outside(marks: Positions, quotes: Positions) -> Positions:
     has_some = first < last
     if not has_some.any():
         return marks
-    steps = np.zeros(marks.size + 1, np.int8)
-    steps[first[has_some]] += 1
-    steps[last[has_some]] -= 1
-    outside: Positions = marks[np.cumsum(steps[:-1], dtype=np.int8) == 0]
-    return outside
+    first, counts = first[has_some], (last - first)[has_some]
+    inside = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)
+    return np.delete(marks, inside)
 
 
 def _are_rows(scan: _Scan, width: int) -> bool:
@@ -149,14 +147,14 @@ def _has_cr(scan: _Scan, kinds: Positions) -> bool | None:
 
 def _is_text(data: bytes, kinds: Positions) -> bool:
     """Whether this is UTF-8 without what needs a look: NUL, U+FFFD, a byte order mark, `columns`' own mark."""
-    import numpy as np
     import polars as pl
 
-    seen = np.bincount(kinds, minlength=256)
-    if seen[0] or seen[31] or (seen[0xEF] and (b"\xef\xbf\xbd" in data or data.startswith(BOM_UTF8))):
+    if not kinds.min() or (kinds == 0x1F).any():
         return False
-    if not seen[128:].any():
+    if kinds.max() < 0x80:
         return True
+    if (kinds == 0xEF).any() and (b"\xef\xbf\xbd" in data or data.startswith(BOM_UTF8)):
+        return False
     try:
         # Several times faster than decoding it.
         pl.Series([data], dtype=pl.Binary).cast(pl.String)
@@ -189,13 +187,16 @@ def _unusual(scan: _Scan, kinds: Positions, edges: tuple[Positions, Positions], 
     import numpy as np
 
     buffer, ends, delimiters = scan.buffer, scan.ends, scan.delimiters
-    begins = np.concatenate((delimiters, edges[0], ends)) + 1
-    begins[-1] = 0
-    stops = np.concatenate((delimiters, edges[1], ends - has_cr)) - 1
+    # A record's first cell begins behind the end of the one before.
+    begins = [(at, buffer[1:][at]) for at in (delimiters, edges[0], ends[:-1])]
+    stops = [(at, buffer[at - 1 - skipped]) for at, skipped in ((delimiters, 0), (edges[1], 0), (ends, has_cr))]
     found = [
         scan.specials[np.frombuffer(_UNUSUAL, np.bool)[kinds] & (kinds != scan.delimiter)],
-        begins[_is_one_of(buffer[begins], _SPACE, _APOSTROPHE)], stops[buffer[stops] == _SPACE],
+        *((at + 1)[_is_one_of(after, _SPACE, _APOSTROPHE)] for at, after in begins),
+        *(at[before == _SPACE] for at, before in stops),
     ]  # fmt: skip
+    if buffer[0] in (_SPACE, _APOSTROPHE):
+        found.append(ends[:1])
     if b"\\" in scan.data:
         found.append(np.flatnonzero(buffer == _BACKSLASH))
     if scan.breaks.size > ends.size:

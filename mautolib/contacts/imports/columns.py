@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from mautolib.contacts import domains
 from mautolib.contacts.address import MAX_MAILABLE_OCTETS, domain_name
@@ -81,12 +81,12 @@ class BlockStager:
             infer_schema=False, empty_string_is_null=False,
         )  # fmt: skip
         staged = self._staged(frame.with_columns(line=pl.Series(block.lines), is_odd=self._odd(frame, block)), block)
-        out = io.BytesIO()
+        out = _Pieces()
         plain = staged.filter(~staged["is_odd"]).drop("is_odd")
-        plain.write_csv(out, separator="\t", quote_style="never", include_header=False)
+        plain.write_csv(cast(IO[bytes], out), separator="\t", quote_style="never", include_header=False)
         for line, *cells in frame.select(pl.Series("line", block.lines), *names).filter(staged["is_odd"]).iter_rows():
-            out.write(self._rows.stage(line, cells, is_suspect=False).encode())
-        return out.getvalue()
+            out.pieces.append(self._rows.stage(line, cells, is_suspect=False).encode())
+        return b"".join(out.pieces)
 
     def _odd(self, frame: pl.DataFrame, block: Block) -> pl.Series:
         """Which rows have a cell that is not plain; only those with anything unusual are looked at."""
@@ -239,6 +239,20 @@ class BlockStager:
                 parts += [begins, cell, _either(is_given, '"', "")]
                 before = before if before is True else before | is_given
         return pl.concat_str([*parts, _either(before, "}", "")])
+
+
+class _Pieces(io.RawIOBase):
+    """A file that keeps what is written as it comes; twice as fast for polars as one that is a single stretch."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.pieces.append(bytes(data))
+        return len(data)
 
 
 def _either(condition: bool | pl.Expr, yes: str, no: str) -> pl.Expr:
