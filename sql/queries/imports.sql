@@ -296,6 +296,9 @@ remembered as (
     select contact_id, true, 1, false
     from made
     where cast(:remembers_new as boolean)
+        or exists (
+            select from webhook_endpoints
+            where active and events && array['*', 'contact.created'])
 )
 
 select count(*) as contact_count
@@ -474,13 +477,6 @@ insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event
 select contact_id % 64, occurred_at, min(event_id), array_agg(event_id), count(*)
 from happened
 group by contact_id % 64, occurred_at, event_id / 8192;
-
--- name: has_listeners
--- Whether any endpoint listens to what an import does.
-select exists (
-    select from webhook_endpoints
-    where active
-        and events && array['*', 'contact.created', 'contact.updated', 'contact.unsubscribed']);
 
 -- name: tell_webhooks
 -- contact.created, .updated and .unsubscribed of touched contacts, if any endpoint listens to them.

@@ -56,7 +56,7 @@ def open_staging(tx: Connection, *, kept_in: str | None = None) -> None:
     for name in _TABLES if kept_in is None else _TABLES[1:]:
         tx.exec_driver_sql(f"create temporary table {name} (like public.{name})")
     if kept_in is not None:
-        tx.exec_driver_sql(f"analyze staging.{kept_in} (email_key, reject_code)")
+        _analyze(tx, f"staging.{kept_in} (email_key, reject_code)")
         tx.exec_driver_sql(f"create temporary view import_rows as select * from staging.{kept_in}")  # noqa: S608
 
 
@@ -69,8 +69,15 @@ def drop_staging(tx: Connection) -> None:
 def stage(tx: Connection, columns: Sequence[str], chunks: Iterable[bytes]) -> int:
     """COPY chunks of ready-made lines (tab-separated, escaped, blank for null) into `import_rows`; returns the rows."""
     copied = copy_chunks(tx, f"copy import_rows ({', '.join(columns)}) from stdin with (null '')", iter(chunks))
-    tx.exec_driver_sql("analyze import_rows (email_key, reject_code)")
+    _analyze(tx, "import_rows (email_key, reject_code)")
     return copied
+
+
+def _analyze(tx: Connection, what: str) -> None:
+    # A tenth of the usual sample: that is right enough, and costs 0.03 s instead of 0.3 s.
+    tx.exec_driver_sql("set local default_statistics_target = 10")
+    tx.exec_driver_sql(f"analyze {what}")
+    tx.exec_driver_sql("set local default_statistics_target to default")
 
 
 def merge(
@@ -106,29 +113,28 @@ def merge(
     if total.rejected:
         keep_rejects(tx, import_id)
     if not is_skipping:
-        run("fold_single")
-        run("fold_repeated")
-        tx.exec_driver_sql("analyze import_people (email_key)")
-    has_listeners = run("has_listeners").scalar_one()
-    # Who was made is written down for those who ask for it below: a million rows cost half a second.
-    binds["remembers_new"] = (
-        not is_skipping or has_listeners or _gives_consent(options, columns) or _gives_tags(options, columns)
-    )
+        _fold(tx, run)
+    # Who was made is written down only for those who ask for it below: a million rows cost half a second.
+    binds["remembers_new"] = not is_skipping or _gives_consent(options, columns) or _gives_tags(options, columns)
     checkpoint()
     created, updated = _insert(tx, binds), 0
     if erased.revive_staged(tx, settings):
         run("opt_out_erased")
-    tx.exec_driver_sql("analyze import_touched")
+    _analyze(tx, "import_touched")
     if not is_skipping:
         run("update_people")
         updated = int(run("count_updated").scalar_one())
     _tell(tx, options, columns, run)
-    if has_listeners:
-        run("tell_webhooks")
     return Counts(
         total_rows=total.total_rows, created=created, updated=updated,
         skipped=total.total_rows - created - updated, rejected=total.rejected, suppressed=total.suppressed,
     )  # fmt: skip
+
+
+def _fold(tx: Connection, run: Callable[[str], Any]) -> None:
+    run("fold_single")
+    run("fold_repeated")
+    _analyze(tx, "import_people (email_key)")
 
 
 def _gives_consent(options: ImportOptions, columns: Sequence[str]) -> bool:
@@ -175,7 +181,7 @@ def keep_rejects(tx: Connection, import_id: int) -> None:
 
 
 def _tell(tx: Connection, options: ImportOptions, columns: Sequence[str], run: Callable[[str], Any]) -> None:
-    """What follows from the contacts touched: consent lines, events of changes, mail skipped, tags."""
+    """What follows from the contacts touched: consent lines, events of changes, mail skipped, tags, webhook facts."""
     may_opt_out = "subscribed" in columns and options.update_policy in (UpdatePolicy.MERGE, UpdatePolicy.OVERWRITE)
     if _gives_consent(options, columns) or may_opt_out:
         run("keep_consents")
@@ -189,6 +195,7 @@ def _tell(tx: Connection, options: ImportOptions, columns: Sequence[str], run: C
         run("make_tags")
     if _gives_tags(options, columns):
         run("attach_tags")
+    run("tell_webhooks")
 
 
 def _binds(
