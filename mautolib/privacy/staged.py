@@ -8,6 +8,7 @@ to its last. Called by `removal`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, select, text
@@ -22,7 +23,7 @@ from mautolib.privacy.sweep import like
 __all__ = ["clean_staged"]
 
 _AT_WORK = (ImportStatus.RUNNING, ImportStatus.CANCELLING)
-_TOLD = ("email", "email_key", "first_name", "last_name", "phone", "country", "language", "timezone", "currency",
+_TOLD = ("email", "first_name", "last_name", "phone", "country", "language", "timezone", "currency",
          "custom_fields", "consent_source", "tags", "reject_column", "reject_value")  # fmt: skip
 _BLANK = ", ".join(
     f"{column.name} = null" for column in tables.import_rows.columns
@@ -51,8 +52,8 @@ def _clean_table(tx: Connection, name: str, searches: Sequence[Search], done: Cl
     # What came after the erasure was told again.
     older = [one for one in searches if request is None or request.created_at <= one.requested_at]
     for row in _suspects(tx, name, older):
-        texts = [str(value) for value in tuple(row)[2:] if value]
-        by_address = [search for search in older if any(search.holds(value) for value in texts)]
+        texts = [str(value) for value in tuple(row)[3:] if value]
+        by_address = [search for search in older if _is_named(search, row.email_key, texts)]
         by_word = [search for search in older if row.reject_code and _is_quoted(search, texts)]
         if not by_address and not by_word:
             continue
@@ -68,12 +69,24 @@ def _suspects(tx: Connection, name: str, searches: Iterable[Search]) -> Sequence
     words = {word for search in searches for word in (*search.traces.spellings, *search.traces.words)}
     # Names of columns are ours, that of the table is made by the database; what is looked for is bound.
     shown = ", ".join(f"cast({column} as text) as {column}" for column in _TOLD)
-    whole = ", ".join(f"cast({column} as text)" for column in _TOLD)
+    whole = ", ".join(f"cast({column} as text)" for column in ("email_key", *_TOLD))
     query = (
-        f"select cast(ctid as text) as place, reject_code, {shown} from staging.{name} "  # noqa: S608
+        f"select cast(ctid as text) as place, reject_code, email_key, {shown} from staging.{name} "  # noqa: S608
         f"where lower(concat_ws(chr(10), {whole})) like any(cast(:likes as text[])) for update"
     )
     return tx.execute(text(query), {"likes": sorted(map(like, words))}).all()
+
+
+def _is_named(search: Search, key: str | None, texts: Iterable[str]) -> bool:
+    """Whether a row is the person's, or has one of the addresses in it.
+
+    Args:
+        key: of a row that is taken; whose address ends with the person's is somebody else all the same.
+    """
+    if key in search.traces.keys:
+        return True
+    others = replace(search, neighbours=search.neighbours | {key}) if key else search
+    return any(others.holds(value) for value in texts)
 
 
 def _is_quoted(search: Search, texts: Iterable[str]) -> bool:
