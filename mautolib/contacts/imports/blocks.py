@@ -38,6 +38,8 @@ class Block:
         tail: what comes after the last whole record.
         unusual: the records that may have a control character, a line break, a backslash, a character beyond
             `_LETTERS`, or a cell with a blank at an edge or an apostrophe at its beginning. No other has.
+        broken: the columns of cells with a line break.
+        quoting: the columns of cells with a quote.
     """
 
     data: bytes
@@ -45,11 +47,13 @@ class Block:
     line_count: int
     tail: bytes
     unusual: Positions
+    broken: frozenset[int]
+    quoting: frozenset[int]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Scan:
-    """Where things are in whole records; `specials` is everything but printable ASCII, `ends` are `breaks`."""
+    """Where things are in whole records: `specials` are all bytes but printable ASCII, breaks are `ends` or `inner`."""
 
     data: bytes
     buffer: Positions
@@ -58,6 +62,7 @@ class _Scan:
     breaks: Positions
     quotes: Positions
     ends: Positions
+    inner: Positions
     delimiters: Positions
     outside: Positions
 
@@ -85,6 +90,7 @@ def find_block(data: bytes, *, delimiter: str, width: int, line: int) -> Block |
     return Block(
         data=scan.data, lines=line + np.concatenate(([0], last[:-1] + 1)), line_count=scan.breaks.size,
         tail=data[len(scan.data) :], unusual=_unusual(scan, kinds, edges, has_cr),
+        broken=_columns(scan, scan.inner, width), quoting=_columns(scan, edges.escapes, width),
     )  # fmt: skip
 
 
@@ -97,17 +103,20 @@ def _scan(data: bytes, delimiter: int) -> _Scan | None:
     specials = np.flatnonzero(buffer - np.uint8(32) > 94)
     breaks = specials[buffer[specials] == _LF]
     quotes = np.flatnonzero(buffer == _QUOTE) if b'"' in data else breaks[:0]
-    # Outside of quotes is where an even number of them stands before.
-    ends = breaks[np.searchsorted(quotes, breaks) % 2 == 0] if quotes.size else breaks
+    # Within quotes is where an odd number of them stands before.
+    is_inner = np.searchsorted(quotes, breaks) % 2 == 1 if quotes.size else np.zeros(breaks.size, np.bool)
+    ends, inner = breaks[~is_inner], breaks[is_inner]
     if not ends.size:
         return None
     size = int(ends[-1]) + 1
     buffer = buffer[:size]
-    specials, breaks, quotes = (found[: np.searchsorted(found, size)] for found in (specials, breaks, quotes))
+    specials, breaks, quotes, inner = (
+        found[: np.searchsorted(found, size)] for found in (specials, breaks, quotes, inner)
+    )
     delimiters = np.flatnonzero(buffer == delimiter)
     return _Scan(
         data=data[:size], buffer=buffer, delimiter=delimiter, specials=specials, breaks=breaks, quotes=quotes,
-        ends=ends, delimiters=delimiters, outside=_outside(delimiters, quotes),
+        ends=ends, inner=inner, delimiters=delimiters, outside=_outside(delimiters, quotes),
     )  # fmt: skip
 
 
@@ -163,15 +172,23 @@ def _is_text(data: bytes, kinds: Positions) -> bool:
     return True
 
 
-def _edges(scan: _Scan) -> tuple[Positions, Positions] | None:
-    """The quotes that begin and those that end a cell.
+@dataclass(frozen=True, kw_only=True)
+class _Edges:
+    """The quotes that begin a cell, those that end one, and the second of each two that stand for one."""
 
-    None if they do not pair off: the first of each pair has to begin a cell and the second to end it, or both are an
-    escape.
+    begins: Positions
+    stops: Positions
+    escapes: Positions
+
+
+def _edges(scan: _Scan) -> _Edges | None:
+    """What each quote is; None if they do not pair off.
+
+    The first of each pair has to begin a cell and the second to end it, or both are an escape.
     """
     buffer, opening, closing = scan.buffer, scan.quotes[::2], scan.quotes[1::2]
     if not opening.size:
-        return opening, closing
+        return _Edges(begins=opening, stops=closing, escapes=opening)
     # The byte before the first one is the last one, the end of a line.
     begins = _is_one_of(buffer[opening - 1], scan.delimiter, _LF)
     stops = _is_one_of(buffer[closing + 1], scan.delimiter, _LF, _CR)
@@ -179,30 +196,38 @@ def _edges(scan: _Scan) -> tuple[Positions, Positions] | None:
     is_escape = closing[:-1] + 1 == opening[1:]
     if not (begins[0] and stops[-1] and (begins[1:] | is_escape).all() and (stops[:-1] | is_escape).all()):
         return None
-    return opening[begins], closing[stops]
+    return _Edges(begins=opening[begins], stops=closing[stops], escapes=opening[1:][is_escape])
 
 
-def _unusual(scan: _Scan, kinds: Positions, edges: tuple[Positions, Positions], has_cr: bool) -> Positions:
+def _columns(scan: _Scan, found: Positions, width: int) -> frozenset[int]:
+    """In which columns these bytes are."""
+    import numpy as np
+
+    if not found.size:
+        return frozenset()
+    columns = np.searchsorted(scan.outside, found) - np.searchsorted(scan.ends, found) * (width - 1)
+    return frozenset(np.flatnonzero(np.bincount(columns)).tolist())
+
+
+def _unusual(scan: _Scan, kinds: Positions, edges: _Edges, has_cr: bool) -> Positions:
     """Which records have anything that has to be looked at, see `Block`."""
     import numpy as np
 
-    buffer, ends, delimiters = scan.buffer, scan.ends, scan.delimiters
+    buffer, ends, outside = scan.buffer, scan.ends, scan.outside
     # A record's first cell begins behind the end of the one before.
-    begins = [(at, buffer[1:][at]) for at in (delimiters, edges[0], ends[:-1])]
-    stops = [(at, buffer[at - 1 - skipped]) for at, skipped in ((delimiters, 0), (edges[1], 0), (ends, has_cr))]
+    begins = [(at, buffer[1:][at]) for at in (outside, edges.begins, ends[:-1])]
+    stops = [(at, buffer[at - 1 - skipped]) for at, skipped in ((outside, 0), (edges.stops, 0), (ends, has_cr))]
     found = [
         scan.specials[np.frombuffer(_UNUSUAL, np.bool)[kinds] & (kinds != scan.delimiter)],
         *((at + 1)[_is_one_of(after, _SPACE, _APOSTROPHE)] for at, after in begins),
-        *(at[before == _SPACE] for at, before in stops),
+        *(at[before == _SPACE] for at, before in stops), scan.inner,
     ]  # fmt: skip
     if buffer[0] in (_SPACE, _APOSTROPHE):
         found.append(ends[:1])
     if b"\\" in scan.data:
         found.append(np.flatnonzero(buffer == _BACKSLASH))
-    if scan.breaks.size > ends.size:
-        found.append(np.setdiff1d(scan.breaks, ends, assume_unique=True))
-    if scan.delimiter == _TAB and delimiters.size > scan.outside.size:
-        found.append(np.setdiff1d(delimiters, scan.outside, assume_unique=True))
+    if scan.delimiter == _TAB and scan.delimiters.size > outside.size:
+        found.append(np.setdiff1d(scan.delimiters, outside, assume_unique=True))
     unusual = np.zeros(ends.size, np.bool)
     unusual[np.searchsorted(ends, np.concatenate(found))] = True
     return unusual

@@ -103,13 +103,12 @@ class BlockStager:
         """The columns of COPY, and which rows are for `rows`."""
         import polars as pl
 
-        may_break, may_quote = block.line_count > len(block.lines), b'""' in block.data
         columns, doubts = self._address(frame)
         for name, position, read in self._rows.fields:
             cell = pl.col(f"c{position}")
             if name in _TEXTS:
                 doubts.append(cell.str.len_bytes() > TEXT_LIMITS[name])
-                if may_break:
+                if position in block.broken:
                     doubts.append(cell.str.contains("\n", literal=True))
             else:
                 cell = self._read(frame[f"c{position}"], read, doubts)
@@ -117,7 +116,7 @@ class BlockStager:
                 doubts.append(self._is_without_source(cell))
             columns.append(cell.alias(name))
         if "custom_fields" in self._rows.columns:
-            inside = self._custom(frame, doubts, may_break=may_break, may_quote=may_quote)
+            inside = self._custom(frame, block, doubts)
             columns.append(inside.alias("custom_fields"))
         nothing = [pl.lit("").alias(name) for name in ("reject_column", "reject_code", "reject_value")]
         staged = frame.select("line", *columns, *nothing, is_odd=pl.any_horizontal("is_odd", *doubts))
@@ -207,9 +206,7 @@ class BlockStager:
         is_granted = status == str(ConsentStatus.GRANTED)
         return is_granted & (pl.col(f"c{position[0]}") == "") if position else is_granted
 
-    def _custom(
-        self, frame: pl.DataFrame, doubts: list[pl.Expr], *, may_break: bool, may_quote: bool
-    ) -> pl.Expr:
+    def _custom(self, frame: pl.DataFrame, block: Block, doubts: list[pl.Expr]) -> pl.Expr:
         """The custom fields of each row as JSON; nothing where all are blank."""
         import polars as pl
 
@@ -223,9 +220,9 @@ class BlockStager:
         for (key, (position, *_)), size in zip(self._plan.custom.items(), sizes, strict=True):
             name = (encode_basestring(key) + ": ").translate(ESCAPES)
             cell, is_given = pl.col(f"c{position}"), pl.col(f"c{position}") != ""
-            if may_quote:
+            if position in block.quoting:
                 cell = cell.str.replace_all('"', '\\\\"', literal=True)
-            if may_break:
+            if position in block.broken:
                 cell = cell.str.replace_all("\n", "\\\\n", literal=True)
             if size.min():
                 parts += [_either(before, f', {name}"', f'{{{name}"'), cell, pl.lit('"')]

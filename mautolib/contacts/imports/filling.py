@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 from mautolib import __version__
 from mautolib.contacts.imports import staging
 from mautolib.contacts.imports.files import OpenFile, Part, open_file
+from mautolib.contacts.imports.memory import keep_freed_memory
 from mautolib.contacts.imports.model import Import, ImportOptions
 from mautolib.contacts.imports.staging import Checkpoint, Reached
 from mautolib.settings import Settings
@@ -57,6 +58,7 @@ def fill(
         _LOG.info("import %s goes on with its merge: all %s rows are kept", request.import_id, kept.reached.rows)
         heard(kept.reached.rows)
         return kept
+    keep_freed_memory()
     while True:
         # Of the first worker that took it: bounds hold for the whole file.
         with open_file(path, options, settings=settings, now=request.started_at or now) as file:
