@@ -43,7 +43,7 @@ RESULT = {
                "from imports order by 1, 4",
     "contacts": "select to_jsonb(contacts) - 'contact_id' - 'updated_at' from contacts order by email_key",
     "rejects": "select line, column_name, code, reason, value from import_rejects order by 1, 2, 3",
-    "events": "select email_key, event_type, occurred_at, source, properties - 'import_id' from events "
+    "events": "select email_key, event_type, occurred_at, events.source, events.properties from events "
               "inner join contacts using (contact_id) order by 1, 2",
     "waiting": "select email_key, event_type from event_pending, unnest(event_ids) as event_id "
                "inner join events using (event_id) inner join contacts using (contact_id) order by 1, 2",
