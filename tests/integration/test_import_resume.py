@@ -20,7 +20,7 @@ from sqlalchemy import Engine, event, text
 
 from mautolib import maintenance
 from mautolib.contacts import consent, imports
-from mautolib.contacts.imports import filling, reading, running
+from mautolib.contacts.imports import filling, reading, running, staging
 from mautolib.contacts.imports.files import OpenFile
 from mautolib.contacts.model import SuppressionReason
 from mautolib.db.engine import connect
@@ -356,6 +356,48 @@ def test_a_frozen_worker_adds_nothing_to_what_another_one_reads(bed: Bed, monkey
     assert len(bed.rows(TABLES)) == 1
     assert maintenance.run(bed.engine, bed.settings, now=NOW, task="imports") == {"import_tables": 1, "uploads": 0}
     assert bed.rows(TABLES) == bed.rows("select import_id from staging.import_checkpoints") == []
+
+
+def test_a_frozen_worker_moves_no_checkpoint_of_another_one(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_id = bed.ask(bed.lines(12_000))
+    seen: list[tuple[int, int, bool]] = []
+
+    def freeze(rows: int) -> None:
+        # The other one takes the import over, gets further and dies; nobody has ended it yet.
+        if rows >= 1000 and not seen:
+            bed.lose_lease()
+            died_after(bed, 2)
+            seen.append(bed.checkpoint())
+
+    monkeypatch.setattr(filling, "CHUNK_ROWS", CHUNK)
+    ended = imports.run(bed.engine, bed.settings, import_id, now=NOW, progress=freeze)
+    assert ended.status == "running"
+    assert seen == [bed.checkpoint()]
+    assert bed.one(f"select count(*) from staging.{bed.one(TABLES)}") == seen[0][0] >= 2 * CHUNK
+    own = Staged(monkeypatch)
+    assert imports.run(bed.engine, bed.settings, import_id, now=NOW).created == 12_000
+    assert own.rows == 12_000 - seen[0][0]
+
+
+def test_a_worker_frozen_before_its_first_row_drops_nothing_of_another_one(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_id = bed.ask(bed.lines(12_000))
+    begin = staging.begin
+
+    def late(*given: Any, **named: Any) -> Any:
+        monkeypatch.setattr(staging, "begin", begin)
+        bed.lose_lease()
+        died_after(bed)
+        return begin(*given, **named)
+
+    monkeypatch.setattr(staging, "begin", late)
+    assert imports.run(bed.engine, bed.settings, import_id, now=NOW).status == "running"
+    kept = bed.checkpoint()[0]
+    assert bed.one(f"select count(*) from staging.{bed.one(TABLES)}") == kept >= CHUNK
+    own = Staged(monkeypatch)
+    assert imports.run(bed.engine, bed.settings, import_id, now=NOW).created == 12_000
+    assert own.rows == 12_000 - kept
 
 
 def test_an_import_that_kills_every_worker_ends(bed: Bed) -> None:

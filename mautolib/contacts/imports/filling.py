@@ -83,8 +83,9 @@ def _begun(
             connection, keys, fingerprint=fingerprint, columns=file.columns, blank_language=file.blank_language,
             options=file.options,
         )  # fmt: skip
-    if kept is None:
-        raise LostImport
+        # Within the transaction: what it dropped was the other worker's.
+        if kept is None:
+            raise LostImport
     return kept
 
 

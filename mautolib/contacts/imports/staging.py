@@ -74,7 +74,7 @@ def begin(
     tx: Connection, keys: Mapping[str, int], *, fingerprint: str, columns: Sequence[str], blank_language: str,
     options: ImportOptions,
 ) -> Checkpoint | None:  # fmt: skip
-    """Make an empty table for the rows of an import; None when another worker has the import.
+    """Make an empty table for the rows of an import; None when another worker has the import: roll back, then.
 
     Args:
         keys: `import_id` and `attempt_id`.
