@@ -39,7 +39,8 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BO
          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
 #: How much of a sample must be no UTF-8 (and how many lines) before the file is called Windows-1252 unasked.
 _SURE_LINES, _SURE_SHARE = 8, 0.01
-#: Blocks are looked for from this line on: what is small is read sooner than what reads blocks is loaded.
+#: Blocks are looked for from this line on, or as soon as much is left: what is small is read sooner than what reads
+#: blocks is loaded.
 _BLOCKS_FROM = 2000
 _ROWS_PER_BATCH = 2000
 _UNCLEAN = re.compile("[\x00\ud800-\udfff]")
@@ -112,7 +113,7 @@ class CsvFile:
             if not data:
                 return
             block = None
-            if self._number >= _BLOCKS_FROM:
+            if self._number >= _BLOCKS_FROM or len(data) > _BLOCK // 4:
                 block = find_block(data, delimiter=self.delimiter, width=len(self.header), line=self._number + 1)
             if block is None:
                 self._await(data)
