@@ -152,7 +152,7 @@ def is_complete(engine: Engine, rows: int) -> bool:
         counts = connection.execute(text(
             "select (select count(distinct message_id) from hits), (select count(*) from hits), "
             "(select count(*) from hit_verdicts where verdict = 'human'), (select count(*) from events), "
-            "(select count(*) from event_pending)"
+            "(select sum(event_count) from event_pending)"
         )).one()  # fmt: skip
     return set(counts) == {rows}
 

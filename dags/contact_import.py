@@ -8,8 +8,8 @@ with its counts. Two runs work side by side.
 
 **When it runs.** Within seconds of an upload's commit; every ten minutes for a notification that was lost.
 
-**Safe to run again.** Yes: at any time, twice at once, after a kill. A worker that died loses its lease and the
-import is taken again from its file; the result is the same. A file named in the form is imported once by a run,
+**Safe to run again.** Yes: at any time, twice at once, after a kill. A worker that died loses its lease, and the import
+goes on behind its last checkpoint; the result is the same. A file named in the form is imported once by a run,
 however often its task is tried.
 
 **A failure means** that the warehouse or S3 was away, or that the file named in the form could not be read as a whole

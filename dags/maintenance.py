@@ -1,7 +1,8 @@
-"""Keep the warehouse in order: partitions ahead of time, the search index, retention, erasures.
+"""Keep the warehouse in order: partitions ahead of time, search index, retention, remains of imports, erasures.
 
 **What it does.** Makes the monthly partitions of the coming months, indexes new contacts for searching, drops raw hits,
-expired tokens and old idempotency keys that are past their time, and takes erased people out of every store.
+expired tokens and old idempotency keys that are past their time, drops the staged rows and files of imports whose
+worker was killed at the very end, and takes erased people out of every store.
 
 **When it runs.** Hourly, and within seconds of an erasure.
 

@@ -57,7 +57,7 @@ def parse(text: str) -> Address:
         raise InvalidInput(f"An e-mail address has at most {MAX_CHARACTERS} characters")
     local, at, typed_domain = email.rpartition("@")
     domain = domain_name(typed_domain) if at else None
-    if domain is None or not _is_local(local):
+    if domain is None or not _is_local(local) or not _is_visible(typed_domain):
         raise InvalidInput("Invalid email")
     shown = _shown_domain(typed_domain)
     local_key = unicodedata.normalize("NFKC", local).lower()
@@ -77,11 +77,13 @@ def address_key(email: str) -> str:
     """The key that decides uniqueness, look-up and suppression; any text has one, valid address or not."""
     # What PostgreSQL cannot hold (and no stored key has) is replaced, so that any text can be looked up.
     storable = _UNSTORABLE.sub("\ufffd", email.strip())
-    text = unicodedata.normalize("NFKC", storable).lower()
+    text = storable if "@" in storable else unicodedata.normalize("NFKC", storable)
     local, at, domain = text.rpartition("@")
     if not at:
-        return text
-    return f"{local}@{domain_name(domain) or domain}"
+        return text.lower()
+    plain = unicodedata.normalize("NFKC", domain)
+    name = domain_name(domain) or domain_name(plain) or plain.lower()
+    return f"{unicodedata.normalize('NFKC', local).lower()}@{name}"
 
 
 @lru_cache(maxsize=65536)
@@ -89,23 +91,52 @@ def domain_name(domain: str) -> str | None:
     """The host name of `domain` in lower case and punycode, None when it is not a name mail can go to.
 
     A name has a dot, labels of 1 to 63 letters, digits and inner hyphens, at most 253 octets and a last label
-    that is not a number (an IP address is not a name).
+    that is not a number (an IP address is not a name). Hyphens in third and fourth place are punycode (RFC 5890).
     """
-    text = unicodedata.normalize("NFKC", domain).lower()
-    if not text.isascii():
+    # Before it is encoded: no name gets shorter by that, and the time it takes grows with the square of its length.
+    if len(domain) > _MAX_DOMAIN:
+        return None
+    text = domain.lower()
+    if not domain.isascii():
         try:
-            text = idna.encode(text, uts46=True).decode("ascii")
+            text = idna.encode(domain, uts46=True).decode("ascii")
         except (idna.IDNAError, UnicodeError):
             return None
     if len(text) > _MAX_DOMAIN or not _PLAIN_DOMAIN.fullmatch(text) or text.rpartition(".")[2].isdigit():
         return None
-    return text
+    return text if "--" not in text or _is_idna(text) else None
+
+
+def _is_idna(domain: str) -> bool:
+    """Whether all labels with hyphens in third and fourth place are names in another script.
+
+    One that is read from right to left obliges all labels (RFC 5893), or two domains could look the same.
+    """
+    if any(label[2:4] == "--" and not label.startswith("xn--") for label in domain.split(".")):
+        return False
+    try:
+        labels = idna.decode(domain).split(".")
+        if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for label in labels for c in label):
+            for label in labels:
+                idna.check_bidi(label, check_ltr=True)
+    except (idna.IDNAError, UnicodeError):
+        return False
+    return True
+
+
+def _is_visible(domain: str) -> bool:
+    """Whether there is nothing in a domain that cannot be seen, changes the @, or hides a dot."""
+    return domain.isascii() or (
+        unicodedata.category(domain[0])[0] != "M"
+        and not any(unicodedata.category(c)[0] in "CZ" for c in domain)
+        and not any("." in unicodedata.normalize("NFKC", c) for c in domain if c not in ".\uff0e")
+    )
 
 
 @lru_cache(maxsize=65536)
 def _shown_domain(domain: str) -> str:
-    """As typed in lower case; full-width and other compatibility forms become what they mean."""
-    return unicodedata.normalize("NFKC", domain).lower()
+    """A name as it was typed, in the form that is encoded: lower case, full-width forms as what they mean."""
+    return domain.lower() if domain.isascii() else idna.uts46_remap(domain, std3_rules=False)
 
 
 def _is_local(local: str) -> bool:
@@ -117,7 +148,8 @@ def _is_local(local: str) -> bool:
     if local.isascii() or len(local.encode("utf-8", "replace")) > _MAX_LOCAL:
         return False
     text = unicodedata.normalize("NFKC", local)
-    if text.startswith(".") or text.endswith(".") or ".." in text:
+    # A mark at the beginning would change what stands before the address.
+    if text.startswith(".") or text.endswith(".") or ".." in text or unicodedata.category(local[0])[0] == "M":
         return False
     return not any(c in _SPECIALS or (ord(c) > 127 and unicodedata.category(c)[0] in "CZ") or c < " " or c == "\x7f"
                    for c in local + text)  # fmt: skip

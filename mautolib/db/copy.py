@@ -10,6 +10,8 @@ import psycopg2
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+#: Bytes handed to the driver at a time; each costs a call, and more than this gains nothing.
+_SIZE = 1 << 18
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -40,7 +42,8 @@ class _Stream(io.RawIOBase):
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._rest = b""
+        #: What is left of the chunk at hand; a view, because cutting bytes copies all of the rest each time.
+        self._rest = memoryview(b"")
         #: What the source of the rows raised; the driver would only say that the COPY was cancelled.
         self.problem: BaseException | None = None
 
@@ -48,19 +51,19 @@ class _Stream(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        while len(self._rest) < size or size < 0:
+        """At most `size` bytes, nothing at the end."""
+        while not self._rest:
             try:
                 chunk = next(self._chunks, None)
             except BaseException as error:
                 self.problem = error
                 raise
             if chunk is None:
-                break
-            self._rest += chunk
-        if size < 0:
-            size = len(self._rest)
-        block, self._rest = self._rest[:size], self._rest[size:]
-        return block
+                return b""
+            self._rest = memoryview(chunk)
+        block = self._rest if size < 0 else self._rest[:size]
+        self._rest = self._rest[len(block) :]
+        return bytes(block)
 
 
 def copy_rows(tx: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
@@ -91,7 +94,7 @@ def copy_chunks(tx: Connection, sql: str, chunks: Iterator[bytes]) -> int:
     """
     cursor, stream = _cursor(tx), _Stream(chunks)
     try:
-        cursor.copy_expert(sql, cast(IO[Any], stream), 1 << 16)
+        cursor.copy_expert(sql, cast(IO[Any], stream), _SIZE)
         return cursor.rowcount
     except psycopg2.Error as error:
         if stream.problem is not None:

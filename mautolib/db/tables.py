@@ -139,7 +139,7 @@ event_keys = _table(
 )
 event_pending = _table(
     "event_pending",
-    event_id=_ID, bucket=_SMALL, contact_id=_ID, occurred_at=_TIME,
+    bucket=_SMALL, occurred_at=_TIME, first_event_id=_ID, event_ids=_IDS, event_count=_INT,
 )
 events = _table(
     "events",
@@ -195,7 +195,7 @@ imports = _table(
     import_id=_ID, status=_TEXT, filename=_TEXT, format=_TEXT, options=_JSON, storage_uri=_TEXT,
     content_sha256=_TEXT, total_rows=_ID, created=_ID, updated=_ID, skipped=_ID, rejected=_ID, suppressed=_ID,
     error=_TEXT, attempt_id=_ID, lease_until=_TIME, created_by=_TEXT, created_at=_TIME, started_at=_TIME,
-    finished_at=_TIME,
+    finished_at=_TIME, stalled_attempts=_INT,
 )
 lifecycle_stages = _table(
     "lifecycle_stages",

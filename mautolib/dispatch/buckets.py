@@ -2,7 +2,8 @@
 
 Promise: every event in `event_pending` takes effect exactly once, whatever is killed or runs in parallel: buckets are
 locked, their oldest events are taken off and take effect in one transaction. A contact is always in the same bucket, so
-what happened to one person takes effect in the order it happened. Called by the workflow_advance DAG.
+what happened to one person takes effect in the order it happened. A row of the queue names many events of one bucket
+and moment; one that is gone by now has no effect. Called by the workflow_advance DAG.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def run(
 
     Args:
         max_batches: stop after so many; None: when nothing is left to take.
-        batch_size: events of one transaction at most.
+        batch_size: events of one transaction; a row of the queue more than that at most.
     """
     result = DispatchResult()
     with engine.begin() as tx:

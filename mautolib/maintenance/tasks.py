@@ -1,8 +1,9 @@
-"""Partitions ahead of time, the end of what need not be kept, and erasures carried out.
+"""Partitions ahead of time, the end of what need not be kept or was left behind, and erasures carried out.
 
 Each task is one or a few short transactions; a second run finds nothing left to do. Called hourly by the
 maintenance DAG. A lock that is not free within 2 s is left for the next run, so tracking never waits long.
-It deletes only what has a rule here: hits by age, answers and tokens past their use, people who were erased.
+It deletes only what has a rule here: hits by age, answers and tokens past their use, what a killed import left,
+people who were erased.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sqlalchemy import Engine, Row
 from sqlalchemy.exc import OperationalError
 
 from mautolib import privacy
-from mautolib.contacts import searching
+from mautolib.contacts import imports, searching
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, Misconfigured
 from mautolib.settings import Settings
@@ -35,6 +36,7 @@ class Task(StrEnum):
     PARTITIONS = "partitions"
     SEARCH = "search"
     RETENTION = "retention"
+    IMPORTS = "imports"
     ERASURE = "erasure"
 
 
@@ -44,8 +46,8 @@ def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str |
     Args:
         now: the moment ages are measured at.
         task: only this one.
-    Returns: `partitions` made; `contacts_indexed` for searching; `hit_months`, `idempotency_keys`, `tokens` and
-        `sign_in_failures` removed; `erasures` completed.
+    Returns: `partitions` made; `contacts_indexed` for searching; `hit_months`, `idempotency_keys`, `tokens`,
+        `sign_in_failures`, `import_tables` and `uploads` removed; `erasures` completed.
     Raises:
         InvalidInput: no such task.
         Misconfigured: MAUTO_RAW_HIT_DAYS is below 1.
@@ -101,6 +103,14 @@ def _forget_sign_ins(engine: Engine, settings: Settings, now: datetime) -> int:
         return tx.execute(statement_, {"older_than": now - _SIGN_IN_FAILURES}).rowcount
 
 
+def _drop_import_rows(engine: Engine, settings: Settings, now: datetime) -> int:
+    return imports.forget_left_behind(engine)
+
+
+def _forget_uploads(engine: Engine, settings: Settings, now: datetime) -> int:
+    return imports.forget_orphans(engine, settings, now=now)
+
+
 def _erase(engine: Engine, settings: Settings, now: datetime) -> int:
     completed = 0
     while (carried := privacy.carry_out(engine, settings, now=now)).completed:
@@ -130,5 +140,6 @@ _WORK: dict[Task, dict[str, Callable[[Engine, Settings, datetime], int]]] = {
         "tokens": _forget_tokens,
         "sign_in_failures": _forget_sign_ins,
     },
+    Task.IMPORTS: {"import_tables": _drop_import_rows, "uploads": _forget_uploads},
     Task.ERASURE: {"erasures": _erase},
 }

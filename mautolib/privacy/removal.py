@@ -23,6 +23,7 @@ from mautolib.db.engine import connect
 from mautolib.db.statements import statement
 from mautolib.privacy.files import clean_files
 from mautolib.privacy.model import ErasureStatus, Search, Traces
+from mautolib.privacy.staged import clean_staged
 from mautolib.privacy.sweep import sweep
 from mautolib.settings import Settings
 
@@ -44,8 +45,8 @@ KEPT_PROPERTIES = (
     "kind", "workflow_id", "import_id", "tag_id", "segment_id", "form", "order_id", "refund_id", "cart_id", "currency",
     "total", "amount", "discount", "shipping", "tax", "lines",
 )  # fmt: skip
-#: What files are counted as, beside the names of tables.
-_STORAGE = "storage"
+#: What files and the rows of imports that wait are counted as, beside the names of tables.
+_STORAGE, _STAGED = "storage", "import_rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +146,13 @@ def _clean(engine: Engine, settings: Settings, searches: Sequence[Search], now: 
             rows = tx.execute(statement(f"privacy.clean_{table}"), binds).all()
             _count(tx, {erasure_of[row.contact_id]: {table: row.row_count} for row in rows})
     swept = sweep(engine, searches)
+    staged = clean_staged(engine, searches)
     files = clean_files(engine, settings, searches, now=now)
     with engine.begin() as tx:
         _count(tx, swept)
+        _count(tx, {one: {_STAGED: count} for one, count in staged.counts.items()})
         _count(tx, {one: {_STORAGE: count} for one, count in files.counts.items()})
-    return waiting | files.busy
+    return waiting | staged.busy | files.busy
 
 
 def _binds(searches: Sequence[Search]) -> dict[str, object]:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from mautolib.db.statements import statement
 from mautolib.privacy.model import Search
 
-__all__ = ["sweep"]
+__all__ = ["like", "sweep"]
 
 #: Not searched: accounts and the book of migrations are not about contacts, `erasures` is what we read the traces from.
 _SKIPPED = {"users", "schema_migrations", "erasures"}
@@ -87,9 +87,9 @@ def _table(row: Row[Any]) -> _Table:
 
 def _suspects(tx: Connection, table: _Table, searches: Iterable[Search]) -> Sequence[Row[Any]]:
     """Rows with a text that may be an address looked for, locked, each with its place."""
-    likes = {_like(form) for search in searches for form in search.traces.spellings}
+    likes = {like(form) for search in searches for form in search.traces.spellings}
     if table.name in _WORDED:
-        likes |= {_like(word) for search in searches for word in search.traces.words}
+        likes |= {like(word) for search in searches for word in search.traces.words}
     shown = [f"{expression} as c{n}" for n, expression in enumerate(table.expressions())]
     shown.append("contact_id" if table.has_contact else "null as contact_id")
     shown.append(f'"{table.made_at}" as made_at' if table.made_at else "null as made_at")
@@ -158,5 +158,6 @@ def _write(tx: Connection, table: _Table, row: Row[Any], changed: dict[str, Any]
     tx.execute(text(update), {**values, "part": row.part, "place": row.place})
 
 
-def _like(form: str) -> str:
+def like(form: str) -> str:
+    """The pattern that finds `form` within a text."""
     return "%" + re.sub(r"([\\%_])", r"\\\1", form) + "%"

@@ -301,8 +301,11 @@ def _telling(row: Row[Any], joined: CTE, moment: datetime) -> CTE:
         insert(tables.events).from_select(list(facts), select(*facts.values()))
         .returning(event.event_id, event.contact_id, event.occurred_at).cte("told")
     )  # fmt: skip
-    effects = select(told.c.event_id, told.c.contact_id % 64, told.c.contact_id, told.c.occurred_at)
-    columns = ["event_id", "bucket", "contact_id", "occurred_at"]
+    place = (told.c.contact_id % 64, told.c.occurred_at)
+    effects = select(
+        *place, func.min(told.c.event_id), func.array_agg(told.c.event_id), func.count()
+    ).group_by(*place, told.c.event_id.op("/")(8192))  # fmt: skip
+    columns = ["bucket", "occurred_at", "first_event_id", "event_ids", "event_count"]
     return insert(tables.event_pending).from_select(columns, effects).cte("waiting")
 
 

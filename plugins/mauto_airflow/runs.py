@@ -29,7 +29,7 @@ _MANY_CONTACTS = 20_000
 _COUNTS = ("created", "updated", "skipped", "rejected", "suppressed")
 _FORM_OPTIONS = ("mapping", "update_policy", "preset", "dry_run")
 #: What `maintenance` can be asked to do alone.
-MAINTENANCE_TASKS = ("partitions", "search", "retention", "erasure")
+MAINTENANCE_TASKS = ("partitions", "search", "retention", "imports", "erasure")
 
 
 def take_imports(params: Mapping[str, Any], run_id: str, outlet: Any) -> dict[str, int]:

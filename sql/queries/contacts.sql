@@ -183,9 +183,45 @@ entered as (
     returning contact_id
 ),
 
-waiting as (
-    delete from event_pending where contact_id in (select contact_id from given)
-    returning contact_id
+told as materialized (
+    select event_id, occurred_at from events where contact_id in (select contact_id from given)
+),
+
+-- Rows of the queue that hold events of this person, and what they hold of others.
+waiting as materialized (
+    select
+        bucket, occurred_at, first_event_id, event_count,
+        array(
+            select event.event_id
+            from unnest(event_ids) as event (event_id)
+            where event.event_id not in (select event_id from told)
+        ) as others
+    from event_pending
+    where bucket = cast(:contact_id as bigint) % 64
+        and occurred_at in (select occurred_at from told)
+        and event_ids && (select array_agg(event_id) from told)
+    order by occurred_at, first_event_id
+    for update
+),
+
+unqueued as (
+    delete from event_pending
+    using waiting
+    where event_pending.bucket = waiting.bucket
+        and event_pending.occurred_at = waiting.occurred_at
+        and event_pending.first_event_id = waiting.first_event_id
+        and cardinality(waiting.others) = 0
+),
+
+-- In its place, so that a dispatcher that waits for the row finds it in its turn.
+shared as (
+    update event_pending
+    set event_ids = waiting.others, event_count = cardinality(waiting.others)
+    from waiting
+    where event_pending.bucket = waiting.bucket
+        and event_pending.occurred_at = waiting.occurred_at
+        and event_pending.first_event_id = waiting.first_event_id
+        and cardinality(waiting.others) > 0
 )
 
 select 'contacts' as table_name, (select count(*) from people) as row_count
@@ -195,7 +231,8 @@ union all select 'segment_memberships', (select count(*) from members)
 union all select 'contact_scores', (select count(*) from scores)
 union all select 'contact_stages', (select count(*) from stages)
 union all select 'enrollments', (select count(*) from entered)
-union all select 'event_pending', (select count(*) from waiting);
+union all
+select 'event_pending', coalesce(sum(event_count - cardinality(others)), 0) from waiting;
 
 -- name: find_many
 -- Which of these contacts exist, asked for by id or by address key.

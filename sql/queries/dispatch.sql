@@ -27,19 +27,29 @@ from unnest(cast(:buckets as int[])) as wanted (bucket)
 where pg_try_advisory_xact_lock(722617, wanted.bucket);
 
 -- name: take
--- Takes the oldest events of each bucket off the queue, bucket after bucket up to the size; they take effect in
--- the same transaction. Small queues are spread over all buckets: one transaction for each would cost the most.
+-- Takes the oldest events of each bucket off the queue, bucket after bucket until there are enough (a row more than
+-- the size at most); they take effect in the same transaction. Small queues are spread over all buckets: one
+-- transaction for each would cost the most.
 with oldest as materialized (
-    select waiting.event_id, waiting.bucket, waiting.occurred_at
-    from unnest(cast(:buckets as smallint[])) as held (bucket)
-    cross join lateral (
-        select event_pending.event_id, event_pending.bucket, event_pending.occurred_at
-        from event_pending
-        where event_pending.bucket = held.bucket
-        order by event_pending.occurred_at, event_pending.event_id
+    select waiting.*
+    from (
+        select
+            entry.*,
+            sum(entry.event_count) over (rows between unbounded preceding and current row)
+            - entry.event_count as count_before
+        from unnest(cast(:buckets as smallint[])) as held (bucket)
+        cross join lateral (
+            select
+                event_pending.bucket, event_pending.occurred_at, event_pending.first_event_id,
+                event_pending.event_count
+            from event_pending
+            where event_pending.bucket = held.bucket
+            order by event_pending.occurred_at, event_pending.first_event_id
+            limit cast(:size as int)
+        ) as entry
         limit cast(:size as int)
     ) as waiting
-    limit cast(:size as int)
+    where waiting.count_before < cast(:size as int)
 ),
 
 taken as (
@@ -47,13 +57,14 @@ taken as (
     using oldest
     where event_pending.bucket = oldest.bucket
         and event_pending.occurred_at = oldest.occurred_at
-        and event_pending.event_id = oldest.event_id
-    returning event_pending.event_id, event_pending.occurred_at
+        and event_pending.first_event_id = oldest.first_event_id
+    returning event_pending.event_ids, event_pending.occurred_at
 )
 
-select event_id, occurred_at
+select event.event_id, taken.occurred_at
 from taken
-order by occurred_at, event_id;
+cross join lateral unnest(taken.event_ids) as event (event_id)
+order by taken.occurred_at, event.event_id;
 
 -- name: tell_engagement
 -- Offers human opens and clicks to webhooks; what a caller merely observed is not ours to tell.

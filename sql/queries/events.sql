@@ -42,10 +42,11 @@ stored as (
 ),
 
 waiting as (
-    insert into event_pending (event_id, bucket, contact_id, occurred_at)
-    select event_id, contact_id % 64, contact_id, occurred_at
+    insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
+    select contact_id % 64, occurred_at, min(event_id), array_agg(event_id), count(*)
     from stored
     where cast(:effects as boolean)
+    group by contact_id % 64, occurred_at, event_id / 8192
 )
 
 select
@@ -114,10 +115,11 @@ stored as (
 ),
 
 waiting as (
-    insert into event_pending (event_id, bucket, contact_id, occurred_at)
-    select event_id, contact_id % 64, contact_id, occurred_at
+    insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
+    select contact_id % 64, occurred_at, min(event_id), array_agg(event_id), count(*)
     from stored
     where cast(:effects as boolean)
+    group by contact_id % 64, occurred_at, event_id / 8192
 )
 
 select (select count(*) from given) as given_count, (select count(*) from stored) as new_count;
@@ -187,9 +189,10 @@ stored as (
 ),
 
 waiting as (
-    insert into event_pending (event_id, bucket, contact_id, occurred_at)
-    select event_id, contact_id % 64, contact_id, occurred_at
+    insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
+    select contact_id % 64, occurred_at, min(event_id), array_agg(event_id), count(*)
     from effective
+    group by contact_id % 64, occurred_at, event_id / 8192
 )
 
 select count(*) as hit_count
@@ -257,10 +260,11 @@ with stored as (
     returning event_id, contact_id, occurred_at
 )
 
-insert into event_pending (event_id, bucket, contact_id, occurred_at)
-select event_id, contact_id % 64, contact_id, occurred_at
+insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
+select contact_id % 64, occurred_at, min(event_id), array_agg(event_id), count(*)
 from stored
-where cast(:effects as boolean);
+where cast(:effects as boolean)
+group by contact_id % 64, occurred_at, event_id / 8192;
 
 -- name: lock_orders
 -- An order and a refund of it are never stored side by side, each blind to the other: refunds hold the bucket of

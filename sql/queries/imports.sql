@@ -20,6 +20,7 @@ update imports
 set
     status = case when imports.status = 'cancelling' then 'cancelling' else 'running' end,
     attempt_id = nextval('attempt_ids'),
+    stalled_attempts = imports.stalled_attempts + 1,
     lease_until = clock_timestamp() + make_interval(secs => cast(:lease_seconds as float8)),
     started_at = coalesce(imports.started_at, cast(:now as timestamptz))
 from next
@@ -54,6 +55,7 @@ where import_id = cast(:import_id as bigint) and attempt_id = cast(:attempt_id a
 update imports
 set
     status = 'queued', attempt_id = null,
+    stalled_attempts = greatest(stalled_attempts - 1, 0),
     lease_until = clock_timestamp()
         + nullif(make_interval(secs => cast(:wait_seconds as float8)), interval '0')
 where import_id = cast(:import_id as bigint) and attempt_id = cast(:attempt_id as bigint)
@@ -75,24 +77,34 @@ where suppressions.email_hash = given.email_hash
     and not exists (select from suppressions as known where known.email_key = given.email_key);
 
 -- name: opt_out_erased
--- New contacts whose address was erased while their row waited for that: as for any known no.
+-- Contacts of this import whose address was erased while their row waited for that: as for any known no.
 update contacts
 set subscribed = false
-from import_touched
-inner join contacts as made on made.contact_id = import_touched.contact_id
+from import_rows
 inner join suppressions
-    on suppressions.email_key = made.email_key
+    on suppressions.email_key = import_rows.email_key
     and suppressions.reason in ('unsubscribe', 'complaint', 'compliance')
-where import_touched.is_new and contacts.contact_id = made.contact_id and contacts.subscribed;
+where import_rows.reject_code is null
+    and contacts.email_key = import_rows.email_key and contacts.subscribed
+    and exists (
+        select from events
+        where events.contact_id = contacts.contact_id
+            and events.occurred_at = cast(:now as timestamptz)
+            and events.event_type = 'contact_created'
+            and events.properties = cast(:properties as jsonb)
+    );
 
 -- name: count_rows
 -- How many rows there are, how many were not taken, how many of the others are suppressed.
 select
-    count(*) as total_rows, count(import_rows.reject_code) as rejected,
-    count(suppressions.suppression_id) as suppressed
-from import_rows
-left join suppressions
-    on suppressions.email_key = import_rows.email_key and import_rows.reject_code is null;
+    count(*) as total_rows, count(reject_code) as rejected,
+    (
+        select count(*)
+        from import_rows as taken
+        inner join suppressions on suppressions.email_key = taken.email_key
+        where taken.reject_code is null
+    ) as suppressed
+from import_rows;
 
 -- name: keep_rejects
 -- Keeps what was not taken.
@@ -181,37 +193,39 @@ from folded
 inner join ranked as first on first.email_key = folded.email_key and first.line = folded.first_line
 left join entries on entries.email_key = folded.email_key;
 
--- name: insert_people
--- Makes the contacts that are not known, in the order of keys, so that imports of the same
--- addresses wait for each other instead of deadlocking. Who said no before starts opted out.
--- Policy skip takes the first row of each address.
-with unknown as (
+-- name: new_people
+-- Whom the rows name and nobody knows. Policy skip takes the first row of each address. The address as typed is null
+-- where it is the key, as it mostly is: that much less to sort.
+select * from (
     select distinct on (given.email_key)
-        given.email, given.email_key, given.flags, false as is_opt_out, given.first_name,
-        given.last_name, given.phone, given.country, given.language, given.timezone, given.currency,
-        given.custom_fields, given.subscribed, given.created_at, given.consent_status,
-        given.consent_source, given.consent_at
+        given.email_key, nullif(given.email, given.email_key) as email, given.flags,
+        false as is_opt_out, given.first_name, given.last_name, given.phone, given.country,
+        given.language, given.timezone, given.currency, given.custom_fields, given.subscribed,
+        given.created_at, given.consent_status, given.consent_source, given.consent_at
     from import_rows as given
     left join contacts on contacts.email_key = given.email_key
     where cast(:policy as text) = 'skip'
         and given.reject_code is null and contacts.contact_id is null
     order by given.email_key, given.line
+) as first_of_each
+union all
+select
+    given.email_key, nullif(given.email, given.email_key), given.flags, given.is_opt_out,
+    given.first_name, given.last_name, given.phone, given.country, given.language, given.timezone,
+    given.currency, given.custom_fields, given.subscribed, given.created_at, given.consent_status,
+    given.consent_source, given.consent_at
+from import_people as given
+left join contacts on contacts.email_key = given.email_key
+where cast(:policy as text) <> 'skip' and contacts.contact_id is null;
+
+-- name: insert_people
+-- Makes the contacts that are not known and tells contact_created; returns how many. In the order of keys, so that
+-- imports of the same addresses wait for each other instead of deadlocking. Who said no before starts opted out.
+with people as (
+    -- include: new_people
 ),
 
-people as (
-    select * from unknown
-    union all
-    select
-        given.email, given.email_key, given.flags, given.is_opt_out, given.first_name,
-        given.last_name, given.phone, given.country, given.language, given.timezone, given.currency,
-        given.custom_fields, given.subscribed, given.created_at, given.consent_status,
-        given.consent_source, given.consent_at
-    from import_people as given
-    left join contacts on contacts.email_key = given.email_key
-    where cast(:policy as text) <> 'skip' and contacts.contact_id is null
-),
-
-asked as (
+agreed as (
     select
         people.*,
         coalesce(people.subscribed, cast(:subscribed_default as boolean))
@@ -224,48 +238,71 @@ asked as (
     from people
 ),
 
-agreed as (
-    select
-        asked.*,
-        coalesce(
-            asked.consent_status,
-            case when asked.is_subscribed and cast(:consent_source as text) is not null
-                then 'granted' end,
-            'unknown') as new_status
-    from asked
-),
-
 made as (
     insert into contacts (
         email, email_key, first_name, last_name, phone, country, language, timezone, currency,
         custom_fields, subscribed, consent_status, consent_source, consent_at, source,
         is_disposable, is_free_provider, is_role_based, created_at)
     select
-        email, email_key, coalesce(first_name, ''), coalesce(last_name, ''), coalesce(phone, ''),
-        coalesce(country, ''), coalesce(language, cast(:blank_language as text)),
-        coalesce(timezone, ''),
+        coalesce(email, email_key), email_key, coalesce(first_name, ''), coalesce(last_name, ''),
+        coalesce(phone, ''), coalesce(country, ''),
+        coalesce(language, cast(:blank_language as text)), coalesce(timezone, ''),
         coalesce(currency, ''),
         coalesce(
             case when cast(:drops_nulls as boolean) then jsonb_strip_nulls(custom_fields)
                 else custom_fields end, '{}'),
-        is_subscribed, new_status,
-        case when new_status <> 'unknown'
+        is_subscribed, status.new,
+        case when status.new <> 'unknown'
             then coalesce(consent_source, cast(:consent_source as text), 'import')
             else consent_source end,
-        case when new_status <> 'unknown'
+        case when status.new <> 'unknown'
             then coalesce(
                 consent_at, cast(:consent_at as timestamptz), cast(:now as timestamptz))
             else consent_at end,
         'import', flags & 1 > 0, flags & 2 > 0, flags & 4 > 0,
         coalesce(created_at, cast(:now as timestamptz))
     from agreed
+    cross join lateral (
+        select coalesce(
+            consent_status,
+            case when is_subscribed and cast(:consent_source as text) is not null
+                then 'granted' end,
+            'unknown')
+    ) as status (new)
     order by email_key
     on conflict (email_key) do nothing
     returning contact_id
+),
+
+told as (
+    insert into events (contact_id, occurred_at, received_at, event_type, source, properties)
+    select
+        contact_id, cast(:now as timestamptz), cast(:now as timestamptz), 'contact_created',
+        'mauto', cast(:properties as jsonb)
+    from made
+    returning event_id, contact_id
+),
+
+queued as (
+    insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
+    select
+        contact_id % 64, cast(:now as timestamptz), min(event_id), array_agg(event_id), count(*)
+    from told
+    group by contact_id % 64, event_id / 8192
+),
+
+remembered as (
+    insert into import_touched (contact_id, is_new, row_count, is_opt_out)
+    select contact_id, true, 1, false
+    from made
+    where cast(:remembers_new as boolean)
+        or exists (
+            select from webhook_endpoints
+            where active and events && array['*', 'contact.created'])
 )
 
-insert into import_touched (contact_id, is_new, row_count, is_opt_out)
-select contact_id, true, 1, false from made;
+select count(*) as contact_count
+from made;
 
 -- name: update_people
 -- Applies the policy to contacts that were known and remembers the changed ones.
@@ -335,37 +372,36 @@ changed as (
 insert into import_touched (contact_id, is_new, row_count, is_opt_out)
 select contact_id, false, row_count, is_opt_out from changed;
 
--- name: count_touched
--- Contacts made; rows that changed a known contact or one this import made.
+-- name: count_updated
+-- Rows that changed a known contact or one this import made.
 select
-    (select count(*) from import_touched where is_new) as created,
     (select coalesce(sum(row_count), 0) from import_touched where not is_new)
     + (
         select coalesce(sum(people.row_count - 1), 0)
         from import_people as people
         inner join contacts on contacts.email_key = people.email_key
         inner join import_touched on import_touched.contact_id = contacts.contact_id
-        where cast(:policy as text) <> 'skip' and people.is_folded and import_touched.is_new
+        where people.is_folded and import_touched.is_new
     ) as updated;
 
--- name: tell_events
--- contact_created, contact_updated, and unsubscribed for known contacts a row opted out.
+-- name: tell_updates
+-- contact_updated, and unsubscribed for known contacts a row opted out.
 with happened as (
     insert into events (contact_id, occurred_at, received_at, event_type, source, properties)
     select
         import_touched.contact_id, cast(:now as timestamptz), cast(:now as timestamptz),
         told.event_type, 'mauto', cast(:properties as jsonb)
     from import_touched
-    inner join (
-        values ('contact_created', true, false), ('contact_updated', false, false),
-            ('unsubscribed', false, true)
-    ) as told (event_type, is_new, is_opt_out)
-        on told.is_new = import_touched.is_new and told.is_opt_out <= import_touched.is_opt_out
+    inner join (values ('contact_updated', false), ('unsubscribed', true))
+        as told (event_type, is_opt_out) on told.is_opt_out <= import_touched.is_opt_out
+    where not import_touched.is_new
     returning event_id, contact_id, occurred_at
 )
 
-insert into event_pending (event_id, bucket, contact_id, occurred_at)
-select event_id, contact_id % 64, contact_id, occurred_at from happened;
+insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
+select contact_id % 64, occurred_at, min(event_id), array_agg(event_id), count(*)
+from happened
+group by contact_id % 64, occurred_at, event_id / 8192;
 
 -- name: keep_consents
 -- A consent line for new contacts that come with a status and known ones that a row opted out.
@@ -437,8 +473,10 @@ happened as (
     returning event_id, contact_id, occurred_at
 )
 
-insert into event_pending (event_id, bucket, contact_id, occurred_at)
-select event_id, contact_id % 64, contact_id, occurred_at from happened;
+insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
+select contact_id % 64, occurred_at, min(event_id), array_agg(event_id), count(*)
+from happened
+group by contact_id % 64, occurred_at, event_id / 8192;
 
 -- name: tell_webhooks
 -- contact.created, .updated and .unsubscribed of touched contacts, if any endpoint listens to them.

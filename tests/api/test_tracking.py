@@ -40,7 +40,7 @@ def test_an_open_answers_the_pixel_and_is_kept(tracking: Tracking, contact_id: i
     assert (event.event_type, event.contact_id, event.campaign_id, event.message_id, event.source) == (
         "email_opened", contact_id, 7, 31, "mauto")  # fmt: skip
     assert event.external_id == f"hit:{hit.hit_id}"
-    assert tracking.rows("select event_id, bucket from event_pending") == [(event.event_id, contact_id % 64)]
+    assert tracking.rows("select event_ids, bucket from event_pending") == [([event.event_id], contact_id % 64)]
 
 
 def test_a_click_redirects_to_the_very_address_and_is_kept(tracking: Tracking, contact_id: int) -> None:

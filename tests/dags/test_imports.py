@@ -125,7 +125,7 @@ def test_the_log_says_how_far_it_is_and_where_the_rejects_are(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(running, "BEAT_SECONDS", 0.02)
-    slow = running.stage_file
+    slow = running.fill
 
     def slowly(*given: Any, heard: Any, **more: Any) -> Any:
         def waited(rows: int) -> None:
@@ -134,7 +134,7 @@ def test_the_log_says_how_far_it_is_and_where_the_rejects_are(
 
         return slow(*given, heard=waited, **more)
 
-    monkeypatch.setattr(running, "stage_file", slowly)
+    monkeypatch.setattr(running, "fill", slowly)
     import_id = upload(fresh_engine, settings, "email\nbad\n" + "".join(f"p{n}@x.co\n" for n in range(5000)))
     seen: list[int] = []
     done = threading.Event()
@@ -172,7 +172,7 @@ def test_a_running_import_is_cancelled(
     monkeypatch.setattr(running, "BEAT_SECONDS", 0.02)
     import_id = upload(fresh_engine, settings, "email\n" + "".join(f"p{n}@x.co\n" for n in range(4000)))
     other = upload(fresh_engine, settings, "email\nlast@x.co\n")
-    slow, asked = running.stage_file, threading.Event()
+    slow, asked = running.fill, threading.Event()
 
     def slowly(*given: Any, heard: Any, **more: Any) -> Any:
         def waited(rows: int) -> None:
@@ -185,7 +185,7 @@ def test_a_running_import_is_cancelled(
 
         return slow(*given, heard=waited, **more)
 
-    monkeypatch.setattr(running, "stage_file", slowly)
+    monkeypatch.setattr(running, "fill", slowly)
     totals, told = take()
     assert totals["imports"] == 2
     assert [extra["import_id"] for _, extra in told] == [str(other)]

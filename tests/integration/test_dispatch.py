@@ -25,6 +25,7 @@ from mautolib.workflows import NewWorkflow
 from tests.builders import make_contact
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+WAITING = "select (select coalesce(sum(event_count), 0) from event_pending)"
 WORKER = """
 import sys
 from datetime import datetime
@@ -145,7 +146,8 @@ def test_a_bucket_held_by_another_worker_is_left_to_it(fresh_engine: Engine, set
     with fresh_engine.begin() as other:
         assert other.scalar(text("select pg_try_advisory_xact_lock(722617, :bucket)"), {"bucket": held})
         assert dispatch.run(fresh_engine, settings, now=NOON).events == 1
-        assert rows(fresh_engine, "select contact_id from event_pending") == [(people[0],)]
+        assert rows(fresh_engine, "select contact_id from events, event_pending where event_id = any(event_ids)") == [
+            (people[0],)]  # fmt: skip
     assert dispatch.run(fresh_engine, settings, now=NOON).events == 1
 
 
@@ -157,8 +159,7 @@ def test_a_failing_effect_loses_and_doubles_nothing(fresh_engine: Engine, settin
     report(fresh_engine, people, "x", times=3)
     with pytest.raises(Exception, match="broken"):
         dispatch.run(fresh_engine, settings, now=NOON, batch_size=2)
-    assert rows(fresh_engine, "select (select count(*) from event_pending) + (select count(*) from enrollments)") == [
-        (120,)]  # fmt: skip
+    assert rows(fresh_engine, f"{WAITING} + (select count(*) from enrollments)") == [(120,)]
     with fresh_engine.begin() as tx:
         tx.execute(text("alter table enrollments drop constraint broken"))
     dispatch.run(fresh_engine, settings, now=NOON, batch_size=2)
@@ -203,12 +204,12 @@ def test_killed_workers_lose_and_double_nothing(
         assert worker.stdout is not None
         assert worker.stdout.readline() == b"ready\n"
         deadline = time.monotonic() + 60
-        while rows(fresh_engine, "select count(*) from event_pending")[0][0] > 6000 - wanted:
+        while rows(fresh_engine, WAITING)[0][0] > 6000 - wanted:
             assert time.monotonic() < deadline
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
         worker.stdout.close()
-        left = rows(fresh_engine, "select count(*) from event_pending")[0][0]
+        left = rows(fresh_engine, WAITING)[0][0]
         assert 0 < left <= 6000 - wanted
     while dispatch.run(fresh_engine, settings, now=NOON).events or rows(
         fresh_engine, "select exists (select from event_pending)"

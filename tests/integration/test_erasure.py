@@ -16,8 +16,10 @@ from mautolib import contacts, privacy
 from mautolib.analytics import cohorts, readers
 from mautolib.contacts import NewContact, consent, imports, listing
 from mautolib.contacts.address import parse
+from mautolib.contacts.imports import running
 from mautolib.contacts.model import SuppressionReason
 from mautolib.db import tables
+from mautolib.db.engine import connect
 from mautolib.db.statements import statement
 from mautolib.errors import NotFound
 from mautolib.privacy.model import ErasureStatus, Search, Traces
@@ -285,8 +287,6 @@ def test_other_stores_are_cleaned_and_others_rows_stay(fresh_engine: Engine, set
 
 
 def test_the_eraser_may_do_it_and_the_worker_may_not(fresh_engine: Engine, settings: Settings) -> None:
-    from mautolib.db.engine import connect
-
     with fresh_engine.begin() as tx:
         one = person(tx, settings)
         make_event(tx, one, "form_submitted", properties={"form": "f", "x": EMAIL})
@@ -457,6 +457,96 @@ def test_files_under_storage_are_cleaned(fresh_engine: Engine, settings: Setting
         assert names == {f"erased-{done.erasure_id}.csv"}
 
 
+def staged_import(
+    engine: Engine, settings: Settings, folder: Path, now: datetime = NOW - timedelta(hours=1)
+) -> int:
+    """An import whose worker died with all its rows kept: the person's, a neighbour's, and two that are refused."""
+    path = folder / "list.csv"
+    path.write_text(
+        f"email,first_name,Note\n{EMAIL},Zoe,vip\njuliana.zoe.quill@shop.example,Zoe,\n"
+        f"b@shop.example,Bo,knows {EMAIL}\nzoe.quill(at)shop.example,Quillfeather,\nbad,Ann\nc@shop.example,Zoe,\n"
+    )
+    with engine.begin() as tx:
+        import_id = imports.request_file(tx, path, {}, actor="t", now=now)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "merge_or_try", die)
+        with pytest.raises(KeyboardInterrupt):
+            imports.run(engine, settings, import_id, now=NOW)
+    return import_id
+
+
+def staged_rows(engine: Engine) -> list[tuple[Any, ...]]:
+    with engine.connect() as tx:
+        name = tx.scalar(text("select relname from pg_class where relname ~ '^import_[0-9]+_[0-9]+$'"))
+        return [tuple(row) for row in tx.execute(text(
+            f"select line, email_key, first_name, custom_fields, reject_code, reject_value from staging.{name} "
+            "order by line"))]  # fmt: skip
+
+
+def test_rows_that_wait_for_their_import_are_blotted_out(
+    fresh_engine: Engine, settings: Settings, tmp_path: Path
+) -> None:
+    with fresh_engine.begin() as tx:
+        one = person(tx, settings)
+    with as_role(fresh_engine, "mauto_worker") as worker, as_role(fresh_engine, "mauto_eraser") as eraser:
+        engine = connect(worker)
+        import_id = staged_import(engine, settings, tmp_path)
+        with fresh_engine.begin() as tx:
+            tx.execute(text("update imports set status = 'queued', attempt_id = null, lease_until = null"))
+            erase(tx, one, settings)
+        done = finish(engine, replace(settings, eraser_database_url=eraser))
+        engine.dispose()
+    assert done == privacy.Carried(completed=1)
+    blank = (None, None, None, "invalid_email", "")
+    assert staged_rows(fresh_engine) == [
+        (2, *blank), (3, "juliana.zoe.quill@shop.example", "Zoe", None, None, None), (4, *blank),
+        (5, None, None, None, "invalid_email", ""),  # A name in what would be quoted of a row that is not taken.
+        (6, None, None, None, "ragged_row", "bad,Ann"), (7, "c@shop.example", "Zoe", None, None, None),
+    ]  # fmt: skip
+    assert scalar(fresh_engine, "select tables -> 'import_rows' from erasures") == 3
+    ended = imports.run(fresh_engine, settings, import_id, now=LATER)
+    assert (ended.status, ended.total_rows, ended.created, ended.rejected) == ("completed", 6, 2, 4)
+    with fresh_engine.connect() as tx:
+        found = list(tx.scalars(text("select email_key from contacts order by 1")))
+    assert found == ["c@shop.example", "juliana.zoe.quill@shop.example"]
+
+
+def test_an_erasure_waits_for_an_import_at_work(fresh_engine: Engine, settings: Settings, tmp_path: Path) -> None:
+    with fresh_engine.begin() as tx:
+        one = person(tx, settings)
+    import_id = staged_import(fresh_engine, settings, tmp_path)
+    before = staged_rows(fresh_engine)
+    with fresh_engine.begin() as tx:
+        done = erase(tx, one, settings)
+    assert finish(fresh_engine, settings) == privacy.Carried(waiting=1)
+    assert staged_rows(fresh_engine) == before, "a merge reads the same rows from beginning to end"
+    with fresh_engine.begin() as tx:
+        tx.execute(text("update imports set lease_until = clock_timestamp() - interval '1 second'"))
+    # Its rows are from before the erasure; the address is known again, as somebody who said no.
+    assert imports.run(fresh_engine, settings, import_id, now=LATER).suppressed == 1
+    assert not scalar(fresh_engine, "select subscribed from contacts where email_key = :key", key=KEY)
+    assert finish(fresh_engine, settings, LATER + timedelta(minutes=5)).completed == 1
+    with fresh_engine.connect() as tx:
+        assert privacy.get_erasure(tx, done.erasure_id).status is ErasureStatus.COMPLETED
+        assert scalar(tx, "select count(*) from pg_class where relname ~ '^import_[0-9]+_[0-9]+$'") == 0
+
+
+def test_an_import_asked_for_after_the_erasure_is_left_alone(
+    fresh_engine: Engine, settings: Settings, tmp_path: Path
+) -> None:
+    with fresh_engine.begin() as tx:
+        erase(tx, person(tx, settings), settings)
+    staged_import(fresh_engine, settings, tmp_path, now=NOW + timedelta(seconds=1))
+    before = staged_rows(fresh_engine)
+    assert finish(fresh_engine, settings) == privacy.Carried(completed=1)
+    assert staged_rows(fresh_engine) == before
+    assert before[0][1] == KEY
+
+
 def test_a_file_that_was_left_in_the_home_of_nobody_waits_an_hour(fresh_engine: Engine, settings: Settings) -> None:
     import os
 
@@ -493,7 +583,7 @@ def test_an_address_is_found_as_a_whole(words: str, found: bool) -> None:
 def test_every_table_with_a_contact_has_its_rule(tx: Connection) -> None:
     """A new table that names contacts is either emptied at once, cleaned, or kept for a reason given here."""
     at_once = {"contacts", "contact_history", "contact_tags", "contact_tag_history", "segment_memberships",
-               "segment_static_members", "contact_scores", "contact_stages", "enrollments", "event_pending"}
+               "segment_static_members", "contact_scores", "contact_stages", "enrollments"}
     kept = {
         "score_history": "numbers under the bare id", "message_keys": "a key under the bare id",
         "erasures": "the erasure itself", "erased_contacts": "the tombstone",

@@ -108,7 +108,7 @@ def test_twenty_identical_batches_at_once_are_one(fresh_engine: Engine, settings
     with fresh_engine.begin() as tx:
         assert (count(tx, "contacts"), count(tx, "orders"), count(tx, "refunds")) == (7, 40, 80)
         assert count(tx, "events") == 160 + 7
-        assert count(tx, "event_pending") == 160 + 7
+        assert tx.scalar(text("select sum(event_count) from event_pending")) == 160 + 7
         sums = tx.execute(text("select count(*), sum(net_total), min(net_total) from orders")).one()
         assert tuple(sums) == (40, 40 * Decimal(44), Decimal(44))
         assert tx.scalar(text("select count(*) from refunds where applied_at is null")) == 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection, Engine, text
 
 from mautolib import maintenance
+from mautolib.contacts import imports
 from mautolib.errors import InvalidInput, Misconfigured
 from mautolib.settings import Settings
 
@@ -164,8 +166,72 @@ def test_answers_tokens_and_sign_ins_end_with_their_use(fresh_engine: Engine, se
     assert column(fresh_engine, "select expires_at from revoked_tokens") == [moments["alive"]]
 
 
+def test_what_killed_imports_left_is_dropped(
+    fresh_engine: Engine, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with fresh_engine.begin() as tx:
+        ids = {
+            status: tx.scalar(text(
+                "insert into imports (status, attempt_id, finished_at) values (:status, 7, :at) returning import_id"
+            ), {"status": status, "at": NOON if status == "cancelled" else None})
+            for status in ("running", "queued", "cancelled")
+        }  # fmt: skip
+        attempts = [(status, one, 7) for status, one in ids.items()]
+        tables = {
+            name: tx.scalar(text("select make_import_rows(:id, :attempt)"), {"id": one, "attempt": attempt})
+            for name, one, attempt in (*attempts, ("gone", 99, 1), ("begun anew", ids["running"], 6))
+        }
+        for status, one in ids.items():
+            tx.execute(text(
+                "insert into staging.import_checkpoints (import_id, rows_table, fingerprint, columns, blank_language, "
+                "options) values (:id, :table, '', '{}', '', '{}')"), {"id": one, "table": tables[status]})  # fmt: skip
+    with fresh_engine.begin() as reader:
+        reader.execute(text(f"select count(*) from staging.{tables['gone']}"))
+        assert maintenance.run(fresh_engine, settings, now=NOON, task="imports")["import_tables"] == 2
+    assert maintenance.run(fresh_engine, settings, now=NOON, task="imports")["import_tables"] == 1
+    assert maintenance.run(fresh_engine, settings, now=NOON, task="imports")["import_tables"] == 0
+    left = column(fresh_engine, "select relname from pg_class where relname ~ '^import_[0-9]+_[0-9]+$' order by 1")
+    assert left == sorted([tables["running"], tables["queued"]])
+    kept = column(fresh_engine, "select import_id from staging.import_checkpoints order by 1")
+    assert kept == sorted([ids["running"], ids["queued"]])
+    assert [f"rows of an import ({why}) in {tables[which]}: {what}" in caplog.text for which, why, what in (
+        ("cancelled", "cancelled", "dropped"), ("begun anew", "running", "dropped"), ("gone", "gone", "in use"),
+        ("gone", "gone", "dropped"))] == [True] * 4  # fmt: skip
+
+
+def test_nothing_else_is_dropped_in_the_name_of_an_import(fresh_engine: Engine) -> None:
+    for name in ("event_rows", "import_checkpoints", "import_1_2; drop table contacts"):
+        with fresh_engine.begin() as tx, pytest.raises(Exception, match="is no table of an import's rows"):
+            tx.execute(text("select drop_import_rows(:name)"), {"name": name})
+
+
+def test_uploads_that_nobody_wants_any_more_are_removed(
+    fresh_engine: Engine, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    stored = {name: imports.store_upload(settings, [name.encode()]) for name in ("old", "young", "waits", "over")}
+    paths = {name: settings.storage_path / one.uri for name, one in stored.items()}
+    other = settings.storage_path / "uploads" / "somebody-elses.csv"
+    other.write_text("x")
+    for name, hours in (("old", 25), ("young", 23), ("waits", 90), ("over", 0)):
+        moment = (NOON - timedelta(hours=hours)).timestamp()
+        os.utime(paths[name], (moment, moment))
+    os.utime(other, (0, 0))
+    with fresh_engine.begin() as tx:
+        for name in ("waits", "over"):
+            one = imports.request(tx, filename=None, uri=stored[name].uri, options={}, actor="t", now=NOON)
+        imports.cancel(tx, one, now=NOON)
+    assert maintenance.run(fresh_engine, settings, now=NOON, task="imports") == {"import_tables": 0, "uploads": 2}
+    assert {name for name, path in paths.items() if path.exists()} == {"young", "waits"} and other.exists()
+    assert f"{stored['old'].uri} (no import) was left behind: removed" in caplog.text
+    assert f"{stored['over'].uri} (its import is over) was left behind: removed" in caplog.text
+    assert maintenance.run(fresh_engine, settings, now=NOON, task="imports") == {"import_tables": 0, "uploads": 0}
+
+
 def test_an_unknown_task_is_named_with_the_known_ones(fresh_engine: Engine, settings: Settings) -> None:
-    with pytest.raises(InvalidInput, match="no task 'hit'; choose one of partitions, search, retention, erasure"):
+    known = "partitions, search, retention, imports, erasure"
+    with pytest.raises(InvalidInput, match=f"no task 'hit'; choose one of {known}"):
         maintenance.run(fresh_engine, settings, now=NOON, task="hit")
 
 

@@ -47,7 +47,7 @@ def test_against_isemail(cases: list[dict[str, Any]]) -> None:
 
 
 def test_against_email_validator(cases: list[dict[str, Any]]) -> None:
-    found = differing(cases, ours, lambda case: peer(case["email"], is_public=True))
+    found = differing(cases, ours, lambda case: peer(case["email"], is_public=True) is not None)
     # It takes a local part of 65 characters unless asked to be strict.
     assert found == {LONG_LOCAL, TOO_LONG, LEADING_SPACE, TRAILING_SPACE}
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -93,6 +96,58 @@ def test_through_the_dag(
     check_totals(fresh_engine, golden)
 
 
+def check_sums(done: list[imports.Import], golden: dict[str, Any]) -> None:
+    """What both files give together, whichever of them made the contacts they share."""
+    assert [one.status for one in done] == ["completed"] * len(files(golden))
+    assert sum(one.created for one in done) == golden["total_of_these_two"]["new_contacts"]
+    assert sum(one.total_rows or 0 for one in done) == golden["total_of_these_two"]["rows"]
+    sums = {key: sum(golden[name]["expected"][key] for name in files(golden))
+            for key in ("duplicates", "rejected_invalid", "rejected_empty")}  # fmt: skip
+    assert sum(one.rejected for one in done) == sums["rejected_invalid"] + sums["rejected_empty"]
+    assert sum(one.skipped for one in done) == sum(sums.values())
+
+
+WORKER = """
+import sys, time
+from dataclasses import replace
+from pathlib import Path
+from mautolib.contacts import imports
+from mautolib.db.engine import connect
+from mautolib.settings import Settings
+url, home, domains, wait = sys.argv[1:]
+time.sleep(float(wait))
+settings = Settings(database_url=url, home=Path(home), disposable_domains=(domains,))
+for done in imports.run_waiting(connect(url), settings):
+    print(done.import_id, flush=True)
+"""
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("wait", [0.0, 0.4, 0.8, 1.6])
+def test_two_workers_at_once(
+    fresh_engine: Engine, real_settings: Settings, data: Path, golden: dict[str, Any], first: int, wait: float
+) -> None:
+    """Two processes, one of them later by more and more, with the files in both orders."""
+    names = files(golden)[::-1] if first else files(golden)
+    for name in names:
+        ask(fresh_engine, data / "contacts" / f"{name}.gz")
+    url = fresh_engine.url.render_as_string(hide_password=False)
+    given = [url, str(real_settings.home), *real_settings.disposable_domains]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, *given, str(late)], stdout=subprocess.PIPE, text=True,
+                         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+        for late in (0.0, wait)
+    ]  # fmt: skip
+    taken = [worker.communicate(timeout=120)[0].split() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert sorted(one for ids in taken for one in ids) == ["1", "2"]
+    with fresh_engine.begin() as tx:
+        check_sums(imports.list_imports(tx), golden)
+        began = tx.execute(text("select max(started_at), min(finished_at) from imports")).one()
+    print(f"{taken}, overlapping by {(began[1] - began[0]).total_seconds():.2f} s")
+    check_totals(fresh_engine, golden)
+
+
 def test_side_by_side(fresh_engine: Engine, real_settings: Settings, data: Path, golden: dict[str, Any]) -> None:
     wanted = [ask(fresh_engine, data / "contacts" / f"{name}.gz") for name in files(golden)]
     done: list[imports.Import] = []
@@ -103,11 +158,5 @@ def test_side_by_side(fresh_engine: Engine, real_settings: Settings, data: Path,
         thread.start()
     for thread in threads:
         thread.join()
-    assert [one.status for one in done] == ["completed"] * len(wanted)
-    assert sum(one.created for one in done) == golden["total_of_these_two"]["new_contacts"]
-    assert sum(one.total_rows or 0 for one in done) == golden["total_of_these_two"]["rows"]
-    sums = {key: sum(golden[name]["expected"][key] for name in files(golden))
-            for key in ("duplicates", "rejected_invalid", "rejected_empty")}  # fmt: skip
-    assert sum(one.rejected for one in done) == sums["rejected_invalid"] + sums["rejected_empty"]
-    assert sum(one.skipped for one in done) == sum(sums.values())
+    check_sums(done, golden)
     check_totals(fresh_engine, golden)

@@ -1,7 +1,8 @@
 """Attacks on import and export (threat group I, and C13): hostile cells, addresses, headers, names, sizes, races.
 
-On the library and, from I2 on once more, over HTTP. I13 (readers that dawdle or leave) and the way back of every
-guarded cell (I7) are in tests/api/test_export.py. I14: the name of an export is fixed, nothing of a caller's is in it.
+Each file comes in by a path, as the DAG takes it, and as an upload. The cases of a million rows and a gigabyte are in
+test_i_large.py; I13 (readers that dawdle or leave) and the way back of every guarded cell (I7) in
+tests/api/test_export.py. I14: the name of an export is fixed, nothing of a caller's is in it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import os
 import resource
 import signal
@@ -19,7 +21,7 @@ import time
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +40,7 @@ from mautolib.db.engine import connect
 from mautolib.errors import InvalidInput
 from mautolib.settings import Settings
 from tests.conftest import Server
-from tests.live_service import LiveService
+from tests.live_service import LiveService, live_settings, make_users, serve
 
 IMPORT, NOW_IN, LOOK = "/api/v1/contacts/import", "/api/v1/import/csv", "/api/v1/import/csv/preview"
 EXPORT = "/api/v1/contacts/export/csv"
@@ -57,16 +59,50 @@ def own_engine(cluster: Server, template_database: str) -> Iterator[Engine]:
 @pytest.fixture
 def engine(own_engine: Engine) -> Engine:
     with own_engine.begin() as tx:
-        tables = "contacts, tags, suppressions, imports, events, event_pending"
+        tables = "contacts, contact_history, tags, suppressions, imports, events, event_pending"
         tx.execute(text(f"truncate {tables} restart identity cascade"))
     return own_engine
 
 
-def take(engine: Engine, settings: Settings, path: Path, data: bytes | str, **options: Any) -> imports.Import:
+Take = Callable[..., imports.Import]
+
+
+def by_path(engine: Engine, settings: Settings, path: Path, data: bytes | str, **options: Any) -> imports.Import:
+    """A file on the worker's disk, as the DAG's form names it."""
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     with engine.begin() as tx:
         import_id = imports.request_file(tx, path, options, actor="attacker", now=NOW)
     return imports.run(engine, settings, import_id, now=NOW)
+
+
+@pytest.fixture(scope="module")
+def own_service(own_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    """A service over the database of this file."""
+    make_users(own_engine)
+    own = live_settings(own_engine.url.render_as_string(hide_password=False), tmp_path_factory.mktemp("door"))
+    url, stop = serve(own)
+    yield LiveService(url=url, engine=own_engine, settings=own)
+    stop()
+
+
+@pytest.fixture(params=["path", "upload"])
+def take(request: pytest.FixtureRequest) -> Take:
+    """Both ways in: a path, and an upload that a worker reads."""
+    if request.param == "path":
+        return by_path
+    own: LiveService = request.getfixturevalue("own_service")
+
+    def by_upload(engine: Engine, _: Settings, path: Path, data: bytes | str, **options: Any) -> imports.Import:
+        with own.client("editor") as client:
+            answer = client.post(
+                IMPORT, files={"file": (path.name, data)}, data={"options": json.dumps(options)}, timeout=60
+            )
+        assert answer.status_code == 202, answer.text
+        done = imports.run(engine, own.settings, int(answer.json()["import_id"]), now=NOW)
+        assert os.listdir(own.settings.storage_path / "uploads") == []
+        return done
+
+    return by_upload
 
 
 def rows(engine: Engine, query: str) -> list[Any]:
@@ -74,7 +110,7 @@ def rows(engine: Engine, query: str) -> list[Any]:
         return [tuple(row) for row in tx.execute(text(query))]
 
 
-def test_i1_i5_i6_each_poison_is_one_row(engine: Engine, settings: Settings, tmp_path: Path) -> None:
+def test_i1_i5_i6_each_poison_is_one_row(take: Take, engine: Engine, settings: Settings, tmp_path: Path) -> None:
     poison = {
         b'"open': "unbalanced_quote", b"a@x.co,b,c": "ragged_row", b"only": "ragged_row", b"a\0@x.co,n": "nul_byte",
         b"a@x.co,Jos\xe9": "bad_encoding", b"a@x.co\xc3(,n": "bad_encoding", b"no address,n": "invalid_email",
@@ -109,10 +145,10 @@ def test_i2_an_archive_bomb_is_bounded_in_size_and_memory(engine: Engine, settin
     tracemalloc.stop()
     assert failure.value.code == "too_large"
     assert peak < 16_000_000
-    done = take(engine, small, bomb, bomb.read_bytes())
+    done = by_path(engine, small, bomb, bomb.read_bytes())
     assert (done.status, rows(engine, "select count(*) from contacts")) == ("failed", [(0,)])
     for data in (b"PK\x03\x04" + bytes(100), gzip.compress(gzip.compress(b"email\na@x.co\n"))):
-        assert take(engine, settings, tmp_path / "nested.csv", data).status == "failed"
+        assert by_path(engine, settings, tmp_path / "nested.csv", data).status == "failed"
 
 
 @pytest.mark.parametrize(
@@ -124,14 +160,14 @@ def test_i2_an_archive_bomb_is_bounded_in_size_and_memory(engine: Engine, settin
     ],
 )  # fmt: skip
 def test_i4_shapes_no_file_has_name_their_line(
-    engine: Engine, settings: Settings, tmp_path: Path, data: bytes, message: str
+    take: Take, engine: Engine, settings: Settings, tmp_path: Path, data: bytes, message: str
 ) -> None:
     done = take(engine, settings, tmp_path / "wide.csv", data)
     assert done.status == "failed"
     assert message in (done.error or "")
 
 
-def test_i4_a_huge_cell_is_one_reject(engine: Engine, settings: Settings, tmp_path: Path) -> None:
+def test_i4_a_huge_cell_is_one_reject(take: Take, engine: Engine, settings: Settings, tmp_path: Path) -> None:
     data = b"email,n\na@x.co," + b"y" * 900_000 + b"\nb@x.co,1\n"
     assert take(engine, settings, tmp_path / "cell.csv", data).created == 1
     [(value,)] = rows(engine, "select value from import_rejects")
@@ -139,7 +175,7 @@ def test_i4_a_huge_cell_is_one_reject(engine: Engine, settings: Settings, tmp_pa
 
 
 def test_i7_formula_guards_come_off_once_and_rejects_are_guarded(
-    engine: Engine, settings: Settings, tmp_path: Path
+    take: Take, engine: Engine, settings: Settings, tmp_path: Path
 ) -> None:
     cells = ["=cmd", "+1+1", "-2", "@x", "\ttab", "'=kept", "'"]
     lines = "".join(f"c{n}@x.co,\"'{cell}\"\n" for n, cell in enumerate(cells))
@@ -204,7 +240,7 @@ def test_i8_a_worker_killed_with_sigkill_leaves_nothing_and_is_replaced(
     assert rows(engine, "select count(*) from contacts") == rows(engine, "select count(*) from events") == [(60_000,)]
 
 
-def test_i9_suppression_is_blind_to_spelling(engine: Engine, settings: Settings, tmp_path: Path) -> None:
+def test_i9_suppression_is_blind_to_spelling(take: Take, engine: Engine, settings: Settings, tmp_path: Path) -> None:
     with engine.begin() as tx:
         for email in ("no@münchen.example", "stop@shop.example"):
             consent.suppress(tx, email, SuppressionReason.UNSUBSCRIBE, actor="test", now=NOW)
@@ -220,7 +256,7 @@ def test_i9_suppression_is_blind_to_spelling(engine: Engine, settings: Settings,
 
 
 def test_i10_a_file_cannot_give_itself_ids_scores_or_consent(
-    engine: Engine, settings: Settings, tmp_path: Path
+    take: Take, engine: Engine, settings: Settings, tmp_path: Path
 ) -> None:
     for header in ("unsubscribed", "consent", "Email opt-in"):
         done = take(engine, settings, tmp_path / "c.csv", f"email,{header}\na@x.co,true\n")
@@ -240,7 +276,7 @@ def test_i10_a_file_cannot_give_itself_ids_scores_or_consent(
                                        "is_disposable": "true", "version": "7", "email_key": "z@z.co"}  # fmt: skip
 
 
-def test_i11_one_address_many_times(engine: Engine, settings: Settings, tmp_path: Path) -> None:
+def test_i11_one_address_many_times(take: Take, engine: Engine, settings: Settings, tmp_path: Path) -> None:
     began = time.monotonic()
     done = take(engine, settings, tmp_path / "d.csv", "email\n" + "A@x.co\na@X.co\n" * 50_000)
     merged = take(engine, settings, tmp_path / "d.csv", "email,n\n" + "A@x.co,1\na@X.co,2\n" * 25_000,
@@ -267,7 +303,7 @@ def test_i16_a_file_name_is_a_label(engine: Engine, settings: Settings, name: st
 @pytest.mark.parametrize(
     "header", ['"; drop table contacts', "email) values (1);--", "%s", ":x", "a\\", "'", "{0}", "a\u2028b", "$1"]
 )
-def test_c13_a_header_is_never_sql(engine: Engine, settings: Settings, tmp_path: Path, header: str) -> None:
+def test_c13_a_header_is_never_sql(take: Take, engine: Engine, settings: Settings, tmp_path: Path, header: str) -> None:
     with pytest.raises(InvalidInput):
         imports.ImportOptions.parse({"mapping": {"email": header}})
     quoted = '"' + header.replace('"', '""') + '"'
@@ -279,7 +315,7 @@ def test_c13_a_header_is_never_sql(engine: Engine, settings: Settings, tmp_path:
     assert rows(engine, "select custom_fields from contacts") == [({header: "x"},)]
 
 
-def test_i_cells_are_never_sql_nor_json(engine: Engine, settings: Settings, tmp_path: Path) -> None:
+def test_i_cells_are_never_sql_nor_json(take: Take, engine: Engine, settings: Settings, tmp_path: Path) -> None:
     nasty = ["\\N", "\\.", "'; drop table contacts;--", '","x":"', "\\u0000", "%(x)s", "{}", "\\", '"', "\\t\\n"]
     lines = "".join(f'c{n:02}@x.co,"{cell.replace(chr(34), chr(34) * 2)}","{cell.replace(chr(34), chr(34) * 2)}"\n'
                     for n, cell in enumerate(nasty))  # fmt: skip

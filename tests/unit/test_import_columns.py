@@ -134,7 +134,7 @@ def test_a_block_is_what_the_line_by_line_reader_reads(text: str, width: int) ->
 
     lines = "".join(io.StringIO(text, newline="").readlines())
     end = max(lines.rfind("\n"), lines.rfind("\r")) + 1
-    block = find_block(lines[:end], delimiter=",", width=width, line=2) if end else None
+    block = find_block(lines[:end].encode(), delimiter=",", width=width, line=2) if end else None
     if block is None:
         return
     whole = read((",".join("e" * width) + "\n" + lines[:end]).encode())
@@ -142,16 +142,37 @@ def test_a_block_is_what_the_line_by_line_reader_reads(text: str, width: int) ->
     frame = pl.read_csv(block.data, has_header=False, schema={f"c{n}": pl.String for n in range(width)},
                         empty_string_is_null=False)  # fmt: skip
     assert list(zip(block.lines.tolist(), map(list, frame.rows()), strict=True)) == expected
-    assert block.data.decode() + block.tail == lines[:end]
+    assert (block.data + block.tail).decode() == lines[:end]
 
 
 @pytest.mark.parametrize(
     "text",
     ['a,"b"c\n', 'a,b"c"\n', '"a",b,c\n', "a\n", "a,b\n\nc,d\n", 'a,"b\n', "a,b\r\nc,d\n", "a,b\rc,d\n", '"a"\r,b\n',
-     'a, "b"\n', "a,\0\n", "a,\x1f\n", "a,\udce9\n", "a,\ufffd\n", f"a,{'b' * 70_000}\n", 'a,"' + "\n" * 101 + '"\n'],
+     'a, "b"\n', "a,\0\n", "a,\x1f\n", "a,\udce9\n", "a,\ufffd\n", "\ufeffa,b\n",
+     f"a,{'b' * 70_000}\n", 'a,"' + "\n" * 101 + '"\n'],
 )  # fmt: skip
 def test_what_is_in_doubt_is_no_block(text: str) -> None:
-    assert find_block(text, delimiter=",", width=2, line=2) is None
+    assert find_block(text.encode("utf-8", "surrogateescape"), delimiter=",", width=2, line=2) is None
+
+
+def test_what_no_record_is_called_unusual_for_is_plain() -> None:
+    """Of all characters, and at every place in a cell: nothing to trim, to escape or to refuse goes unseen."""
+    kept = [chr(code) for code in range(32, 0x30000) if not 0xD800 <= code < 0xE000 and chr(code) not in '";\ufffd']
+    block = find_block("".join(f"a{one}b;c\n" for one in kept).encode(), delimiter=";", width=2, line=2)
+    assert block is not None
+    plain = [one for one, is_unusual in zip(kept, block.unusual.tolist(), strict=True) if not is_unusual]
+    assert all(one.isprintable() and (one == " " or one.strip() == one) and one != "\\" for one in plain)
+    assert len(plain) > 27_000
+    for text in ("'x;a", " x;a", "x ;a", "a; x", "a;x ", "a;'x", '" x";a', '"x ";a', '"\'x";a', 'a;" x"', '"x\n";a',
+                 '"x\ny";a', "x\\;a", "\u3000;a", "a;\x7f"):  # fmt: skip
+        for mark, end in ((";", "\n"), (";", "\r\n"), ("\t", "\n")):
+            lines = [text, "a;b", text, "a b;c", "a'b;c", '"a ""b c";d']
+            data = "".join(line.replace(";", mark) + end for line in lines).encode()
+            block = find_block(data, delimiter=mark, width=2, line=2)
+            assert (text, block and block.unusual.tolist()) == (text, [True, False, True, False, False, False])
+    tabs = find_block(b'"a\tb"\tc\nx y\tz\n', delimiter="\t", width=2, line=2)
+    assert tabs is not None
+    assert tabs.unusual.tolist() == [True, False]
 
 
 def test_reading_goes_on_between_blocks_and_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from mautolib.contacts.imports.requests import (
     asked_for,
     cancel,
     count_imports,
+    forget_orphans,
     forget_upload,
     get,
     list_imports,
@@ -35,8 +36,10 @@ from mautolib.contacts.imports.requests import (
     write_rejects,
 )
 from mautolib.contacts.imports.running import claim_next, run, run_waiting
+from mautolib.contacts.imports.staging import forget_left_behind
 
 __all__ = ["Import", "ImportOptions", "ImportStatus", "NO_EMAIL", "PresetChoice", "Preview", "Reject", "RejectCode",
-           "StoredFile", "Taken", "UpdatePolicy", "asked_for", "cancel", "claim_next", "count_imports", "forget_upload",
-           "get", "import_items", "list_imports", "location", "preview", "rejects", "request", "request_file", "run",
-           "run_waiting", "store_upload", "take_file", "write_rejects"]  # fmt: skip
+           "StoredFile", "Taken", "UpdatePolicy", "asked_for", "cancel", "claim_next", "count_imports",
+           "forget_left_behind", "forget_orphans", "forget_upload", "get", "import_items", "list_imports", "location",
+           "preview", "rejects", "request", "request_file", "run", "run_waiting", "store_upload", "take_file",
+           "write_rejects"]  # fmt: skip

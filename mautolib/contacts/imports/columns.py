@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from mautolib.contacts import domains
 from mautolib.contacts.address import MAX_MAILABLE_OCTETS, domain_name
@@ -29,17 +29,22 @@ if TYPE_CHECKING:
 __all__ = ["BlockStager"]
 
 _PLAIN = rf"^{ATOM}(?:\.{ATOM})*@[A-Za-z0-9.\-]+$"
+#: A key whose local part is a role, as `domains.is_role` has it.
+_ROLE = "^(?:" + "|".join(r"[.\-_]*".join(("", *role, "")) for role in sorted(domains.ROLES)) + ")[+@]"
 _MAX_LOCAL = 64
 #: Between the cells of a row, all of them as one text; no block has it in a cell.
 _BETWEEN = "\x1f"
-#: A character that may have to be trimmed, escaped or refused (beyond ASCII only letters everybody knows are not),
-#: a blank at the edge of a cell, or an apostrophe that may guard a formula.
+#: A character that may have to be trimmed, escaped or refused (beyond ASCII only letters everybody knows are not; line
+#: breaks are looked at by themselves), a blank at the edge of a cell, or an apostrophe that may guard a formula.
 _ODD = (
-    "[^ -~\x1f\u00c0-\u02ff\u0391-\u03a1\u03b1-\u03c9\u0400-\u045f\u3041-\u3096\u30a1-\u30fa\u4e00-\u9fef\uac00-\ud7a3]"
-    r"|\\|(?:^|" + _BETWEEN + r")[ ']| (?:$|" + _BETWEEN + ")"
+    "[^\n -~\x1f\u00c0-\u02ff\u0391-\u03a1\u03b1-\u03c9\u0400-\u047f"
+    "\u3041-\u3096\u30a1-\u30fa\u4000-\u9fff\uac00-\ud7a3]"
+    + r"|\\|(?:^|B)[\n ']|[\n ](?:$|B)".replace("B", _BETWEEN)
 )
 _TEXTS: Final = frozenset({"first_name", "last_name", "phone", "consent_source"})
 _NOT_A_DOMAIN, _NOT_ACCEPTED = -1, "\0"
+#: Domains that are looked up at once; a larger table costs each block more than it saves.
+_MOST_AT_HAND = 1 << 14
 
 
 class BlockStager:
@@ -56,6 +61,7 @@ class BlockStager:
         self._keeps_blanks = options.update_policy == "overwrite"
         self._has_default_consent = options.consent_source is not None
         self._flags: dict[str, int] = {}
+        self._at_hand: tuple[pl.Series, pl.Series] | None = None
         # Read when polars is loaded: the other core is the database's, and waiting threads cost CPU.
         os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
@@ -74,74 +80,103 @@ class BlockStager:
             block.data, has_header=False, schema=dict.fromkeys(names, pl.String), separator=self._delimiter,
             infer_schema=False, empty_string_is_null=False,
         )  # fmt: skip
-        frame = frame.with_columns(line=pl.Series(block.lines))
-        columns, doubts = self._columns(frame)
-        staged = frame.select(*columns, is_odd=pl.any_horizontal(doubts))
-        if "custom_fields" in staged.columns:
-            inside = pl.col("custom_fields")
-            whole = pl.when(inside != "").then(pl.concat_str(pl.lit("{"), inside, pl.lit("}"))).otherwise(inside)
-            staged = staged.with_columns(whole.alias("custom_fields"))
-        out = io.BytesIO()
+        staged = self._staged(frame.with_columns(line=pl.Series(block.lines), is_odd=self._odd(frame, block)), block)
+        out = _Pieces()
         plain = staged.filter(~staged["is_odd"]).drop("is_odd")
-        plain.write_csv(out, separator="\t", quote_style="never", include_header=False)
-        for cells in frame.filter(staged["is_odd"]).iter_rows():
-            out.write(self._rows.stage(cells[-1], list(cells[:-1]), is_suspect=False).encode())
-        return out.getvalue()
+        plain.write_csv(cast(IO[bytes], out), separator="\t", quote_style="never", include_header=False)
+        for line, *cells in frame.select(pl.Series("line", block.lines), *names).filter(staged["is_odd"]).iter_rows():
+            out.pieces.append(self._rows.stage(line, cells, is_suspect=False).encode())
+        return b"".join(out.pieces)
 
-    def _columns(self, frame: pl.DataFrame) -> tuple[list[pl.Expr], list[pl.Expr]]:
-        """The columns of COPY, and what makes a row one for `rows`."""
+    def _odd(self, frame: pl.DataFrame, block: Block) -> pl.Series:
+        """Which rows have a cell that is not plain; only those with anything unusual are looked at."""
         import polars as pl
 
-        plan = self._plan
-        used = sorted({positions[0] for positions in (*plan.fields.values(), *plan.custom.values())})
+        odd = pl.Series(block.unusual)
+        if not block.unusual.any():
+            return odd
+        used = sorted({positions[0] for positions in (*self._plan.fields.values(), *self._plan.custom.values())})
         text = pl.concat_str([pl.col(f"c{position}") for position in used], separator=_BETWEEN)
+        return odd.scatter(odd.arg_true(), frame.filter(odd).select(text.str.contains(_ODD)).to_series())
+
+    def _staged(self, frame: pl.DataFrame, block: Block) -> pl.DataFrame:
+        """The columns of COPY, and which rows are for `rows`."""
+        import polars as pl
+
         columns, doubts = self._address(frame)
-        doubts.append(text.str.contains(_ODD))
         for name, position, read in self._rows.fields:
             cell = pl.col(f"c{position}")
             if name in _TEXTS:
                 doubts.append(cell.str.len_bytes() > TEXT_LIMITS[name])
+                if position in block.broken:
+                    doubts.append(cell.str.contains("\n", literal=True))
             else:
-                cell = self._read(frame[f"c{position}"], read)
-                doubts.append(cell == _NOT_ACCEPTED)
+                cell = self._read(frame[f"c{position}"], read, doubts)
             if name == "consent_status":
                 doubts.append(self._is_without_source(cell))
             columns.append(cell.alias(name))
         if "custom_fields" in self._rows.columns:
-            columns.append(self._custom(doubts).alias("custom_fields"))
+            inside = self._custom(frame, block, doubts)
+            columns.append(inside.alias("custom_fields"))
         nothing = [pl.lit("").alias(name) for name in ("reject_column", "reject_code", "reject_value")]
-        return [pl.col("line"), *columns, *nothing], doubts
+        staged = frame.select("line", *columns, *nothing, is_odd=pl.any_horizontal("is_odd", *doubts))
+        if "custom_fields" not in staged.columns:
+            return staged
+        is_large = staged["custom_fields"].str.len_bytes() > MAX_CUSTOM_BYTES // 4
+        return staged.with_columns(is_odd=pl.col("is_odd") | is_large)
 
     def _address(self, frame: pl.DataFrame) -> tuple[list[pl.Expr], list[pl.Expr]]:
         import polars as pl
 
-        email = frame[f"c{self._plan.fields['email'][0]}"]
-        parts = email.str.split_exact("@", 1).struct
-        local, domain = parts.field("field_0"), parts.field("field_1")
-        key, flags = email.str.to_lowercase(), self._domain_flags(domain)
-        word = local.str.to_lowercase().str.split_exact("+", 1).struct.field("field_0")
-        is_role = word.str.replace_all(r"[.\-_]", "").is_in(list(domains.ROLES))
-        doubts = [
-            ~email.str.contains(_PLAIN), email.str.len_bytes() > MAX_MAILABLE_OCTETS,
-            local.str.len_bytes() > _MAX_LOCAL, flags == _NOT_A_DOMAIN,
-        ]  # fmt: skip
-        shown = pl.concat_str(pl.lit(local), pl.lit("@"), pl.lit(domain).str.to_lowercase())
-        return [
-            shown.alias("email"), pl.lit(key).alias("email_key"),
-            pl.lit(flags + is_role.cast(pl.Int16) * 4).alias("flags"),
-        ], [pl.lit(doubt) for doubt in doubts]  # fmt: skip
+        email, at = pl.col(f"c{self._plan.fields['email'][0]}"), pl.col("at")
+        parts = frame.select(
+            email=email, email_key=email.str.to_lowercase(), at=email.str.find("@", literal=True)
+        ).with_columns(domain=pl.col("email").str.slice(at + 1))  # fmt: skip
+        flags = self._domain_flags(parts["domain"])
+        found = parts.select(
+            self._shown(parts), "email_key",
+            flags=flags + pl.col("email_key").str.contains(_ROLE).cast(pl.Int16) * 4,
+            is_doubtful=~pl.col("email").str.contains(_PLAIN) | (at > _MAX_LOCAL) | (flags == _NOT_A_DOMAIN)
+            | (pl.col("email").str.len_bytes() > MAX_MAILABLE_OCTETS),
+        )  # fmt: skip
+        return [pl.lit(found[name]) for name in ("email", "email_key", "flags")], [pl.lit(found["is_doubtful"])]
 
-    def _domain_flags(self, found: pl.Series) -> pl.Series:
+    def _shown(self, parts: pl.DataFrame) -> pl.Series:
+        """The addresses with their domains in lower case."""
         import polars as pl
 
-        names = found.unique().drop_nulls().to_list()
-        if len(self._flags) > MOST_REMEMBERED:
-            self._flags.clear()
-        for name in names:
-            if name not in self._flags:
-                self._flags[name] = self._flags_of(name)
-        flags = [self._flags[name] for name in names]
-        return found.replace_strict(names, flags, default=_NOT_A_DOMAIN, return_dtype=pl.Int16)
+        email = parts["email"]
+        rows = (email != parts["email_key"]).arg_true()
+        if not rows.len():
+            return email
+        local = pl.col("email").str.slice(0, pl.col("at") + 1)
+        shown = parts[rows].select(pl.concat_str(local, pl.col("domain").str.to_lowercase())).to_series()
+        return email.clone().scatter(rows, shown)
+
+    def _domain_flags(self, found: pl.Series) -> pl.Series:
+        """The flags of each domain, `_NOT_A_DOMAIN` for what is none."""
+        import polars as pl
+
+        flags = pl.repeat(None, found.len(), dtype=pl.Int16, eager=True)
+        if self._at_hand:
+            flags = found.replace_strict(*self._at_hand, default=None, return_dtype=pl.Int16)
+        if flags.null_count():
+            names = found.filter(flags.is_null()).unique().drop_nulls()
+            known = pl.Series([self._flag(name) for name in names.to_list()], dtype=pl.Int16)
+            if self._at_hand and names.len() + self._at_hand[0].len() <= _MOST_AT_HAND:
+                names, known = self._at_hand[0].append(names), self._at_hand[1].append(known)
+            self._at_hand = names, known
+            flags = flags.fill_null(found.replace_strict(names, known, default=_NOT_A_DOMAIN, return_dtype=pl.Int16))
+        return flags
+
+    def _flag(self, name: str) -> int:
+        known = self._flags.get(name)
+        if known is None:
+            known = self._flags_of(name)
+            if len(self._flags) >= MOST_REMEMBERED:
+                self._flags.clear()
+            self._flags[name] = known
+        return known
 
     def _flags_of(self, name: str) -> int:
         key = domain_name(name) if name.isascii() else None
@@ -149,12 +184,18 @@ class BlockStager:
             return _NOT_A_DOMAIN
         return 1 if self._known.is_disposable(key) else 2 if self._known.is_free_provider(key) else 0
 
-    def _read(self, cells: pl.Series, read: Callable[[str], str]) -> pl.Expr:
+    def _read(self, cells: pl.Series, read: Callable[[str], str], doubts: list[pl.Expr]) -> pl.Expr:
         """The cells as `read` has them, each different one read once."""
         import polars as pl
 
-        given = cells.unique().to_list()
-        return pl.lit(cells.replace_strict(given, _each(given, read), return_dtype=pl.String))
+        given = cells.unique()
+        values = pl.Series(_each(given.to_list(), read), dtype=pl.String)
+        if (values == given).all():
+            return pl.col(cells.name)
+        found = pl.lit(cells.replace_strict(given, values, return_dtype=pl.String))
+        if (values == _NOT_ACCEPTED).any():
+            doubts.append(found == _NOT_ACCEPTED)
+        return found
 
     def _is_without_source(self, status: pl.Expr) -> pl.Expr:
         import polars as pl
@@ -165,24 +206,58 @@ class BlockStager:
         is_granted = status == str(ConsentStatus.GRANTED)
         return is_granted & (pl.col(f"c{position[0]}") == "") if position else is_granted
 
-    def _custom(self, doubts: list[pl.Expr]) -> pl.Expr:
-        """The custom fields of each row as JSON, without its braces."""
+    def _custom(self, frame: pl.DataFrame, block: Block, doubts: list[pl.Expr]) -> pl.Expr:
+        """The custom fields of each row as JSON; nothing where all are blank."""
         import polars as pl
 
         whole = self._plan.fields.get("custom_fields")
         if whole:
             doubts.append(pl.col(f"c{whole[0]}") != "")
-        entries = []
-        for key, (position, *_) in self._plan.custom.items():
-            cell, prefix = pl.col(f"c{position}"), (encode_basestring(key) + ": ").translate(ESCAPES)
-            value = pl.concat_str(pl.lit(prefix + '"'), cell.str.replace_all('"', '\\\\"', literal=True), pl.lit('"'))
-            blank = pl.lit(f"{prefix}null") if self._keeps_blanks else pl.lit(None, pl.String)
-            entries.append(pl.when(cell == "").then(blank).otherwise(value))
-        if not entries:
-            return pl.lit("")
-        inside = pl.concat_str(entries, separator=", ", ignore_nulls=True)
-        doubts.append(inside.str.len_bytes() > MAX_CUSTOM_BYTES // 4)
-        return inside
+        sizes = frame.select(pl.col(f"c{position}").str.len_bytes() for position, *_ in self._plan.custom.values())
+        parts: list[pl.Expr] = []
+        #: Whether there is an entry already: in no row, in all, or in some.
+        before: bool | pl.Expr = False
+        for (key, (position, *_)), size in zip(self._plan.custom.items(), sizes, strict=True):
+            name = (encode_basestring(key) + ": ").translate(ESCAPES)
+            cell, is_given = pl.col(f"c{position}"), pl.col(f"c{position}") != ""
+            if position in block.quoting:
+                cell = cell.str.replace_all('"', '\\\\"', literal=True)
+            if position in block.broken:
+                cell = cell.str.replace_all("\n", "\\\\n", literal=True)
+            if size.min():
+                parts += [_either(before, f', {name}"', f'{{{name}"'), cell, pl.lit('"')]
+                before = True
+            elif self._keeps_blanks:
+                begins = pl.when(is_given).then(pl.lit(f'{name}"')).otherwise(pl.lit(f"{name}null"))
+                parts += [_either(before, ", ", "{"), begins, cell, _either(is_given, '"', "")]
+                before = True
+            elif size.max():
+                begins = pl.when(is_given).then(_either(before, f', {name}"', f'{{{name}"')).otherwise(pl.lit(""))
+                parts += [begins, cell, _either(is_given, '"', "")]
+                before = before if before is True else before | is_given
+        return pl.concat_str([*parts, _either(before, "}", "")])
+
+
+class _Pieces(io.RawIOBase):
+    """A file that keeps what is written as it comes; twice as fast for polars as one that is a single stretch."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.pieces.append(bytes(data))
+        return len(data)
+
+
+def _either(condition: bool | pl.Expr, yes: str, no: str) -> pl.Expr:
+    import polars as pl
+
+    if isinstance(condition, bool):
+        return pl.lit(yes if condition else no)
+    return pl.when(condition).then(pl.lit(yes)).otherwise(pl.lit(no))
 
 
 def _each(given: Sequence[str], read: Callable[[str], str]) -> list[str]:

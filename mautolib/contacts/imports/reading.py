@@ -39,7 +39,8 @@ _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BO
          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
 #: How much of a sample must be no UTF-8 (and how many lines) before the file is called Windows-1252 unasked.
 _SURE_LINES, _SURE_SHARE = 8, 0.01
-#: Blocks are looked for from this line on: what is small is read sooner than what reads blocks is loaded.
+#: Blocks are looked for from this line on, or as soon as much is left: what is small is read sooner than what reads
+#: blocks is loaded.
 _BLOCKS_FROM = 2000
 _ROWS_PER_BATCH = 2000
 _UNCLEAN = re.compile("[\x00\ud800-\udfff]")
@@ -69,17 +70,19 @@ class CsvFile:
         head = self._bytes.read(_SAMPLE)
         self.encoding, skip = _encoding_of(head, encoding)
         errors = "replace" if self.encoding.startswith("utf-16") else "surrogateescape"
-        self._decoder = codecs.getincrementaldecoder(self.encoding)(errors)
+        #: To UTF-8, where the file is not that already; what does not fit is seen when lines are decoded.
+        self._decoder = None if self.encoding == "utf-8" else codecs.getincrementaldecoder(self.encoding)(errors)
+        self._errors = "surrogatepass" if self._decoder else errors
         self._head: bytes | None = head[skip:]
         self.is_suspect = False
         #: What must not be in a cell: NUL, and what stands for bytes that do not fit the encoding.
         self.unclean = _UNCLEAN_UTF16 if errors == "replace" else _UNCLEAN
         self._is_over = False
-        #: What was decoded and not handed out yet.
-        self._rest = ""
+        #: What was read and not handed out yet, in UTF-8.
+        self._rest = b""
         self._number = 0
         self._waiting: deque[str] = deque()
-        self._await(self._text())
+        self._await(self._lines())
         self._pending: list[str] = []
         self.delimiter = delimiter or _delimiter_of(self._waiting[0] if self._waiting else "")
         self.header = self._read_header()
@@ -89,6 +92,10 @@ class CsvFile:
 
     def __exit__(self, *_: object) -> None:
         self._raw.close()
+
+    def fileno(self) -> int:
+        """The descriptor of the file as it lies on the disk."""
+        return self._raw.fileno()
 
     def records(self) -> Iterator[Record]:
         """The rows after the header; blank lines are passed over."""
@@ -102,14 +109,14 @@ class CsvFile:
         """What `records` gives: in lists, and where a long file is well-formed, in blocks."""
         while True:
             yield from _batches(self._records(stops=True))
-            text = self._text()
-            if not text:
+            data = self._lines()
+            if not data:
                 return
             block = None
-            if self._number >= _BLOCKS_FROM:
-                block = find_block(text, delimiter=self.delimiter, width=len(self.header), line=self._number + 1)
+            if self._number >= _BLOCKS_FROM or len(data) > _BLOCK // 4:
+                block = find_block(data, delimiter=self.delimiter, width=len(self.header), line=self._number + 1)
             if block is None:
-                self._await(text)
+                self._await(data)
             else:
                 self._rest = block.tail + self._rest
                 self._number += block.line_count
@@ -163,7 +170,7 @@ class CsvFile:
             if not waiting:
                 if stops and not pending:
                     return
-                self._await(self._text())
+                self._await(self._lines())
                 if not waiting:
                     return
             pending.append(waiting.popleft())
@@ -191,28 +198,33 @@ class CsvFile:
             raise InvalidInput(f"Line 1 has bytes that are not {self.encoding}; name the encoding of the file", line=1)
         return header
 
-    def _await(self, text: str) -> None:
+    def _await(self, data: bytes) -> None:
+        text = self._decoded(data)
         self.is_suspect = self.is_suspect or self.unclean.search(text) is not None
         self._waiting.extend(_lines_of(text))
 
-    def _text(self) -> str:
-        """The next whole lines; empty at the end of the file."""
+    def _decoded(self, data: bytes) -> str:
+        return data.decode("utf-8", self._errors)
+
+    def _lines(self) -> bytes:
+        """The next whole lines in UTF-8; none at the end of the file."""
         while not self._is_over:
             data = self._head if self._head is not None else self._bytes.read(_BLOCK)
             self._head = None
             self._is_over = not data
-            text = self._decoder.decode(data, final=self._is_over)
-            text = self._rest + text
+            if self._decoder:
+                data = self._decoder.decode(data, final=self._is_over).encode("utf-8", self._errors)
+            data = self._rest + data
             # The last piece may go on, and a \r at its end may belong to a \n still to come.
-            end = len(text) if self._is_over else max(text.rfind("\n"), text.rfind("\r", 0, -1)) + 1
-            self._rest = text[end:]
-            if len(self._rest) > MAX_LINE:
-                line = self._number + len(self._pending) + len(_lines_of(text[:end])) + 1
+            end = len(data) if self._is_over else max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1)) + 1
+            self._rest = data[end:]
+            if len(self._rest) > MAX_LINE and len(self._decoded(self._rest)) > MAX_LINE:
+                line = self._number + len(self._pending) + len(_lines_of(self._decoded(data[:end]))) + 1
                 raise InvalidInput(f"Line {line} is longer than {MAX_LINE} characters; is this a CSV file?", line=line)
             if end:
-                return text[:end]
-        text, self._rest = self._rest, ""
-        return text
+                return data[:end]
+        data, self._rest = self._rest, b""
+        return data
 
 
 class _Endless(Exception):

@@ -13,11 +13,11 @@ import secrets
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePath
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Engine, Row, func, insert, select
 from sqlalchemy import update as update_of
 
 from mautolib.contacts.imports.model import (
@@ -36,13 +36,16 @@ from mautolib.db.statements import load, statement
 from mautolib.errors import InvalidInput, InvalidTransition, NotFound
 from mautolib.settings import Settings
 
-__all__ = ["StoredFile", "asked_for", "cancel", "count_imports", "forget_upload", "get", "keep_fetched",
-           "list_imports", "rejects", "request", "request_file", "store_upload", "write_rejects"]  # fmt: skip
+__all__ = ["StoredFile", "asked_for", "cancel", "count_imports", "forget_orphans", "forget_upload", "get",
+           "keep_fetched", "list_imports", "rejects", "request", "request_file", "store_upload",
+           "write_rejects"]  # fmt: skip
 
 _LOG = logging.getLogger(__name__)
 _TABLE = tables.imports
 _C = tables.imports.c
 _GZIP = b"\x1f\x8b"
+#: Between the beginning of an upload and the commit of its request; older files without one belong to nobody.
+_ORPHANED_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +150,8 @@ def location(settings: Settings, uri: str) -> Path:
 def keep_fetched(tx: Connection, import_id: int, attempt_id: int, stored: StoredFile) -> Import | None:
     """Let an import go on with the copy of its file in storage; None when another worker has it by now."""
     mine = update_of(_TABLE).where(_C.import_id == import_id, _C.attempt_id == attempt_id)
-    values = {"storage_uri": stored.uri, "content_sha256": stored.sha256, "format": stored.format}
+    values = {"storage_uri": stored.uri, "content_sha256": stored.sha256, "format": stored.format,
+              "stalled_attempts": 0}  # fmt: skip
     row = tx.execute(mine.values(**values).returning(_TABLE)).one_or_none()
     return to_import(row) if row else None
 
@@ -163,6 +167,25 @@ def forget_upload(settings: Settings, uri: str | None) -> None:
     """Remove a file that `store_upload` wrote; any other file belongs to somebody else and stays."""
     if uri and uri.startswith("uploads/import-") and "/" not in uri.removeprefix("uploads/"):
         location(settings, uri).unlink(missing_ok=True)
+
+
+def forget_orphans(engine: Engine, settings: Settings, *, now: datetime) -> int:
+    """Remove uploads whose import is over, and those of a day ago that no import has; returns how many.
+
+    Both are left by a process that was killed in between.
+    """
+    # Listed before the question: what is stored meanwhile is not looked at.
+    paths = sorted((settings.storage_path / "uploads").glob("import-*"))
+    with engine.begin() as tx:
+        is_over = {row.storage_uri: row.is_over for row in tx.execute(statement("staging.stored_files"))}
+    removed = 0
+    for path in paths:
+        uri, made_at = f"uploads/{path.name}", datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        if is_over.get(uri, now - made_at > _ORPHANED_AFTER):
+            path.unlink(missing_ok=True)
+            _LOG.info("%s (%s) was left behind: removed", uri, "its import is over" if uri in is_over else "no import")
+            removed += 1
+    return removed
 
 
 def get(tx: Connection, import_id: int) -> Import:

@@ -1,8 +1,8 @@
 """Running imports: claimed under a lease, staged from the file, merged in one transaction, finished with counts.
 
-Promises that a killed run is taken again after its lease and gives the same result, because nothing but the finished
-merge is kept; that a worker which lost its lease changes nothing; and that an import ends completed, cancelled or
-failed with one sentence that says what to do. Called by the import DAG and by the API for small files.
+Promises that a killed run is taken again after its lease, goes on where its rows were kept last, and gives the same
+result; that a worker which lost its lease changes nothing; that an import which kills every worker ends; and that an
+import ends completed, cancelled or failed with one sentence that says what to do. Called by the import DAG.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from mautolib.contacts.imports import remote, requests
-from mautolib.contacts.imports.files import Staged, stage_file
+from mautolib.contacts.imports import remote, requests, staging
+from mautolib.contacts.imports.filling import LostImport, fill
 from mautolib.contacts.imports.merging import Counts, drop_staging, merge_or_try, open_staging
-from mautolib.contacts.imports.model import Import, ImportOptions, ImportStatus
+from mautolib.contacts.imports.model import Import, ImportStatus
 from mautolib.contacts.imports.places import is_remote
 from mautolib.db.engine import is_unavailable
 from mautolib.db.statements import statement
@@ -32,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 LEASE_SECONDS = 60.0
 BEAT_SECONDS = 3.0
 _MERGE_TRIES = 4
+#: Workers that may die of an import in a row without having kept more of it than was kept before.
+_MOST_STALLED = 5
 #: How long an import whose file cannot be fetched lets others go first; a task is tried again after 30 s.
 _PAUSE_SECONDS = 20.0
 Progress = Callable[[int], None]
@@ -46,10 +48,11 @@ class Claim:
 
     Args:
         request: the import as it was when claimed.
+        stalled: workers that took it since more of it was kept than ever before, this one included.
     """
 
-    def __init__(self, engine: Engine, request: Import, attempt_id: int) -> None:
-        self._engine, self.request, self.attempt_id = engine, request, attempt_id
+    def __init__(self, engine: Engine, request: Import, attempt_id: int, stalled: int = 1) -> None:
+        self._engine, self.request, self.attempt_id, self.stalled = engine, request, attempt_id, stalled
         self.status: ImportStatus | None = request.status
         self.rows = 0
         #: What is being done, for the log.
@@ -98,7 +101,7 @@ def claim_next(engine: Engine, *, now: datetime, only: Sequence[int] | None = No
     with engine.begin() as tx:
         row = tx.execute(statement("imports.claim"), {"only": ids, "now": now, "lease_seconds": LEASE_SECONDS})
         found = row.one_or_none()
-        return Claim(engine, requests.to_import(found), found.attempt_id) if found else None
+        return Claim(engine, requests.to_import(found), found.attempt_id, found.stalled_attempts) if found else None
 
 
 def run_waiting(
@@ -158,9 +161,9 @@ def _carry_out(
     request = claim.request
     try:
         with claim:
-            counts = _work(engine, settings, claim, clock(), progress)
+            counts = _work(engine, settings, claim, clock, progress)
         _LOG.info("import %s completed: %s", request.import_id, counts)
-    except _Stop:
+    except (_Stop, LostImport):
         _end(engine, claim, ImportStatus.CANCELLED, ImportStatus.CANCELLING, clock())
     except TransientError:
         claim.is_put_off = True
@@ -183,21 +186,24 @@ def _carry_out(
 
 
 def _work(
-    engine: Engine, settings: Settings, claim: Claim, now: datetime, progress: Progress | None
+    engine: Engine, settings: Settings, claim: Claim, clock: Callable[[], datetime], progress: Progress | None
 ) -> Counts:
+    now = clock()
     claim.check()
-    options = ImportOptions.parse(claim.request.options)
+    if claim.stalled > _MOST_STALLED:
+        raise Conflict(f"{_MOST_STALLED} workers in a row ended while they were at it and got no further; their logs "
+                       "say why (memory, mostly). Mend that and ask for the import again")  # fmt: skip
     if is_remote(claim.request.storage_uri or ""):
         _fetch(engine, settings, claim)
     claim.phase = "reads"
     with engine.connect() as connection:
         try:
+            kept = _read(connection, settings, claim, now, progress)
+            claim.phase = "merges"
             with connection.begin():
-                open_staging(connection)
-                staged = _stage(connection, settings, claim, options, now, progress)
-            options, claim.phase = staged.options, "merges"
+                open_staging(connection, kept_in=kept.table)
             tries = iter(range(_MERGE_TRIES, 0, -1))
-            while (counts := _merge_once(connection, settings, claim, options, staged, now, left=next(tries))) is None:
+            while (counts := _merge_once(connection, settings, claim, kept, now, clock, left=next(tries))) is None:
                 claim.check()
         finally:
             if not connection.invalidated:
@@ -223,33 +229,36 @@ def _fetch(engine: Engine, settings: Settings, claim: Claim) -> None:
     claim.request = kept
 
 
-def _stage(
-    tx: Connection, settings: Settings, claim: Claim, options: ImportOptions, now: datetime, progress: Progress | None
-) -> Staged:
+def _read(
+    connection: Connection, settings: Settings, claim: Claim, now: datetime, progress: Progress | None
+) -> staging.Checkpoint:
     def heard(rows: int) -> None:
         claim.rows += rows
         claim.check()
         if rows and progress is not None:
             progress(claim.rows)
 
+    heard(0)
     path = requests.location(settings, claim.request.storage_uri or "")
-    return stage_file(tx, path, options, settings=settings, now=now, heard=heard)
+    return fill(
+        connection, path, claim.request, attempt_id=claim.attempt_id, settings=settings, now=now, heard=heard
+    )
 
 
 def _merge_once(
-    connection: Connection, settings: Settings, claim: Claim, options: ImportOptions, staged: Staged, now: datetime,
-    *, left: int,
+    connection: Connection, settings: Settings, claim: Claim, kept: staging.Checkpoint, now: datetime,
+    clock: Callable[[], datetime], *, left: int,
 ) -> Counts | None:  # fmt: skip
     """Merge and finish in one transaction; None when the database picked it to end a deadlock and tries are left."""
     try:
         with connection.begin() as transaction:
             counts = merge_or_try(
-                connection, claim.request.import_id, options, columns=staged.columns,
-                blank_language=staged.blank_language, actor=claim.request.created_by, now=now, checkpoint=claim.check,
+                connection, claim.request.import_id, kept.options, columns=kept.columns,
+                blank_language=kept.blank_language, actor=claim.request.created_by, now=now, checkpoint=claim.check,
                 settings=settings,
             )  # fmt: skip
-            requests.note_options(connection, claim.request.import_id, options)
-            if not _finish(connection, claim, ImportStatus.COMPLETED, ImportStatus.RUNNING, now, counts):
+            requests.note_options(connection, claim.request.import_id, kept.options)
+            if not _finish(connection, claim, ImportStatus.COMPLETED, ImportStatus.RUNNING, clock(), counts):
                 transaction.rollback()
                 raise _Stop
             return counts
@@ -265,9 +274,13 @@ def _finish(
     tx: Connection, claim: Claim, status: ImportStatus, expected: ImportStatus, now: datetime, counts: Counts,
     error: str | None = None,
 ) -> bool:  # fmt: skip
+    """End the import if it is still this worker's; what was kept of it goes in the same transaction."""
     binds = {**claim.keys, **asdict(counts), "status": str(status), "expected": str(expected), "now": now,
              "error": error}  # fmt: skip
-    return tx.execute(statement("imports.finish"), binds).rowcount == 1
+    if tx.execute(statement("imports.finish"), binds).rowcount != 1:
+        return False
+    staging.drop_rows(tx, claim.request.import_id)
+    return True
 
 
 def _end(
