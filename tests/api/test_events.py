@@ -345,7 +345,8 @@ def test_late_events_land_and_wait_to_take_effect(service: LiveService, editor: 
     event = stored(editor, view(occurred_at="1987-06-05T04:03:02z"))
     assert event["occurred_at"] == "1987-06-05T04:03:02Z"
     with service.engine.begin() as tx:
-        waiting = tx.execute(text("select * from event_pending where :id = any(event_ids)"), {"id": int(event["id"])}).one()
+        query = text("select * from event_pending where :id = any(event_ids)")
+        waiting = tx.execute(query, {"id": int(event["id"])}).one()
     assert waiting.bucket == int(event["contact_id"]) % 64
     assert waiting.occurred_at == datetime(1987, 6, 5, 4, 3, 2, tzinfo=UTC)
 

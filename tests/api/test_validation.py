@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +106,30 @@ def test_the_dns_is_asked_once_a_domain(online: httpx.Client, names: NameServer)
     assert [name for name, _ in names.asked].count("shop.example") == 1
     again = online.post(ONE, params={"email": "x@shop.example", "level": "full"}).json()
     assert (again["mx_records"], [name for name, _ in names.asked].count("shop.example")) == (["mx.shop.example"], 1)
+
+
+def test_an_import_asks_no_name_server(service: LiveService, online: httpx.Client, names: NameServer) -> None:
+    names.asked.clear()
+    editor = {"Authorization": f"Bearer {service.token('editor')}"}
+    file = b"email\nnew@slow.example\nold@gone.example\n"
+    taken = online.post("/api/v1/import/csv", files={"file": ("a.csv", file)}, headers=editor)
+    assert (taken.status_code, taken.json()["created"], names.asked) == (200, 2, [])
+
+
+def test_a_dead_name_server_costs_nobody_points(service: LiveService, tmp_path: Path) -> None:
+    url, stop = serve(live_settings(service.settings.database_url, tmp_path, dns_servers=("127.0.0.1:1",)))
+    try:
+        began = time.monotonic()
+        headers = {"Authorization": f"Bearer {service.token('viewer')}"}
+        emails = [f"ana@shop{number}.example" for number in range(60)]
+        found = httpx.post(f"{url}{MANY}", json={"emails": emails, "level": "full"}, headers=headers, timeout=30,
+                           trust_env=False).json()  # fmt: skip
+        assert time.monotonic() - began < 10
+        assert {(one["valid"], one["score"], *one["warnings"]) for one in found["results"]} <= {
+            (True, 100, "dns_timeout"), (True, 100, "dns_failed")}  # fmt: skip
+        assert (found["total"], found["valid"]) == (60, 60)
+    finally:
+        stop()
 
 
 def test_a_check_leaves_its_count_behind_and_no_address(service: LiveService, viewer: httpx.Client) -> None:

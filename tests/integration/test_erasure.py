@@ -22,6 +22,7 @@ from mautolib.db import tables
 from mautolib.db.engine import connect
 from mautolib.db.statements import statement
 from mautolib.errors import NotFound
+from mautolib.events.append import NewEvent, append
 from mautolib.privacy.model import ErasureStatus, Search, Traces
 from mautolib.privacy.removal import CLEANED
 from mautolib.settings import Settings
@@ -578,6 +579,23 @@ def test_an_address_is_found_as_a_whole(words: str, found: bool) -> None:
                     neighbours=frozenset({"juliana.zoe.quill@shop.example"}))  # fmt: skip
     assert search.holds(words) is found
     assert ("erased-7" in search.cleaned(words)) is found
+
+
+def test_events_of_others_in_the_same_row_of_the_queue_wait_on(tx: Connection, settings: Settings) -> None:
+    one = person(tx, settings)
+    other = one + 64
+    tx.execute(text("insert into contacts (contact_id, email, email_key) overriding system value "
+                    "values (:id, 'o@x.example', 'o@x.example')"), {"id": other})  # fmt: skip
+    tx.execute(text("delete from event_pending"))
+    told = [NewEvent(event_type="x", contact_id=each, occurred_at=NOW) for each in (one, other, one, other, other)]
+    entries = append(tx, told, now=NOW).entries
+    theirs = [entry.event_id for event, entry in zip(told, entries, strict=True) if event.contact_id == other]
+    append(tx, [NewEvent(event_type="y", contact_id=one, occurred_at=LATER)], now=NOW)
+    counts = {count.table: count.rows for count in erase(tx, one, settings).tables}
+    assert counts["event_pending"] == 3
+    rows = tx.execute(text("select bucket, occurred_at, event_count, event_ids from event_pending")).all()
+    assert [(row.bucket, row.occurred_at, row.event_count, sorted(row.event_ids)) for row in rows] == [
+        (one % 64, NOW, 3, sorted(theirs))]  # fmt: skip
 
 
 def test_every_table_with_a_contact_has_its_rule(tx: Connection) -> None:

@@ -485,6 +485,28 @@ def test_a_lost_database_gives_the_import_back(bed: Bed, monkeypatch: pytest.Mon
     assert imports.run(bed.engine, bed.settings, import_id, now=LATER).created == 1
 
 
+@pytest.mark.parametrize(("policy", "updated"), [("skip", 0), ("merge", 1)])
+def test_an_address_somebody_else_makes_meanwhile_is_known(bed: Bed, policy: str, updated: int) -> None:
+    """The import is past looking for known addresses when the other commits: it looks again, and tells nobody twice."""
+    import_id = bed.ask(["email,first_name", "a@x.co,A", "b@x.co,B", "c@x.co,C"], update_policy=policy)
+    done: list[imports.Import] = []
+    thread = threading.Thread(
+        target=lambda: done.append(imports.run(bed.engine, bed.settings, import_id, now=LATER))
+    )
+    with bed.engine.begin() as other:
+        known = contacts.create(other, NewContact(email="b@x.co"), actor="test", now=NOW)
+        thread.start()
+        wait_for(lambda: bed.scalars("select count(*) from pg_stat_activity where datname = current_database() "
+                                     "and wait_event_type = 'Lock'")[0])  # fmt: skip
+    thread.join()
+    assert [(one.status, counts(one)) for one in done] == [("completed", (3, 2, updated, 1 - updated, 0, 0))]
+    assert bed.one("b@x.co").contact_id == known.contact_id
+    assert bed.one("b@x.co").first_name == ("B" if updated else "")
+    told = "select event_type || ' ' || count(*) from events group by event_type order by 1"
+    assert bed.scalars(told) == ["contact_created 3", *["contact_updated 1"] * updated]
+    assert bed.scalars(WAITING) == bed.scalars("select event_id from events order by 1")
+
+
 def test_an_import_picked_to_end_a_deadlock_merges_again(bed: Bed) -> None:
     """Others lock contacts in another order: suppressing a list goes by id, not by address."""
     bed.take(["email,first_name", "a@x.co,A"])

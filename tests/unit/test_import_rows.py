@@ -132,6 +132,17 @@ def test_the_first_cell_that_is_not_blank_wins() -> None:
     assert (row["email"], row["first_name"], row["custom_fields"]) == ("a@b.example", "A", '{"size": "M"}')
 
 
+@pytest.mark.parametrize(
+    ("cells", "flag"),
+    [(["yes", "no", ""], "f"), (["no", "yes", "yes"], "f"), (["", "", "No"], "f"), (["", "1", ""], "t"),
+     (["yes", "yes", "0"], "f"), (["yes", "", " false "], "f")],
+)  # fmt: skip
+def test_of_several_columns_about_being_subscribed_a_no_counts(cells: list[str], flag: str) -> None:
+    mapping = {"Newsletter": "subscribed", "Opt-in": "subscribed"}
+    row = staged(["email", "subscribed", "Newsletter", "Opt-in"], ["a@b.example", *cells], mapping=mapping)
+    assert row["subscribed"] == flag
+
+
 def test_custom_fields_merge_with_columns() -> None:
     row = staged(["email", "custom_fields", "Size"], ["a@b.example", '{"Size": "S", "n": 1.50}', "L"])
     assert json.loads(row["custom_fields"]) == {"Size": "L", "n": 1.5}
@@ -203,6 +214,16 @@ def test_a_header_that_is_not_acceptable_stops_the_file(header: list[str], mappi
         plan_columns(header, mapping, [])
 
 
+def test_the_order_of_a_mapping_does_not_matter() -> None:
+    header = ["email", "A", "a", "B"]
+    for names in (["a", "A", "b"], ["b", "A", "a"]):
+        mapping = {name: {"a": "phone", "A": "first_name", "b": "country"}[name] for name in names}
+        assert plan_columns(header, mapping, []).fields == {
+            "email": (0,), "first_name": (1,), "phone": (2,), "country": (3,)}  # fmt: skip
+        with pytest.raises(InvalidInput, match=r"names columns 'a', 'b' that the file does not have"):
+            plan_columns(["email"], {name: mapping[name] for name in names if name != "A"}, [])
+
+
 def test_consent_may_be_ignored_or_kept_on_purpose() -> None:
     header = ["email", "Opted in", "GDPR"]
     plan = plan_columns(header, {"Opted in": None, "GDPR": "custom_fields.gdpr"}, [])
@@ -252,7 +273,10 @@ def test_each_code_has_a_reason() -> None:
     "header",
     ["consent", "Subscribed?", "unsubscribed", "Newsletter", "email_opt_in", "EmailOptIn", "Opted-out", "optin",
      "Accepts Email Marketing", "marketing_status", "GDPR", "DSGVO-Einwilligung", "Do not email", "can_be_contacted",
-     "May contact", "同意", "订阅状态", "Abonné"],
+     "May contact", "同意", "订阅状态", "Abonné", "unsub_date", "emailoptout", "EMAIL_BLACKLISTED", "Block list", "DNC",
+     "Email permission status", "Suppressed", "No Email", "no-mailing", "Marketing allowed", "Werbung erlaubt",
+     "Werbesperre", "Abmeldedatum", "désinscrit", "Suscrito", "Iscritto", "disiscrizione", "подписка", "配信停止",
+     "メルマガ", "구독"],
 )  # fmt: skip
 def test_what_looks_like_consent_stops_the_file(header: str) -> None:
     with pytest.raises(InvalidInput, match="looks like consent") as failure:
@@ -265,7 +289,9 @@ def test_what_looks_like_consent_stops_the_file(header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["Optional", "Option", "American Email", "Scan contact", "Market", "Adopted in", "Hopin"]
+    "header",
+    ["Optional", "Option", "American Email", "Scan contact", "Market", "Adopted in", "Hopin", "Descrizione",
+     "Inscription", "Dances", "Casino contact", "Mayor", "Blocks", "Listing"]
 )
 def test_what_only_sounds_like_it_is_a_custom_field(header: str) -> None:
     assert plan_columns(["email", header], {}, []).custom == {header: (1,)}

@@ -16,11 +16,12 @@ from mautolib.contacts.imports.model import RejectCode
 from mautolib.contacts.model import ConsentStatus
 from mautolib.contacts.validation import CURRENCIES, TEXT_LIMITS, is_timezone, single_line_problem
 
-__all__ = ["READERS", "Foreign", "Refused", "first", "moment"]
+__all__ = ["NOES", "READERS", "Foreign", "Refused", "first", "moment"]
 
 #: What an export puts before a cell that a spreadsheet would run as a formula.
 _GUARD = re.compile(r"'+[=+\-@\t\r]")
 _YES_NO: Final = {"true": "t", "yes": "t", "1": "t", "false": "f", "no": "f", "0": "f"}
+NOES: Final = frozenset(word for word, flag in _YES_NO.items() if flag == "f")
 Reader = Callable[[str], str]
 
 

@@ -35,10 +35,12 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {
 _KNOWN = {name: name for name in FIELDS} | {alias: name for name, more in _ALIASES.items() for alias in more}
 #: What a header that asks about consent may say, once a space stands before each capital letter.
 _CONSENT = re.compile(
-    r"consent|subscri|newsletter|(?<![a-z])opt(ed)?[ _-]*(in|out)(?![a-z])|accepts?[ _-].*marketing|gdpr|dsgvo|rgpd|"
-    r"marketing[ _-].*(status|permission|opt|ok)|"
-    r"(?<![a-z])(do[ _-]?not|don'?t|can(not)?|may)[ _-](be[ _-])?(e-?mail|contact)|"
-    r"einwilligung|abonn|同意|订阅|訂閱|退订", re.IGNORECASE
+    r"consent|subscri|unsub|newsletter|(?<![a-z])opt(ed)?[ _-]*(in|out)(?![a-z])|mail[ _-]*opt[ _-]*(in|out)|"
+    r"accepts?[ _-].*marketing|gdpr|dsgvo|rgpd|permission|suppress|(black|block)[ _-]*list|(?<![a-z])dnc(?![a-z])|"
+    r"marketing[ _-].*(status|opt|ok|allowed|permitted|erlaubt)|werbe|werbung|"
+    r"(?<![a-z])(do[ _-]?not|don'?t|can(not)?|may|no)[ _-]*(be[ _-]?)?(e-?mail|contact|mailing)|"
+    r"einwilligung|abonn|abmeld|d[eé]sinscri|suscri|(?<![a-z])(dis)?iscri[tz]|подпис|рассыл|"
+    r"同意|订阅|訂閱|退订|配信|メルマガ|購読|구독|수신", re.IGNORECASE
 )  # fmt: skip
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _CONSENT_FIELDS = frozenset({"subscribed", "consent_status"})
@@ -231,16 +233,22 @@ def find_email_column(sample: Sequence[Sequence[str]], positions: Sequence[int])
 
 
 def _chosen(header: Sequence[str], mapping: Mapping[str, str | None]) -> dict[int, str | None]:
-    found: dict[int, str | None] = {}
-    for name, target in mapping.items():
+    """Position -> the caller's choice. What is written just like a header wins over what is in another case."""
+    sure: dict[int, str | None] = {}
+    likely: dict[int, str | None] = {}
+    missing: list[str] = []
+    # A stored mapping has another order than the one that was given: it must not matter.
+    for name, target in sorted(mapping.items()):
         exact = [position for position, one in enumerate(header) if one == name.strip()]
         loose = [position for position, one in enumerate(header) if one.casefold() == name.strip().casefold()]
-        if not exact and not loose:
-            shown = name if len(name) <= 60 else name[:60] + "..."
-            raise InvalidInput(f"The mapping names a column {shown!r} that the file does not have",
-                               path=("options", "mapping"), line=1)  # fmt: skip
-        found.update(dict.fromkeys(exact or loose, target))
-    return found
+        if not loose:
+            missing.append(repr(name if len(name) <= 60 else name[:60] + "..."))
+        (sure if exact else likely).update(dict.fromkeys(exact or loose, target))
+    if missing:
+        shown = f"a column {missing[0]}" if len(missing) == 1 else f"columns {', '.join(missing[:10])}"
+        raise InvalidInput(f"The mapping names {shown} that the file does not have",
+                           path=("options", "mapping"), line=1)  # fmt: skip
+    return likely | sure
 
 
 def _target(header: str, position: int) -> str:

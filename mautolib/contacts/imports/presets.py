@@ -252,6 +252,9 @@ _MAILCHIMP = Platform(
     columns={
         "email address": "email", "phone number": "phone", "fname": "first_name", "lname": "last_name",
         "optin_time": "custom_fields.OPTIN_TIME", "optin_ip": "custom_fields.OPTIN_IP",
+        # Why somebody left, which UNSUB_TIME says already.
+        **{name.lower(): f"custom_fields.{name}" for name in (
+            "UNSUB_CAMPAIGN_TITLE", "UNSUB_CAMPAIGN_ID", "UNSUB_REASON", "UNSUB_REASON_OTHER")},
     },
     derived=(
         Derived(target="subscribed", sources=_MAILCHIMP_WORDS[:3], read=_mailchimp_subscribed),

@@ -17,7 +17,7 @@ from typing import Final
 
 from mautolib.contacts import domains
 from mautolib.contacts.address import MAX_MAILABLE_OCTETS, Address, parse, unwrap
-from mautolib.contacts.imports.cells import READERS, Foreign, Refused, first, moment
+from mautolib.contacts.imports.cells import NOES, READERS, Foreign, Refused, first, moment
 from mautolib.contacts.imports.headers import Plan
 from mautolib.contacts.imports.model import ImportOptions, RejectCode
 from mautolib.contacts.imports.reading import Broken
@@ -58,6 +58,7 @@ class RowStager:
         self._latest = {"created_at": now + timedelta(days=1), "consent_at": _LAST_CONSENT}
         self._domains: dict[str, tuple[str, str, int]] = {}
         self._email = plan.fields["email"]
+        self._subscribed = plan.fields.get("subscribed", (-1,))[0]
         self._custom = [(encode_basestring(key) + ": ", positions[0], positions[1:])
                         for key, positions in plan.custom.items()]  # fmt: skip
         # A country nobody knows is kept as a custom field, so any file may need that column.
@@ -106,6 +107,9 @@ class RowStager:
             value = cells[position].strip()
             if (value and value[0] == "'") or (more and not value):
                 value = first(cells, (position, *more))
+            if more and position == self._subscribed:
+                # Of several columns about it a no counts, whichever says it.
+                value = next((cell for at in more if (cell := cells[at].strip()).lower() in NOES), value)
             if not value:
                 parts.append(_NULL)
                 continue
