@@ -106,6 +106,7 @@ class Settings:
     sns_topic_arns: tuple[str, ...] = _s(
         "feedback", "SNS topics whose notices of Amazon SES are taken, comma-separated; empty: none", ()
     )
+    sns_signature_version: int = _s("feedback", "least version of SNS signatures: 1 (SHA-1) or 2 (SHA-256)", 1)
     bounce_mailbox: str = _s(
         "feedback", "where bounces arrive: a maildir folder, or imaps://host/folder (imap:// only to this machine)", ""
     )
