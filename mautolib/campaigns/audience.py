@@ -7,10 +7,11 @@ reason. A segment is evaluated anew, whatever its last evaluation says. The rule
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, column, literal, null, select, table
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, column, func, literal, null, select, table
 
 from mautolib import segments
 from mautolib.campaigns.model import Campaign
@@ -18,14 +19,17 @@ from mautolib.db import tables
 from mautolib.ledger.model import Skip
 from mautolib.settings import Settings
 
-_MAILABILITY = table("contact_mailability", column("contact_id"), column("consent_status"), column("refusal"))
+_MAILABILITY = table("contact_mailability", column("contact_id"), column("consent_status"), column("refusal"),
+                      column("language"))  # fmt: skip
 
 
 def audience(
-    tx: Connection, settings: Settings, campaign: Campaign, *, content_id: int, now: datetime
+    tx: Connection, settings: Settings, campaign: Campaign, *, content_ids: Mapping[str, int], now: datetime
 ) -> Select[Any]:
     """The candidates with content_id, variant_id and reason, as `ledger.queue.queue_audience` takes them.
 
+    Args:
+        content_ids: the frozen content of each language tag; "" is the default one.
     Raises:
         NotFound: its segment is gone.
     """
@@ -36,7 +40,7 @@ def audience(
         reason = case((unasked, Skip.NO_CONSENT.value), else_=people.refusal)
     query = select(
         people.contact_id,
-        literal(content_id, tables.messages.c.content_id.type).label("content_id"),
+        _content_id(content_ids).label("content_id"),
         null().cast(tables.messages.c.variant_id.type).label("variant_id"),
         reason.label("reason"),
     ).select_from(_MAILABILITY)
@@ -44,3 +48,19 @@ def audience(
         return query
     members = segments.audience(tx, settings, campaign.segment_id, now=now).subquery("members")
     return query.join(members, members.c.contact_id == people.contact_id)
+
+
+def _content_id(content_ids: Mapping[str, int]) -> ColumnElement[Any]:
+    """The content for the contact's language, else its base language, else the default (as `language.choose`)."""
+    kind = tables.messages.c.content_id.type
+    default = literal(content_ids[""], kind)
+    if len(content_ids) == 1:
+        return default
+    by_tag = [(tag.lower(), number) for tag, number in content_ids.items() if tag]
+    wanted = func.replace(func.btrim(func.lower(_MAILABILITY.c.language)), "_", "-")
+    base = func.split_part(wanted, "-", 1)
+    return func.coalesce(
+        case(*((wanted == tag, literal(number, kind)) for tag, number in by_tag)),
+        case(*((base == tag, literal(number, kind)) for tag, number in by_tag)),
+        default,
+    )

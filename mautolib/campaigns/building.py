@@ -24,6 +24,7 @@ from mautolib.events.links import LinkSigner, MessageLinks, Owner, is_web_url
 from mautolib.ledger.model import Claimed, Kind, NewContent
 from mautolib.settings import Settings, variable
 from mautolib.templates.compile import CompiledTemplate, compile_template
+from mautolib.templates.language import with_language
 from mautolib.templates.links import add_pixel, add_preheader, ensure_footer, rewrite_links
 
 ATTEMPT_HEADER: Final = "X-Mauto-Attempt"
@@ -114,6 +115,9 @@ class Blueprint:
             **(message.context or {}), "contact": message.contact, "campaign": self._campaign,
             "unsubscribe_url": unsubscribe, "now": made_at,
         }  # fmt: skip
+        if message.kind is Kind.TEST:
+            # Its content belongs to no campaign, so that tests never stand in the way of the real one.
+            context["campaign"] = (message.context or {}).get("campaign", {})
         if self._names_preferences:
             context["preferences_url"] = links.preferences()
         if message.kind is Kind.CONFIRMATION:
@@ -132,7 +136,7 @@ class Blueprint:
             html, text = ensure_footer(
                 html, text, _UNSUBSCRIBE_MARK, settings.postal_address, content.locale or "en"
             )
-        html = add_preheader(html, content.preheader)
+        html = with_language(add_preheader(html, content.preheader), content.locale)
 
         def replaced(url: str, position: int) -> str:
             target = with_utm(url, content.utm)
@@ -145,8 +149,9 @@ class Blueprint:
         if self._has_pixel:
             html = add_pixel(html, "{{ open_url }}")
         return compile_template(
-            content.subject, html, text, strict=content.strict, variables=("links", "open_url")
-        )
+            content.subject, html, text, strict=content.strict, variables=("links", "open_url"),
+            language=content.locale,
+        )  # fmt: skip
 
     def _static_head(self, content: NewContent, settings: Settings) -> bytes:
         name = content.from_name or ("" if content.from_email else settings.default_from_name)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, update
 
 from mautolib.campaigns import store
 from mautolib.campaigns.model import EDITABLE, Campaign, Status
-from mautolib.campaigns.readiness import problems
+from mautolib.campaigns.readiness import problems, refuse
 from mautolib.db import tables
 from mautolib.errors import InvalidInput, InvalidTransition
 from mautolib.settings import Settings
@@ -34,7 +34,7 @@ def request_send(tx: Connection, settings: Settings, campaign_id: int, *, now: d
     campaign = store.get(tx, campaign_id, for_update=True)
     if campaign.status not in EDITABLE:
         raise InvalidTransition(f"Cannot send campaign in '{campaign.status.value}' status")
-    _refuse_problems(tx, settings, campaign)
+    refuse(problems(tx, settings, campaign))
     changed = _update(tx, campaign, now, status=Status.SENDING.value, requested_at=now, scheduled_at=None)
     _LOG.info("campaign %s queued for sending", campaign_id)
     return changed
@@ -51,20 +51,10 @@ def schedule(tx: Connection, settings: Settings, campaign_id: int, *, at: dateti
     campaign = store.get(tx, campaign_id, for_update=True)
     if campaign.status not in EDITABLE:
         raise InvalidTransition(f"Cannot schedule campaign in '{campaign.status.value}' status")
-    _refuse_problems(tx, settings, campaign)
+    refuse(problems(tx, settings, campaign))
     changed = _update(tx, campaign, now, status=Status.SCHEDULED.value, scheduled_at=at)
     _LOG.info("campaign %s scheduled", campaign_id)
     return changed
-
-
-def _refuse_problems(tx: Connection, settings: Settings, campaign: Campaign) -> None:
-    found = problems(tx, settings, campaign)
-    if found:
-        raise InvalidInput(
-            "The campaign cannot be sent: " + "; ".join(problem.message for problem in found),
-            code="not_sendable",
-            problems=tuple((problem.path, problem.message) for problem in found),
-        )
 
 
 def _update(tx: Connection, campaign: Campaign, now: datetime, **values: Any) -> Campaign:

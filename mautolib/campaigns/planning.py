@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, func, select, update
 from mautolib.campaigns import store, totals
 from mautolib.campaigns.audience import audience
 from mautolib.campaigns.model import Campaign, Status
-from mautolib.campaigns.readiness import Text, problems, text_of
+from mautolib.campaigns.readiness import Text, problems, texts_of
 from mautolib.db import tables
 from mautolib.db.statements import statement
 from mautolib.ledger import content, queue
@@ -73,7 +73,7 @@ def count_due(engine: Engine, settings: Settings, now: datetime, *, campaign_id:
 
 def count_audience(tx: Connection, settings: Settings, campaign: Campaign, *, now: datetime) -> Audience:
     """The audience `campaign` would have if it were planned now."""
-    people = audience(tx, settings, campaign, content_id=0, now=now).subquery()
+    people = audience(tx, settings, campaign, content_ids={"": 0}, now=now).subquery()
     counts = select(func.count(), func.count().filter(people.c.reason.is_(None))).select_from(people)
     candidates, mailable = tx.execute(counts).one()
     return Audience(campaign_id=campaign.campaign_id, candidates=candidates, mailable=mailable)
@@ -86,7 +86,10 @@ def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime)
         _set(tx, campaign, now, status=Status.FAILED.value, status_reason=reason)
         return Plan(campaign_id=campaign.campaign_id, problem=reason)
     occurrence = campaign.occurrence + 1
-    content_id = content.freeze(tx, _content(settings, campaign, text_of(tx, campaign), occurrence))
+    content_ids = {
+        text.locale: content.freeze(tx, content_of(settings, campaign, text, occurrence))
+        for text in texts_of(tx, campaign)
+    }
     due_at = campaign.requested_at or campaign.scheduled_at or now
     _set(
         tx, campaign, now, status=Status.SENDING.value, occurrence=occurrence, requested_at=due_at, planned_at=now,
@@ -94,7 +97,7 @@ def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime)
     )  # fmt: skip
     queued = queue.queue_audience(
         tx,
-        audience(tx, settings, campaign, content_id=content_id, now=now),
+        audience(tx, settings, campaign, content_ids=content_ids, now=now),
         campaign_id=campaign.campaign_id,
         occurrence=occurrence,
         due_at=due_at,
@@ -109,12 +112,14 @@ def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime)
     return Plan(campaign_id=campaign.campaign_id, queued=queued.queued, skipped=sum(queued.skipped.values()))
 
 
-def _content(settings: Settings, campaign: Campaign, text: Text, occurrence: int) -> NewContent:
+def content_of(settings: Settings, campaign: Campaign, text: Text, occurrence: int) -> NewContent:
+    """What a run of `campaign` sends: its text with the settings of sender, links and tracking."""
     return NewContent(
         subject=text.subject,
         html_body=text.html_body,
         text_body=text.text_body,
-        preheader=campaign.preheader,
+        preheader=text.preheader,
+        locale=text.locale,
         from_name=campaign.from_name or settings.default_from_name,
         from_email=campaign.from_email or settings.default_from_email,
         reply_to=campaign.reply_to,

@@ -20,9 +20,9 @@ from jinja2 import Template, TemplateSyntaxError, nodes
 from mautolib.errors import InvalidInput
 from mautolib.templates import checks
 from mautolib.templates.data import plain
+from mautolib.templates.language import normal_tag
 from mautolib.templates.markup import Kind, Markup, scan
 from mautolib.templates.sandbox import (
-    HTML,
     PLAIN,
     RENDER_ERRORS,
     CountedContext,
@@ -31,6 +31,7 @@ from mautolib.templates.sandbox import (
     Watch,
     bounded_join,
     count_work,
+    environments,
     short_range,
     watching,
 )
@@ -187,24 +188,27 @@ class CompiledTemplate:
 
 
 def compile_template(
-    subject: str, html_body: str, text_body: str = "", *, strict: bool = False, variables: Collection[str] = ()
-) -> CompiledTemplate:
+    subject: str, html_body: str, text_body: str = "", *, strict: bool = False, variables: Collection[str] = (),
+    language: str = "",
+) -> CompiledTemplate:  # fmt: skip
     """Compile the three parts of a mail; never raises, problems are part of the result.
 
     Args:
         text_body: empty: made from the HTML.
         strict: a name without a value is an error, here where it can be known, else when rendering.
         variables: further names (beside `SENDING_NAMES`) that the sender will give.
+        language: whose conventions `date`, `number` and `money` follow; empty: ISO dates, `1,234.50`.
     """
+    escaping, bare = environments(normal_tag(language))
     markup = scan(html_body) if len(html_body) <= checks.MAX_SOURCE else scan("")
     problems: list[Problem] = []
     used: dict[str, tuple[str, int]] = {}
     made = not text_body.strip()
     text_source = _made_text(html_body) if made else text_body
     sources = (
-        ("subject", PLAIN, subject.rstrip("\r\n"), None),
-        ("html_body", HTML, html_body, markup),
-        ("text_body", PLAIN, text_source, None),
+        ("subject", bare, subject.rstrip("\r\n"), None),
+        ("html_body", escaping, html_body, markup),
+        ("text_body", bare, text_source, None),
     )
     parts: list[Part] = []
     for name, environment, source, html in sources:

@@ -148,7 +148,7 @@ def test_every_problem_is_listed_at_once(tx: Connection, settings: Settings) -> 
     }  # fmt: skip
     with pytest.raises(InvalidInput) as caught:
         launch.request_send(tx, broken, campaign.campaign_id, now=NOW)
-    assert caught.value.code == "not_sendable" and len(caught.value.problems) == 9
+    assert caught.value.code == "not_sendable" and len(caught.value.problems) == 10
     for word in ("MAUTO_POSTAL_ADDRESS", "MAUTO_DEFAULT_FROM_EMAIL", "MAUTO_PUBLIC_BASE_URL", "no subject"):
         assert word in str(caught.value)
     assert store.get(tx, campaign.campaign_id).status is Status.DRAFT
