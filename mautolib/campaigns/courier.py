@@ -35,7 +35,7 @@ from mautolib.errors import (
 from mautolib.events.links import LinkSigner
 from mautolib.ledger import claim, content
 from mautolib.ledger.journal import Journal
-from mautolib.ledger.model import MARKETING, Claimed, Outcome, Result, Skip, Stage, Verdict
+from mautolib.ledger.model import MARKETING, Claimed, Kind, Outcome, Result, Skip, Stage, Verdict
 from mautolib.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -79,7 +79,9 @@ class Shift:
             Misconfigured: it cannot be written until a setting changes.
             InvalidInput: it has a fault that nobody found before.
         """
-        key = (message.content_id, message.kind in MARKETING, message.contact_id > 0)
+        # A test is to look as the campaign will.
+        is_marketing = message.kind in MARKETING or message.kind is Kind.TEST
+        key = (message.content_id, is_marketing, message.contact_id > 0)
         found = self._blueprints.get(key)
         if found is None:
             found = self._blueprints[key] = self._make(key, message)

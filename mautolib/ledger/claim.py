@@ -86,7 +86,11 @@ def refused(tx: Connection, attempt_id: int, *, require_consent: bool = False) -
 
 
 def _claimed(row: Mapping[str, Any]) -> Claimed:
-    contact = {"id": str(row["contact_id"]), **{name: row[name] for name in _CONTACT_FIELDS}}
+    if row["shown_id"] is None:
+        # Nobody we know: every name a template may use is there, and empty.
+        contact = {"id": "", **dict.fromkeys(_CONTACT_FIELDS, ""), "custom_fields": {}, "email": row["to_email"]}
+    else:
+        contact = {"id": str(row["shown_id"]), **{name: row[name] for name in _CONTACT_FIELDS}}
     return Claimed(
         message_id=row["message_id"],
         contact_id=row["contact_id"],
@@ -99,5 +103,5 @@ def _claimed(row: Mapping[str, Any]) -> Claimed:
         to_email=row["to_email"],
         rfc_message_id=row["rfc_message_id"],
         context=row["context"],
-        contact=contact if row["contact_id"] else {},
+        contact=contact,
     )

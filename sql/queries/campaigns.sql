@@ -39,6 +39,24 @@ where status = 'sent'
     )
 returning campaign_id;
 
+-- name: requeue
+-- Queues messages of a campaign again that ended badly or in doubt; attempts and Message-ID stay.
+update messages
+set status = 'queued', reason = null, next_try_at = cast(:now as timestamptz),
+    give_up_at = cast(:give_up_at as timestamptz)
+where campaign_id = cast(:campaign_id as bigint)
+    and kind = 'campaign'
+    and status = any(cast(:statuses as text[]))
+    and status in ('failed', 'unknown');
+
+-- name: send_again
+-- A campaign with something to do again; a paused one stays paused.
+update campaigns
+set status = case when status = 'sent' then 'sending' else status end,
+    sent_at = null, settled_at = null, version = version + 1,
+    updated_at = cast(:now as timestamptz)
+where campaign_id = cast(:campaign_id as bigint);
+
 -- name: skip_of_ended
 -- Nothing of a cancelled, failed or deleted campaign waits for ever.
 update messages

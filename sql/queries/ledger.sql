@@ -71,17 +71,20 @@ from taken
 group by taken.status, taken.reason;
 
 -- name: claimed
--- What an attempt holds, longest due first, with the contact as it is now.
+-- What an attempt holds, longest due first, with the contact as it is now; a test shows whom it names.
 select
     messages.message_id, messages.contact_id, messages.attempt_id, messages.attempt_no,
     messages.kind, messages.campaign_id, messages.workflow_id, messages.content_id,
     messages.rfc_message_id, messages.context,
     coalesce(messages.to_email, contacts.email) as to_email,
-    contacts.email, contacts.first_name, contacts.last_name, contacts.phone, contacts.country,
-    contacts.language, contacts.timezone, contacts.currency, contacts.custom_fields,
-    contacts.source, contacts.created_at
+    contacts.contact_id as shown_id, contacts.email, contacts.first_name, contacts.last_name,
+    contacts.phone, contacts.country, contacts.language, contacts.timezone, contacts.currency,
+    contacts.custom_fields, contacts.source, contacts.created_at
 from messages
-left join contacts on contacts.contact_id = messages.contact_id
+left join contacts on contacts.contact_id = case
+    when messages.kind = 'test' then cast(messages.context ->> 'as_contact_id' as bigint)
+    else messages.contact_id
+end
 where messages.attempt_id = cast(:attempt_id as bigint) and messages.status = 'sending'
 order by messages.next_try_at, messages.message_id;
 
@@ -102,6 +105,22 @@ where messages.attempt_id = cast(:attempt_id as bigint)
             and refusals.kind in ('campaign', 'workflow', 'automation')
         )
     );
+
+-- name: waiting
+-- What the claim would find about one queued message.
+select
+    messages.next_try_at, messages.give_up_at, messages.held_for,
+    messages.give_up_at <= cast(:now as timestamptz) as is_late,
+    case
+        when refusals.refusal is not null then refusals.refusal
+        when cast(:require_consent as boolean) and refusals.consent_status <> 'granted'
+            and refusals.kind in ('campaign', 'workflow', 'automation') then 'no_consent'
+    end as refusal
+from messages
+inner join message_refusals as refusals
+    on refusals.contact_id = messages.contact_id and refusals.message_id = messages.message_id
+where messages.contact_id = cast(:contact_id as bigint)
+    and messages.message_id = cast(:message_id as bigint);
 
 -- name: record
 -- Writes outcomes, each only if its attempt still holds the message, and logs the attempts.
