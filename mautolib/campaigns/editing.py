@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from mautolib.campaigns import control, launch, store
+from mautolib.campaigns import control, launch, scheduling, store
 from mautolib.campaigns.model import Campaign, Status
-from mautolib.errors import Conflict, InvalidInput
+from mautolib.errors import Conflict, InvalidInput, InvalidTransition
 from mautolib.settings import Settings
 
 _DATE = ("body", "scheduled_at")
@@ -22,7 +22,7 @@ _DATE = ("body", "scheduled_at")
 
 def edit(
     tx: Connection, settings: Settings, campaign_id: int, changes: Mapping[str, Any], *, now: datetime,
-    status: Status | None = None,
+    status: Status | None = None, actor: str = "",
 ) -> Campaign:  # fmt: skip
     """Change fields, then move to `status`; None, or the state it has, moves nothing.
 
@@ -39,18 +39,17 @@ def edit(
         # First, so that a date sent with it is a note again.
         campaign, wanted = move(tx, settings, campaign, wanted, now=now), None
     values = dict(changes)
-    moves_to = campaign.scheduled_at
-    if campaign.status is Status.SCHEDULED and "scheduled_at" in values:
-        moves_to = values.pop("scheduled_at")
+    is_scheduled = campaign.status is Status.SCHEDULED
+    moves_to = values.pop("scheduled_at") if is_scheduled and "scheduled_at" in values else campaign.scheduled_at
+    if is_scheduled and moves_to != campaign.scheduled_at:
+        campaign = scheduling.move(tx, campaign_id, _ahead(moves_to, now), now=now)
     campaign = store.change(tx, campaign_id, values, now=now)
-    if moves_to != campaign.scheduled_at:
-        if moves_to is None:
-            raise InvalidInput("A scheduled campaign has a date; set its status to draft to unschedule it", path=_DATE)
-        campaign = _schedule(tx, settings, campaign, moves_to, now)
-    return campaign if wanted is None else move(tx, settings, campaign, wanted, now=now)
+    return campaign if wanted is None else move(tx, settings, campaign, wanted, now=now, actor=actor)
 
 
-def move(tx: Connection, settings: Settings, campaign: Campaign, target: Status, *, now: datetime) -> Campaign:
+def move(
+    tx: Connection, settings: Settings, campaign: Campaign, target: Status, *, now: datetime, actor: str = ""
+) -> Campaign:
     """Carry out what reaching `target` means; the date to schedule for is the campaign's own.
 
     Raises:
@@ -58,17 +57,18 @@ def move(tx: Connection, settings: Settings, campaign: Campaign, target: Status,
         InvalidInput: no date ahead to schedule for, or it cannot be sent.
     """
     verbs = {Status.PAUSED: control.pause, Status.CANCELLED: control.cancel, Status.SENDING: control.resume,
-             Status.DRAFT: control.unschedule}  # fmt: skip
+             Status.DRAFT: scheduling.unschedule}  # fmt: skip
     if target in verbs:
         return verbs[target](tx, campaign.campaign_id, now=now)
-    if target is not Status.SCHEDULED or campaign.status is not Status.DRAFT:
+    if target is not Status.SCHEDULED:
         raise Conflict(f"Cannot set a campaign in '{campaign.status}' status to '{target}'")
-    return _schedule(tx, settings, campaign, campaign.scheduled_at, now)
+    if campaign.status is not Status.DRAFT:
+        raise InvalidTransition(f"Cannot schedule campaign in '{campaign.status.value}' status")
+    at = _ahead(campaign.scheduled_at, now)
+    return launch.schedule(tx, settings, campaign.campaign_id, at=at, now=now, actor=actor)
 
 
-def _schedule(
-    tx: Connection, settings: Settings, campaign: Campaign, at: datetime | None, now: datetime
-) -> Campaign:
+def _ahead(at: datetime | None, now: datetime) -> datetime:
     if at is None or at <= now:
-        raise InvalidInput("To be scheduled a campaign needs a scheduled_at in the future", path=_DATE)
-    return launch.schedule(tx, settings, campaign.campaign_id, at=at, now=now)
+        raise InvalidInput("A scheduled campaign needs a scheduled_at in the future", path=_DATE)
+    return at

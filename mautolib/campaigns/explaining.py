@@ -6,14 +6,16 @@ the ledger has a row, the row speaks; only what is still open is judged. Called 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from sqlalchemy import Connection, Engine, literal_column, select
 
-from mautolib.campaigns import store
+from mautolib.campaigns import limits, store
 from mautolib.campaigns.audience import audience
+from mautolib.campaigns.limits import Check
 from mautolib.campaigns.model import Campaign, Status
 from mautolib.campaigns.readiness import problems
 from mautolib.db import tables
@@ -38,15 +40,6 @@ class Outcome(StrEnum):
 
 #: States in which the audience is still ahead.
 _AHEAD = frozenset({Status.DRAFT, Status.SCHEDULED, Status.SENDING, Status.PAUSED})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One question and its answer; `detail` says what was seen."""
-
-    check: str
-    passed: bool
-    detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +73,20 @@ def explain(
         if campaign.planned_at is not None or campaign.status not in _AHEAD:
             return _left_out(campaign, contact_id)
         found = problems(tx, settings, campaign)
+        pace = limits.explain(tx, settings, campaign, contact_id, now=now)
     faults = "; ".join(problem.message for problem in found)
     checks = [
         Check(check="campaign", passed=True, detail=f"{campaign.status.value}; its audience is not frozen yet"),
         Check(check="content", passed=not found, detail=faults or "it can be sent"),
     ]
     with reading(engine, path=("path", "id")) as segment_tx:
-        return _ahead(segment_tx, settings, campaign, contact_id, checks, now)
+        return _ahead(segment_tx, settings, campaign, contact_id, checks, pace, now)
 
 
 def _ahead(
-    tx: Connection, settings: Settings, campaign: Campaign, contact_id: int, checks: list[Check], now: datetime
-) -> Explanation:
+    tx: Connection, settings: Settings, campaign: Campaign, contact_id: int, checks: list[Check],
+    pace: Sequence[Check], now: datetime,
+) -> Explanation:  # fmt: skip
     """The audience is still to be frozen: its query, asked for one person."""
     numbers = {tag: number for number, tag in enumerate(("", *campaign.locales))}
     try:
@@ -106,14 +101,11 @@ def _ahead(
         return Explanation(
             contact_id=contact_id, outcome=Outcome.NOT_IN_AUDIENCE, reason="not_in_segment", checks=tuple(checks)
         )
-    checks.append(_mailable(row.reason))
-    if not checks[1].passed:
-        return Explanation(
-            contact_id=contact_id, outcome=Outcome.SKIPPED, reason="not_sendable", checks=tuple(checks)
-        )
+    checks += [_mailable(row.reason), *pace]
+    refusal = "not_sendable" if not checks[1].passed else row.reason or _capped(pace)
     return Explanation(
-        contact_id=contact_id, outcome=Outcome.WILL_SEND if row.reason is None else Outcome.SKIPPED,
-        reason=row.reason or campaign.status.value, checks=tuple(checks),
+        contact_id=contact_id, outcome=Outcome.WILL_SEND if refusal is None else Outcome.SKIPPED,
+        reason=refusal or campaign.status.value, checks=tuple(checks),
     )  # fmt: skip
 
 
@@ -164,8 +156,11 @@ def _waiting(
         Check(check="not_expired", passed=not row.is_late, detail=f"given up at {_shown(row.give_up_at)}"),
         _mailable(row.refusal),
     ]
-    if row.is_late or row.refusal is not None:
-        return Outcome.SKIPPED, Skip.EXPIRED.value if row.is_late else str(row.refusal)
+    pace = limits.explain(tx, settings, campaign, message.contact_id or 0, now=now)
+    checks += pace
+    refusal = Skip.EXPIRED.value if row.is_late else row.refusal or _capped(pace)
+    if refusal is not None:
+        return Outcome.SKIPPED, refusal
     is_due = row.next_try_at <= now
     held = f" ({row.held_for})" if row.held_for else ""
     checks += [
@@ -175,6 +170,11 @@ def _waiting(
     if campaign.status is not Status.SENDING:
         return Outcome.QUEUED, campaign.status.value
     return Outcome.QUEUED, "due" if is_due else row.held_for or "waiting"
+
+
+def _capped(pace: Sequence[Check]) -> str | None:
+    is_full = any(check.check == Skip.FREQUENCY_CAP and not check.passed for check in pace)
+    return Skip.FREQUENCY_CAP.value if is_full else None
 
 
 def _mailable(reason: str | None) -> Check:

@@ -59,7 +59,7 @@ class NewTransactional:
     html_body: str = ""
     text_body: str = ""
     variables: Mapping[str, Any] = field(default_factory=dict)
-    locale: str = ""
+    locale: str | None = None
     from_name: str = ""
     from_email: str = ""
     reply_to: str = ""
@@ -90,7 +90,10 @@ def send_test(
         Conflict: `suppressed`: an address that a complaint or a legal reason stands against.
     """
     refuse(content_problems(tx, settings, campaign))
-    people = {address.key: address for n, text in enumerate(addresses) for address in [_mailable(text, "addresses", n)]}
+    people: dict[str, Address] = {}
+    for number, text in enumerate(addresses):
+        address = _mailable(text, "addresses", number)
+        people.setdefault(address.key, address)
     values = None if contact_id is None else contact_values(tx, contact_id)
     if contact_id is not None and values is None:
         raise InvalidInput("Contact not found", path=("body", "contact_id"))
@@ -131,8 +134,8 @@ def send_transactional(
         return known[0]
     person = _person(tx, settings, new)
     _refuse_suppressed(tx, settings, [person.email_key], STOPS_TRANSACTIONAL)
-    refuse(list(sender_problems(settings, from_email=new.from_email, reply_to=new.reply_to)))
-    mail = _transactional_content(tx, settings, new)
+    _refuse_sender(settings, new)
+    mail = _transactional_content(tx, settings, new, person)
     _try_out(mail, new, person, settings, now)
     message = NewMessage(
         kind=Kind.TRANSACTIONAL, content_id=content.freeze(tx, mail), dedupe_key=key, due_at=now,
@@ -178,7 +181,26 @@ def _person(tx: Connection, settings: Settings, new: NewTransactional) -> _Perso
     return _Person(contact_id=row.contact_id, email=row.email, email_key=row.email_key, values=values)
 
 
-def _transactional_content(tx: Connection, settings: Settings, new: NewTransactional) -> NewContent:
+def _refuse_sender(settings: Settings, new: NewTransactional) -> None:
+    found = [
+        (("body", *problem.path), problem.message)
+        for problem in sender_problems(settings, from_email=new.from_email, reply_to=new.reply_to)
+    ]
+    if found:
+        raise InvalidInput("The message has no good sender", problems=tuple(found))
+
+
+def _language(new: NewTransactional, person: _Person) -> str:
+    if new.locale is not None:
+        return new.locale
+    # Whatever somebody typed there: only a tag may stand in the mail.
+    spoken = str(person.values.get("language") or "").replace("_", "-")
+    return spoken if is_tag(spoken) else ""
+
+
+def _transactional_content(
+    tx: Connection, settings: Settings, new: NewTransactional, person: _Person
+) -> NewContent:
     subject, html, text = new.subject, new.html_body, new.text_body
     strict, version = False, None
     declared: Sequence[str] = ()
@@ -189,19 +211,24 @@ def _transactional_content(tx: Connection, settings: Settings, new: NewTransacti
             raise InvalidInput(str(error), path=("body", "template_id")) from None
         subject, html, text = template.subject, template.html_body, template.text_body
         strict, version, declared = template.strict, template.version, template.variables
-    _refuse_names(subject, html, text, new, declared)
+    used = _names_used(subject, html, text, new, declared)
+    if not person.contact_id and used & set(_LINKS):
+        raise InvalidInput("Only a contact has links to unsubscribe and to preferences", path=_path_of(new))
     return NewContent(
         subject=subject, html_body=html, text_body=text, strict=strict, template_id=new.template_id,
-        template_version=version, locale=new.locale, from_name=new.from_name or settings.default_from_name,
+        template_version=version, locale=_language(new, person),
+        from_name=new.from_name or settings.default_from_name,
         from_email=new.from_email or settings.default_from_email, reply_to=new.reply_to,
         # Nobody agreed to be watched by a receipt or a password mail.
         track_opens=False, track_clicks=False,
     )  # fmt: skip
 
 
-def _refuse_names(subject: str, html: str, text: str, new: NewTransactional, declared: Sequence[str]) -> None:
-    """Refuse a faulty template, and names that this mail cannot give whatever the variables say."""
-    path = ("body", "template_id" if new.template_id is not None else "html_body")
+def _names_used(
+    subject: str, html: str, text: str, new: NewTransactional, declared: Sequence[str]
+) -> set[str]:
+    """The names a template begins with; refuses a faulty one, and names this mail cannot give whatever is sent."""
+    path = _path_of(new)
     compiled = compile_template(subject, html, text, variables={*declared, *new.variables})
     if compiled.problems:
         found = tuple((path, f"{item.message} ({item.part}, line {item.line})") for item in compiled.problems)
@@ -210,18 +237,24 @@ def _refuse_names(subject: str, html: str, text: str, new: NewTransactional, dec
     if reserved:
         raise InvalidInput(f"{reserved[0]} is given by sending itself", path=("body", "variables", reserved[0]))
     used = {name.split(".")[0] for name in compiled.variables}
-    if "confirm_url" in used:
-        raise InvalidInput("Undefined variable: confirm_url; only a confirmation gives it", path=path)
-    if "campaign" in used:
-        raise InvalidInput("Undefined variable: campaign; a transactional mail gives none", path=path)
+    for name in ("confirm_url", "campaign"):
+        if name in used:
+            raise InvalidInput(f"Undefined variable: {name}; a transactional mail does not give it", path=path)
+    return used
+
+
+def _path_of(new: NewTransactional) -> tuple[str, str]:
+    return "body", "html_body" if new.template_id is None else "template_id"
 
 
 def _try_out(mail: NewContent, new: NewTransactional, person: _Person, settings: Settings, now: datetime) -> None:
     link = f"{settings.public_base_url}/"
     names = {**new.variables, "contact": person.values, "now": now, **dict.fromkeys(_LINKS, link)}
-    path = ("body", "template_id" if new.template_id is not None else "html_body")
+    path = _path_of(new)
     try:
-        rendered = render_limited(mail.subject, mail.html_body, mail.text_body, names, strict=mail.strict)
+        rendered = render_limited(
+            mail.subject, mail.html_body, mail.text_body, names, strict=mail.strict, language=mail.locale
+        )
     except InvalidInput as error:
         raise InvalidInput(str(error), path=path) from None
     if not rendered.rendered.subject.strip():

@@ -205,6 +205,10 @@ class Objects:
 
     def queued_import(self) -> str:
         """A file nobody has read yet."""
+    def message(self) -> str:
+        """A transactional message that waits."""
+        return self._made("/messages/", {"email": self.email(), "subject": "Hello", "html_body": "<p>Hello</p>"})
+
         file = f"email\n{self.email()}\n".encode()
         answer = self._post("/contacts/import", content=file, headers={"Content-Type": CSV})
         return str(answer.json()["import_id"])
@@ -313,6 +317,7 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/suppression/{email}": Objects.suppressed_address,
         "/users/{id}": Objects.user,
         "/api-keys/{id}": Objects.api_key,
+        "/messages/{id}": Objects.message,
     }.items()
 }
 #: What an operation wants to find.
@@ -327,6 +332,7 @@ _OWN_CALLERS: dict[str, Callable[[Objects, Ready], None]] = {
     "track_unsubscribe": _one_click,
 }  # fmt: skip
 #: Fields of an example that are one's own, or name something that exists.
+    ("POST", f"{PREFIX}/campaigns/{{id}}/retry"): Objects.sending_campaign,
 _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
     "email": lambda objects, value: objects.email(),
     "emails": lambda objects, value: objects.email(),
@@ -341,6 +347,7 @@ _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
     "segment_a": lambda objects, value: objects.segment(),
     "segment_b": lambda objects, value: objects.segment(),
     "exclude_campaign_ids": lambda objects, value: objects.campaign(),
+    "addresses": lambda objects, value: objects.email(),
 }
 
 
@@ -378,6 +385,13 @@ def _member(objects: Objects, segment_id: str) -> None:
 #: How lists get one more row that are not a collection of things of their own.
 _GROWING: dict[str, Callable[[Objects, str], Any]] = {
     f"{PREFIX}{place}": maker
+def _campaign_message(objects: Objects, campaign_id: str) -> None:
+    from tests.builders import make_message
+
+    with objects.service.engine.begin() as tx:
+        make_message(tx, int(objects.contact()), campaign_id=int(campaign_id))
+
+
     for place, maker in {
         "/templates/{id}/versions": _version,
         "/fx-rates/": _rate,
@@ -389,3 +403,4 @@ _GROWING: dict[str, Callable[[Objects, str], Any]] = {
         "/audit-log/": lambda objects, _: objects.contact(),
     }.items()
 }
+        "/campaigns/{id}/messages": _campaign_message,
