@@ -203,12 +203,12 @@ class Objects:
         self._post(f"/campaigns/{made}/pause")
         return made
 
-    def queued_import(self) -> str:
-        """A file nobody has read yet."""
     def message(self) -> str:
         """A transactional message that waits."""
         return self._made("/messages/", {"email": self.email(), "subject": "Hello", "html_body": "<p>Hello</p>"})
 
+    def queued_import(self) -> str:
+        """A file nobody has read yet."""
         file = f"email\n{self.email()}\n".encode()
         answer = self._post("/contacts/import", content=file, headers={"Content-Type": CSV})
         return str(answer.json()["import_id"])
@@ -310,6 +310,7 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/segments/{id}/contacts/{contact_id}": Objects.contact,
         "/templates/{id}": Objects.template,
         "/campaigns/{id}": Objects.campaign,
+        "/messages/{id}": Objects.message,
         "/imports/{id}": Objects.queued_import,
         "/events/{id}": Objects.event,
         "/orders/{id}": Objects.order,
@@ -317,7 +318,6 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/suppression/{email}": Objects.suppressed_address,
         "/users/{id}": Objects.user,
         "/api-keys/{id}": Objects.api_key,
-        "/messages/{id}": Objects.message,
     }.items()
 }
 #: What an operation wants to find.
@@ -325,6 +325,7 @@ _STATES: dict[tuple[str, str], Callable[[Objects], str]] = {
     ("POST", f"{PREFIX}/campaigns/{{id}}/pause"): Objects.sending_campaign,
     ("POST", f"{PREFIX}/campaigns/{{id}}/resume"): Objects.paused_campaign,
     ("POST", f"{PREFIX}/campaigns/{{id}}/cancel"): Objects.sending_campaign,
+    ("POST", f"{PREFIX}/campaigns/{{id}}/retry"): Objects.sending_campaign,
 }
 #: Operations that end, or depend on, what they are called with.
 _OWN_CALLERS: dict[str, Callable[[Objects, Ready], None]] = {
@@ -332,7 +333,6 @@ _OWN_CALLERS: dict[str, Callable[[Objects, Ready], None]] = {
     "track_unsubscribe": _one_click,
 }  # fmt: skip
 #: Fields of an example that are one's own, or name something that exists.
-    ("POST", f"{PREFIX}/campaigns/{{id}}/retry"): Objects.sending_campaign,
 _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
     "email": lambda objects, value: objects.email(),
     "emails": lambda objects, value: objects.email(),
@@ -340,6 +340,7 @@ _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
     "external_id": lambda objects, value: objects.number(),
     "order_id": lambda objects, value: objects.number(),
     "cart_id": lambda objects, value: objects.number(),
+    "addresses": lambda objects, value: objects.email(),
     "contact_id": lambda objects, value: objects.contact(),
     "tag_ids": lambda objects, value: objects.tag(),
     "template_id": lambda objects, value: objects.template(),
@@ -347,7 +348,6 @@ _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
     "segment_a": lambda objects, value: objects.segment(),
     "segment_b": lambda objects, value: objects.segment(),
     "exclude_campaign_ids": lambda objects, value: objects.campaign(),
-    "addresses": lambda objects, value: objects.email(),
 }
 
 
@@ -378,13 +378,6 @@ def _message(objects: Objects, contact_id: str) -> None:
         make_message(tx, int(contact_id))
 
 
-def _member(objects: Objects, segment_id: str) -> None:
-    objects.admin.post(f"{PREFIX}/segments/{segment_id}/contacts/{objects.contact()}")
-
-
-#: How lists get one more row that are not a collection of things of their own.
-_GROWING: dict[str, Callable[[Objects, str], Any]] = {
-    f"{PREFIX}{place}": maker
 def _campaign_message(objects: Objects, campaign_id: str) -> None:
     from tests.builders import make_message
 
@@ -392,15 +385,22 @@ def _campaign_message(objects: Objects, campaign_id: str) -> None:
         make_message(tx, int(objects.contact()), campaign_id=int(campaign_id))
 
 
+def _member(objects: Objects, segment_id: str) -> None:
+    objects.admin.post(f"{PREFIX}/segments/{segment_id}/contacts/{objects.contact()}")
+
+
+#: How lists get one more row that are not a collection of things of their own.
+_GROWING: dict[str, Callable[[Objects, str], Any]] = {
+    f"{PREFIX}{place}": maker
     for place, maker in {
         "/templates/{id}/versions": _version,
         "/fx-rates/": _rate,
         "/contacts/{id}/consents": _consent,
         "/contacts/{id}/events": _event,
         "/contacts/{id}/messages": _message,
+        "/campaigns/{id}/messages": _campaign_message,
         "/segments/{id}/contacts": _member,
         "/suppression": lambda objects, _: objects.suppressed_address(),
         "/audit-log/": lambda objects, _: objects.contact(),
     }.items()
 }
-        "/campaigns/{id}/messages": _campaign_message,
