@@ -92,6 +92,9 @@ class Settings:
     default_from_name: str = _s("mail", "sender name where a campaign has none", "")
     default_from_email: str = _s("mail", "sender address where a campaign has none", "")
     postal_address: str = _s("mail", "your postal address; stands in every marketing mail", "")
+    bounce_domain: str = _s(
+        "mail", "domain that bounces come back to, each to an address naming its message; empty: the sender address", ""
+    )
     alert_email: str = _s("mail", "gets a mail when a DAG fails or is late; empty: only the log", "")
     require_consent: bool = _s("mail", "mail only contacts whose consent is granted", False)
     default_timezone: str = _s("pace", "time zone of contacts without one, and of windows without a schedule", "UTC")

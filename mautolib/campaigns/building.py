@@ -16,11 +16,14 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
+from mautolib.campaigns.assembly import Assembly, Frame, Path, Values, WholeNeeded
 from mautolib.campaigns.mime import mailbox_header, plain_header, quoted_printable, text_header
 from mautolib.channels.protocol import Outgoing
 from mautolib.channels.wire import wire_address
 from mautolib.errors import Misconfigured, ProviderRejected
-from mautolib.events.links import LinkSigner, MessageLinks, Owner, is_web_url
+from mautolib.events.link_batch import CONTACT_LENGTH, TOKEN_LENGTH, Form, LinkBatch, Wanted
+from mautolib.events.links import LinkSigner, MessageLinks, Owner, Purpose, is_web_url
+from mautolib.events.verp import ReturnPaths
 from mautolib.ledger.model import Claimed, Kind, NewContent
 from mautolib.settings import Settings, variable
 from mautolib.templates.compile import CompiledTemplate, compile_template
@@ -28,6 +31,7 @@ from mautolib.templates.language import with_language
 from mautolib.templates.links import add_pixel, add_preheader, ensure_footer, rewrite_links
 
 ATTEMPT_HEADER: Final = "X-Mauto-Attempt"
+_ONE_CLICK: Final = b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
 _UNSUBSCRIBE_MARK: Final = "{{ unsubscribe_url }}"
 _UTM: Final = ("source", "medium", "campaign", "term", "content")
 _PART: Final = "\r\nContent-Type: text/{kind}; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
@@ -64,6 +68,8 @@ class Blueprint:
         self._template.refuse()
         self._names_preferences = any(name.split(".")[0] == "preferences_url" for name in self._template.variables)
         self._head = self._static_head(content, settings)
+        self._return_paths = ReturnPaths.from_settings(settings) if settings.bounce_domain else None
+        self._bounce_domain = settings.bounce_domain
         boundary = "=_mauto_" + hashlib.sha256(repr(content).encode("utf-8", "replace")).hexdigest()[:24]
         self._opening = (
             f'MIME-Version: 1.0\r\nContent-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n'
@@ -71,6 +77,12 @@ class Blueprint:
         ).encode()
         self._between = f"\r\n--{boundary}{_PART.format(kind='html')}".encode()
         self._closing = f"\r\n--{boundary}--\r\n".encode()
+        self._assembly = self._assembled(content.strict)
+
+    @property
+    def is_assembled(self) -> bool:
+        """Whether messages are put together from encoded pieces; else each is rendered and encoded as a whole."""
+        return self._assembly is not None
 
     def write(self, message: Claimed, made_at: datetime) -> Outgoing:
         """The finished message.
@@ -80,11 +92,51 @@ class Blueprint:
             ProviderRejected: the address cannot be written to.
         """
         recipient = wire_address(message.to_email, smtputf8=True)
-        links = self._signer.for_message(
-            owner=self._owner, contact_id=message.contact_id, message_id=message.message_id, made_at=made_at
+        data = None
+        if self._assembly is not None:
+            data = self._put_together(self._assembly, message, recipient, made_at)
+        # Pieces are encoded so that nothing in them can end a line or begin it with a dot; an address is not.
+        is_checked = data is not None and recipient.isascii()
+        if data is None:
+            data = self._written_whole(message, recipient, made_at)
+        return Outgoing(
+            message_id=message.message_id,
+            contact_id=message.contact_id,
+            attempt_id=message.attempt_id,
+            sender=self._envelope_sender(message),
+            recipient=message.to_email,
+            data=data,
+            is_checked=is_checked,
         )
-        unsubscribe = links.unsubscribe()
-        rendered = self._template.render(self._context(message, links, unsubscribe, made_at))
+
+    def _envelope_sender(self, message: Claimed) -> str:
+        """Where bounces go: an address that names the message, else the sender's."""
+        if self._return_paths is None:
+            return self.sender
+        return f"{self._return_paths.make(message.message_id, message.attempt_id)}@{self._bounce_domain}"
+
+    def _put_together(
+        self, assembly: Assembly, message: Claimed, recipient: str, made_at: datetime
+    ) -> bytes | None:
+        try:
+            subject, texts = assembly.filled(Values(
+                contact=message.contact,
+                rest=lambda with_links: self._rest(message, made_at, with_links=with_links),
+            ))  # fmt: skip
+        except WholeNeeded:
+            return None
+        milliseconds = int(made_at.timestamp() * 1000)
+        contact, tokens = self._batch.sign(message.contact_id, message.message_id, milliseconds)
+        framed = [
+            recipient.encode(), text_header("Subject", subject), _date(milliseconds // 1000),
+            message.rfc_message_id.encode("ascii"), b"%d" % message.attempt_id, contact, *tokens,
+        ]  # fmt: skip
+        return assembly.write(framed, texts)
+
+    def _written_whole(self, message: Claimed, recipient: str, made_at: datetime) -> bytes:
+        links = self._links(message, made_at)
+        rest = self._rest(message, made_at, with_links=True)
+        rendered = self._template.render({**rest, "contact": message.contact})
         head = [
             self._head,
             plain_header("To", recipient),
@@ -94,39 +146,79 @@ class Blueprint:
             plain_header(ATTEMPT_HEADER, str(message.attempt_id)),
         ]
         if self._is_marketing:
-            head += [
-                plain_header("List-Unsubscribe", f"<{unsubscribe}>"),
-                b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
-            ]
+            head += [plain_header("List-Unsubscribe", f"<{links.unsubscribe()}>"), _ONE_CLICK]
         text, html = quoted_printable(rendered.text), quoted_printable(rendered.html)
-        return Outgoing(
-            message_id=message.message_id,
-            contact_id=message.contact_id,
-            attempt_id=message.attempt_id,
-            sender=self.sender,
-            recipient=message.to_email,
-            data=b"".join((*head, self._opening, text, self._between, html, self._closing)),
+        return b"".join((*head, self._opening, text, self._between, html, self._closing))
+
+    def _assembled(self, is_strict: bool) -> Assembly | None:
+        """The content laid out beforehand; None where every message has to be rendered as a whole."""
+        if any(name.split(".")[0] == "confirm_url" for name in self._template.variables):
+            return None
+        named: dict[Path, Wanted] = {
+            ("links", number): Wanted(Purpose.CLICK, url, position)
+            for number, (url, position) in enumerate(self._clicks)
+        }
+        named[("unsubscribe_url",)] = Wanted(Purpose.UNSUBSCRIBE)
+        if self._has_pixel:
+            named[("open_url",)] = Wanted(Purpose.OPEN)
+        if self._names_preferences:
+            named[("preferences_url",)] = Wanted(Purpose.PREFERENCES)
+        self._batch = LinkBatch(self._signer, self._owner, list(named.values()))
+        forms = {path: (number, self._batch.forms[number]) for number, path in enumerate(named)}
+        number, form = forms["unsubscribe_url",]
+        if self._is_marketing:
+            # Never too long for a line: only the id and the token differ from message to message.
+            sample = f"<{form.before}{'u' * CONTACT_LENGTH}{form.between}{'t' * TOKEN_LENGTH}{form.after}>"
+            plain_header("List-Unsubscribe", sample)
+        constants: dict[Path, str] = {("campaign", name): value for name, value in self._campaign.items()}
+        try:
+            assembly = Assembly(
+                self._template, forms=forms, constants=constants, strict=is_strict,
+                frame=self._frame(number, form),
+            )  # fmt: skip
+        except WholeNeeded:
+            return None
+        tokens = [("token", number) for number in range(len(named))]
+        assembly.numbered(["to", "subject", "date", "message_id", "attempt", "contact", *tokens])
+        return assembly
+
+    def _frame(self, number: int, form: Form) -> Frame:
+        head: list[tuple[Any, bytes]] = [
+            ("to", b"\r\n"), ("subject", b""), ("date", b"Message-ID: <"),
+            ("message_id", f">\r\n{ATTEMPT_HEADER}: ".encode()), ("attempt", b"\r\n"),
+        ]  # fmt: skip
+        if self._is_marketing:
+            before, between, after = (text.encode("ascii") for text in form)
+            head[-1] = ("attempt", b"\r\nList-Unsubscribe: <" + before)
+            head += [("contact", between), (("token", number), after + b">\r\n" + _ONE_CLICK)]
+        last, following = head[-1]
+        head[-1] = (last, following + self._opening)
+        return Frame(start=self._head + b"To: ", head=head, between=self._between, end=self._closing)
+
+    def _links(self, message: Claimed, made_at: datetime) -> MessageLinks:
+        return self._signer.for_message(
+            owner=self._owner, contact_id=message.contact_id, message_id=message.message_id, made_at=made_at
         )
 
-    def _context(
-        self, message: Claimed, links: MessageLinks, unsubscribe: str, made_at: datetime
-    ) -> dict[str, Any]:
-        context: dict[str, Any] = {
-            **(message.context or {}), "contact": message.contact, "campaign": self._campaign,
-            "unsubscribe_url": unsubscribe, "now": made_at,
-        }  # fmt: skip
-        if message.kind is Kind.TEST:
-            # Its content belongs to no campaign, so that tests never stand in the way of the real one.
-            context["campaign"] = (message.context or {}).get("campaign", {})
+    def _rest(self, message: Claimed, made_at: datetime, *, with_links: bool) -> dict[str, Any]:
+        """What a template may name besides the contact."""
+        # A test's content belongs to no campaign, so that tests never stand in its way: the message names it.
+        given: dict[str, Any] = {"campaign": {}, **(message.context or {}), "now": made_at}
+        if self._campaign:
+            given["campaign"] = self._campaign
+        if not with_links:
+            return given
+        links = self._links(message, made_at)
+        given["unsubscribe_url"] = links.unsubscribe()
         if self._names_preferences:
-            context["preferences_url"] = links.preferences()
+            given["preferences_url"] = links.preferences()
         if message.kind is Kind.CONFIRMATION:
-            context["confirm_url"] = links.confirm()
+            given["confirm_url"] = links.confirm()
         if self._clicks:
-            context["links"] = [links.click(url, position=position) for url, position in self._clicks]
+            given["links"] = [links.click(url, position=position) for url, position in self._clicks]
         if self._has_pixel:
-            context["open_url"] = links.open()
-        return context
+            given["open_url"] = links.open()
+        return given
 
     def _compiled(self, content: NewContent, settings: Settings, is_tracked: bool) -> CompiledTemplate:
         html, text = content.html_body, content.text_body
@@ -148,10 +240,10 @@ class Blueprint:
         html = rewrite_links(html, replaced)
         if self._has_pixel:
             html = add_pixel(html, "{{ open_url }}")
+        # What else the message gives is known only with the message: then a strict one misses what it lacks.
         return compile_template(
-            content.subject, html, text, strict=content.strict, variables=("links", "open_url"),
-            language=content.locale,
-        )  # fmt: skip
+            content.subject, html, text, variables=("links", "open_url"), language=content.locale
+        ).with_strictness(strict=content.strict)
 
     def _static_head(self, content: NewContent, settings: Settings) -> bytes:
         name = content.from_name or ("" if content.from_email else settings.default_from_name)

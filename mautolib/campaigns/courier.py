@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -115,9 +115,12 @@ class Shift:
         if result.stage is Stage.MAIL and result.verdict is Verdict.RELEASED and not _is_for_now(result):
             self.stopped.setdefault(campaign_id, f"The mail server refuses the sender: {result.code} {result.reply}")
         if result.verdict in (Verdict.SENT, Verdict.BOUNCED, Verdict.FAILED) and result.code is not None:
-            last = self._refusals.setdefault(campaign_id, deque(maxlen=LAST))
-            last.append(is_about_policy(result))
-            if sum(last) > TOO_MANY:
+            last = self._refusals.get(campaign_id)
+            if last is None:
+                last = self._refusals[campaign_id] = deque(maxlen=LAST)
+            is_refused = is_about_policy(result)
+            last.append(is_refused)
+            if is_refused and sum(last) > TOO_MANY:
                 last.clear()  # Whoever resumes it starts anew.
                 self.stopped.setdefault(
                     campaign_id, f"The receiving side refuses sender or content: {result.code} {result.reply}"
@@ -147,7 +150,7 @@ class Courier:
         self._claimed = {message.message_id: message for message in messages}
         self._outcomes: dict[int, Outcome] = {}
         self._begun: set[int] = set()
-        self._last_handed = 0
+        self._asked_for = 0
         handed: list[Outgoing] = []
         try:
             for number, result in enumerate(self._channel.deliver(self._written(messages, handed), self)):
@@ -161,25 +164,33 @@ class Courier:
     def before(self, message: Outgoing) -> Result | None:
         """See `Watch.before`."""
         now = time.monotonic()
+        self._asked_for = message.message_id
         campaign_id = self._claimed[message.message_id].campaign_id
         if now >= self._shift.ends_at or now >= self._begin_until or campaign_id in self._shift.stopped:
             return Result(verdict=Verdict.RELEASED, stage=Stage.CONNECT)
         if now - self._looked_at > RECHECK_SECONDS:
-            with self._shift.engine.connect() as tx:
-                self._refused = claim.refused(
-                    tx, self._attempt_id, require_consent=self._shift.settings.require_consent
-                )
-            self._looked_at = now
+            self._look_again(now)
         reason = self._refused.get(message.message_id)
         return None if reason is None else Result(verdict=Verdict.SKIPPED, stage=Stage.CONNECT, reason=reason)
 
     def begins(self, message: Outgoing) -> bool:
         """See `Watch.begins`."""
-        if time.monotonic() >= self._end_until:
+        now = time.monotonic()
+        if now >= self._end_until:
             return False
+        if now - self._looked_at > RECHECK_SECONDS:
+            # The envelope went ahead while the message before it was answered, and that took a while.
+            self._look_again(now)
+            if message.message_id in self._refused:
+                return False
         self._shift.journal.begins(message.attempt_id, message.contact_id, message.message_id)
         self._begun.add(message.message_id)
         return True
+
+    def _look_again(self, now: float) -> None:
+        with self._shift.engine.connect() as tx:
+            self._refused = claim.refused(tx, self._attempt_id, require_consent=self._shift.settings.require_consent)
+        self._looked_at = now
 
     def close(self) -> None:
         """End the connection."""
@@ -208,7 +219,6 @@ class Courier:
                 ))  # fmt: skip
             else:
                 handed.append(outgoing)
-                self._last_handed = message.message_id
                 yield outgoing
 
     def _decided(self, message_id: int, result: Result) -> None:
@@ -239,7 +249,7 @@ class Courier:
         if message.message_id in self._begun:
             result = Result(verdict=Verdict.UNKNOWN, stage=Stage.DOT, reply=str(self.error or "no result"))
         else:
-            is_in_hand = message.message_id == self._last_handed
+            is_in_hand = message.message_id == self._asked_for
             retry = (IN_HAND_RETRY_SECONDS if is_in_hand else HOST_RETRY_SECONDS) if self.error is not None else None
             result = Result(verdict=Verdict.RELEASED, stage=Stage.CONNECT, retry_after_seconds=retry)
         return Outcome(
@@ -252,4 +262,4 @@ def _is_for_now(result: Result) -> bool:
 
 
 def _with_retry(result: Result, seconds: float) -> Result:
-    return replace(result, retry_after_seconds=seconds)
+    return result._replace(retry_after_seconds=seconds)

@@ -12,10 +12,11 @@ import contextlib
 import re
 import socket
 import ssl
+import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from mautolib.channels.smtp_reply import Lost, Reply, ReplyReader
+from mautolib.channels.smtp_reply import CutOff, Lost, Reply, ReplyReader
 from mautolib.channels.wire import is_loopback
 from mautolib.errors import Misconfigured, ProviderUnavailable
 
@@ -48,6 +49,9 @@ class Session:
     def __init__(self, server: Server, connection: socket.socket) -> None:
         self.server = server
         self.offers: dict[str, str] = {}
+        self.is_pipelined = self.takes_utf8 = self.takes_size = False
+        #: In bytes; 0: not told.
+        self.size_limit = 0
         #: Messages decided so far: a server that closes after some only wants a new connection.
         self.answered = 0
         self._use(connection)
@@ -55,20 +59,43 @@ class Session:
     def _use(self, connection: socket.socket) -> None:
         self._connection = connection
         self._reader = ReplyReader(connection)
+        self.is_encrypted = isinstance(connection, ssl.SSLSocket)
+        self._seconds = 0.0
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """Limit each read and write; on a plain line by the kernel, which spares asking it twice each time."""
+        if seconds == self._seconds:
+            return
+        self._seconds = seconds
+        if self.is_encrypted:
+            self._connection.settimeout(seconds)
+            return
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+        self._connection.settimeout(None)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def write(self, data: bytes) -> None:
         """Send bytes; if this raises, not all of them left this process.
 
         Raises:
-            Lost: the connection broke or stalled.
+            CutOff: the connection broke or stalled; says how many bytes left at most.
         """
+        sent = 0
         try:
-            self._connection.settimeout(self.server.command_seconds)
-            self._connection.sendall(data)
-        except TimeoutError as error:
-            raise Lost("the mail server takes no more data") from error
+            if not self._seconds:
+                self._wait_at_most(self.server.command_seconds)
+            if self.is_encrypted:
+                sent = len(data)  # a record may have left although the call failed
+                self._connection.sendall(data)
+                return
+            sent = self._connection.send(data)
+            while sent < len(data):
+                sent += self._connection.send(memoryview(data)[sent:])
+        except (TimeoutError, BlockingIOError) as error:
+            raise CutOff("the mail server takes no more data", sent=sent) from error
         except OSError as error:
-            raise Lost(f"the connection to the mail server broke: {error.strerror or error}") from error
+            raise CutOff(f"the connection to the mail server broke: {error.strerror or error}", sent=sent) from error
 
     def read(self, *, seconds: float | None = None) -> Reply:
         """The next reply.
@@ -76,7 +103,8 @@ class Session:
         Raises:
             Lost: as `ReplyReader.read`.
         """
-        self._connection.settimeout(seconds or self.server.command_seconds)
+        if not self._reader.has_more:
+            self._wait_at_most(seconds or self.server.command_seconds)
         return self._reader.read()
 
     def say(self, command: str) -> Reply:
@@ -91,7 +119,7 @@ class Session:
     def quit(self) -> None:
         """End politely; never raises."""
         with contextlib.suppress(Lost):
-            self._connection.settimeout(2.0)
+            self._wait_at_most(2.0)
             self.write(b"QUIT\r\n")
             self.read(seconds=2.0)
         self.drop()
@@ -114,6 +142,11 @@ class Session:
         self.offers = {}
         for word, _, rest in words:
             self.offers[word] = f"{self.offers.get(word, '')} {rest}".strip()
+        self.is_pipelined = "PIPELINING" in self.offers
+        self.takes_utf8 = "SMTPUTF8" in self.offers
+        self.takes_size = "SIZE" in self.offers
+        size = self.offers.get("SIZE", "")
+        self.size_limit = int(size) if size.isascii() and size.isdigit() else 0
 
     def start_tls(self, context: ssl.SSLContext) -> None:
         """Encrypt a session that began in the clear."""

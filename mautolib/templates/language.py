@@ -98,7 +98,7 @@ def with_language(html: str, tag: str) -> str:
     for name, (start, _) in sorted(named.items(), key=lambda item: -item[1][0]):
         is_outer = name == "html" or "html" not in named
         added = lang if is_outer and (name, "lang") not in given else ""
-        if (name, "dir") not in given and (is_outer or direction == "rtl"):
+        if (name, "dir") not in given and (added or direction == "rtl"):
             added += f' dir="{direction}"'
         at = start + 1 + len(name)
         html = html[:at] + added + html[at:]
