@@ -1,4 +1,4 @@
-"""Stopping and going on: pause, resume, unschedule, cancel.
+"""Stopping and going on: pause, resume, cancel.
 
 Promise: from the moment the transaction commits no further message of the campaign is claimed (the claim shares a
 lock on the campaign's row, so this waits for claims under way); what is in flight finishes. Callers: the API, the
@@ -50,16 +50,6 @@ def resume(tx: Connection, campaign_id: int, *, now: datetime) -> Campaign:
     campaign = _move(tx, campaign_id, target, "resume", now, status_reason=None)
     schedules.follow(tx, campaign_id, ScheduleStatus.PENDING, now)
     return campaign
-
-
-def unschedule(tx: Connection, campaign_id: int, *, now: datetime) -> Campaign:
-    """Make a scheduled campaign a draft again.
-
-    Raises:
-        NotFound: there is none.
-        InvalidTransition: it is not scheduled.
-    """
-    return _move(tx, campaign_id, Status.DRAFT, "unschedule", now, schedule_id=None, status_reason=None)
 
 
 def cancel(tx: Connection, campaign_id: int, *, now: datetime) -> Campaign:

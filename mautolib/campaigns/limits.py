@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Connection
 
 from mautolib.campaigns.model import Campaign
-from mautolib.campaigns.walltime import local_of, zone_of, zone_or
+from mautolib.campaigns.walltime import UTC_ZONE, local_of, zone_of, zone_or
 from mautolib.campaigns.windows import Window, next_opening, window_of
 from mautolib.contacts.address import domain_name
 from mautolib.db.statements import statement
@@ -176,7 +176,7 @@ def explain(tx: Connection, settings: Settings, campaign: Campaign, contact_id: 
 
 def default_zone(settings: Settings) -> ZoneInfo:
     """The zone of contacts without one."""
-    return zone_or(settings.default_timezone, ZoneInfo("UTC"))
+    return zone_or(settings.default_timezone, UTC_ZONE)
 
 
 def window_for(settings: Settings, campaign: Campaign, *, schedule_zone: str | None = None) -> Window:

@@ -14,7 +14,9 @@ from typing import Final
 from sqlalchemy import Connection
 
 from mautolib import segments
+from mautolib.campaigns.limits import default_zone, window_for
 from mautolib.campaigns.model import Campaign, Problem
+from mautolib.campaigns.windows import next_opening
 from mautolib.channels.wire import is_loopback, wire_address
 from mautolib.contacts.address import is_address
 from mautolib.errors import InvalidInput, NotFound, ProviderRejected
@@ -90,7 +92,7 @@ def problems(tx: Connection, settings: Settings, campaign: Campaign) -> list[Pro
     return [
         *content_problems(tx, settings, campaign),
         *_segment_problems(tx, settings, campaign),
-        *_beyond_this_version(campaign),
+        *_window_problems(settings, campaign),
     ]
 
 
@@ -217,8 +219,16 @@ def _segment_problems(tx: Connection, settings: Settings, campaign: Campaign) ->
         yield Problem(path=("segment_id",), message=str(error))
 
 
-def _beyond_this_version(campaign: Campaign) -> Iterator[Problem]:
-    """What can be stored but not honoured yet must not be sent as if it were not there."""
-    for name in ("send_window", "max_per_hour", "max_per_day", "domain_limits"):
-        if getattr(campaign, name):
-            yield Problem(path=(name,), message=f"{name} is not supported yet; leave it empty")
+def _window_problems(settings: Settings, campaign: Campaign) -> Iterator[Problem]:
+    """A window that never opens would keep every message back until it expires."""
+    given = campaign.send_window
+    if bool(given.get("quiet_start")) != bool(given.get("quiet_end")):
+        yield Problem(path=("send_window", "quiet_end"), message="Quiet hours have a start and an end")
+        return
+    if given.get("quiet_start") and given["quiet_start"] == given["quiet_end"]:
+        yield Problem(path=("send_window", "quiet_end"), message="Quiet hours begin and end at the same time")
+        return
+    # Whether it opens within a week does not depend on the week.
+    if next_opening(window_for(settings, campaign), default_zone(settings), campaign.created_at) is None:
+        yield Problem(path=("send_window",), message="The window never opens: it has no weekday, no time between start "
+                      "and end, or quiet hours all the time")  # fmt: skip

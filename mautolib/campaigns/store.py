@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from mautolib.campaigns import paces
 from mautolib.campaigns.model import EDITABLE, PACE_EDITABLE, PACE_FIELDS, Campaign, NewCampaign, Status
 from mautolib.db import tables
 from mautolib.errors import Conflict, InvalidInput, NotFound
@@ -107,7 +108,11 @@ def change(tx: Connection, campaign_id: int, changes: Mapping[str, Any], *, now:
         .values(**wanted, version=_TABLE.c.version + 1, updated_at=now)
         .returning(_TABLE)
     )
-    return _campaign(tx.execute(statement).mappings().one())
+    changed = _campaign(tx.execute(statement).mappings().one())
+    if wanted.keys() & PACE_FIELDS:
+        paces.follow(tx, changed, now=now)
+        return get(tx, campaign_id)
+    return changed
 
 
 def clone(tx: Connection, campaign_id: int, *, actor: str, now: datetime, name: str | None = None) -> Campaign:

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+UTC_ZONE: Final = ZoneInfo("UTC")
 _SECOND: Final = timedelta(seconds=1)
 #: How much earlier than at Greenwich a wall-clock time can come: the easternmost clocks are 14 hours ahead.
 EARLIEST_ZONE: Final = timedelta(hours=14)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from mautolib.campaigns.walltime import local_of, moment_of
+from mautolib.campaigns.walltime import local_of, moment_of, zone_or
 
 _DAY: Final = timedelta(days=1)
 _ALL_DAYS: Final = frozenset(range(1, 8))
@@ -105,6 +105,26 @@ def quiet_span(text: str) -> Span | None:
     if match is None or (span := Span(start=_minute(text[:5]), end=_minute(text[6:]))).is_empty:
         raise ValueError(f"quiet hours are written like 21:00-08:00, not {text!r}")
     return span
+
+
+@dataclass
+class Gate:
+    """Whether a window is open for the people of each zone; asked for every message, computed when it changes."""
+
+    window: Window
+    default_zone: ZoneInfo
+    _spans: dict[str, tuple[datetime, datetime, bool]] = field(default_factory=dict)
+
+    def opens_at(self, timezone: str, now: datetime, last: datetime) -> datetime | None:
+        """None if it is open, else when to look again (`last` at the latest)."""
+        since, until, is_open = self._spans.get(timezone, (last, last, False))
+        if not since <= now < until:
+            zone = zone_or(timezone, self.default_zone)
+            opening = next_opening(self.window, zone, now)
+            is_open = opening == now
+            until = next_closing(self.window, zone, now) if is_open else opening or now + _DAY
+            self._spans[timezone] = (now, until, is_open)
+        return None if is_open else min(until, last)
 
 
 def next_opening(window: Window, timezone: ZoneInfo, at: datetime) -> datetime | None:

@@ -7,7 +7,7 @@ sending pump inside the transaction that also records its previous group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -28,16 +28,24 @@ _CONTACT_FIELDS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """What one claim gave: messages to hand over, and how many were skipped, by reason."""
+    """What one claim gave: messages to hand over, and how many were skipped, by reason.
+
+    Args:
+        is_busy: something else was done, or others are at it: ask again (`is_contended`: after a moment).
+        tallied: under which limits each message was counted, for those that are given back.
+    """
 
     attempt_id: int
     messages: tuple[Claimed, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
+    is_busy: bool = False
+    is_contended: bool = False
+    tallied: Mapping[int, Sequence[tuple[int, str]]] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was due."""
-        return not self.messages and not self.skipped
+        return not self.messages and not self.skipped and not self.is_busy
 
 
 def new_attempt(tx: Connection) -> int:
@@ -55,14 +63,18 @@ def claim(
     shard: int = 0,
     shards: int = 1,
     require_consent: bool = False,
+    paces_all: bool = False,
 ) -> Group:
-    """Take up to `size` due messages of one shard (contact_id modulo `shards`) under `attempt_id`."""
+    """Take up to `size` due messages of one shard (contact_id modulo `shards`) under `attempt_id`.
+
+    Campaigns with a pace are left to `campaigns.pacing`; with `paces_all` all marketing mail is.
+    """
     counts = tx.execute(
         statement("ledger.claim"),
         {
             "attempt_id": attempt_id, "size": size, "shard": shard, "shards": shards, "now": now,
-            "require_consent": require_consent, "lease_seconds": LEASE_SECONDS, "inner_key": identity.inner_key,
-            "outer_key": identity.outer_key, "domain": identity.domain,
+            "require_consent": require_consent, "paces_all": paces_all, "lease_seconds": LEASE_SECONDS,
+            "inner_key": identity.inner_key, "outer_key": identity.outer_key, "domain": identity.domain,
         },
     ).all()  # fmt: skip
     skipped = {row.reason: row.message_count for row in counts if row.reason is not None}

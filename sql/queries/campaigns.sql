@@ -7,7 +7,7 @@ from campaigns
 where planned_at is null
     and (
         status = 'sending'
-        or (status = 'scheduled' and scheduled_at <= cast(:now as timestamptz))
+        or (status = 'scheduled' and coalesce(plan_at, scheduled_at) <= cast(:now as timestamptz))
     )
     and (cast(:campaign_id as bigint) is null or campaign_id = cast(:campaign_id as bigint))
     and campaign_id <> all(cast(:done as bigint[]))
@@ -22,7 +22,7 @@ from campaigns
 where planned_at is null
     and (
         status = 'sending'
-        or (status = 'scheduled' and scheduled_at <= cast(:now as timestamptz))
+        or (status = 'scheduled' and coalesce(plan_at, scheduled_at) <= cast(:now as timestamptz))
     )
     and (cast(:campaign_id as bigint) is null or campaign_id = cast(:campaign_id as bigint))
 order by campaign_id;
@@ -117,12 +117,12 @@ where campaigns.status in ('sending', 'paused')
     and coalesce(campaign_totals.refreshed_at, '-infinity') < cast(:older_than as timestamptz);
 
 -- name: aging_totals
--- Ended campaigns to be recounted: people open, click and opt out long after the last message, and what was in
--- flight or in doubt is decided late. The older the campaign, the rarer.
+-- Ended campaigns and those between two runs, to be recounted: people open, click and opt out long after the
+-- last message, and what was in flight or in doubt is decided late. The older the campaign, the rarer.
 select campaigns.campaign_id
 from campaigns
 inner join campaign_totals on campaign_totals.campaign_id = campaigns.campaign_id
-where campaigns.status in ('sent', 'cancelled')
+where campaigns.status in ('sent', 'cancelled', 'scheduled')
     and campaign_totals.refreshed_at < cast(:now as timestamptz) - greatest(
         interval '9 minutes',
         (cast(:now as timestamptz) - coalesce(campaigns.sent_at, campaigns.updated_at)) / 20

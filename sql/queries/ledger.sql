@@ -8,7 +8,10 @@ select nextval('attempt_ids');
 -- name: claim
 -- Takes due messages under one attempt: those that may go are leased, the others become skipped.
 with open_campaigns as materialized (
-    select campaign_id from campaigns where status = 'sending' for share
+    select campaign_id
+    from campaigns
+    where status = 'sending' and not is_paced and not cast(:paces_all as boolean)
+    for share
 ),
 sources as materialized (
     select cast(0 as bigint) as campaign_key
@@ -27,6 +30,8 @@ picked as materialized (
             and coalesce(messages.campaign_id, 0) = sources.campaign_key
             and messages.next_try_at <= cast(:now as timestamptz)
             and messages.contact_id % cast(:shards as int) = cast(:shard as int)
+            and (not cast(:paces_all as boolean)
+                or messages.kind not in ('campaign', 'workflow', 'automation'))
         order by messages.next_try_at, messages.message_id
         limit cast(:size as int)
         for update skip locked
@@ -189,6 +194,72 @@ select
 from recorded
 left join contacts on contacts.contact_id = recorded.contact_id
 order by recorded.message_id;
+
+-- name: record_sent
+-- As `record`, for what was accepted: the messages of one attempt, with their events and webhook facts.
+with accepted as materialized (
+    select *
+    from unnest(
+        cast(:contact_ids as bigint[]), cast(:message_ids as bigint[]), cast(:codes as int[]),
+        cast(:replies as text[]), cast(:provider_ids as text[]), cast(:addresses as text[])
+    ) as given (contact_id, message_id, code, reply, provider_id, address)
+),
+recorded as (
+    update messages
+    set status = 'sent', reason = null, lease_until = null, last_stage = 'dot', last_error = null,
+        last_code = accepted.code,
+        provider_id = coalesce(nullif(accepted.provider_id, ''), messages.provider_id),
+        sent_at = cast(:now as timestamptz)
+    from accepted
+    where messages.contact_id = accepted.contact_id
+        and messages.message_id = accepted.message_id
+        and messages.attempt_id = cast(:attempt_id as bigint)
+        and messages.status in ('sending', 'unknown')
+    returning
+        messages.contact_id, messages.message_id, messages.campaign_id, messages.workflow_id,
+        messages.kind, messages.attempt_no, accepted.code, accepted.reply, accepted.address,
+        nextval('event_ids') as event_id
+),
+logged as (
+    insert into message_attempts (
+        contact_id, message_id, attempt_no, attempt_id, claimed_at, outcome, stage, code, reply
+    )
+    select
+        contact_id, message_id, attempt_no, cast(:attempt_id as bigint),
+        cast(:claimed_at as timestamptz), 'sent', 'dot', code, reply
+    from recorded
+    on conflict do nothing
+),
+-- The attempt is the key of its event: both are written or neither, so event_keys is not needed.
+told as (
+    insert into events (
+        event_id, contact_id, occurred_at, received_at, event_type, source, properties,
+        campaign_id, message_id
+    )
+    select
+        event_id, contact_id, cast(:now as timestamptz), cast(:now as timestamptz), 'email_sent',
+        'mauto', jsonb_strip_nulls(
+            jsonb_build_object('kind', kind, 'workflow_id', cast(workflow_id as text))
+        ), campaign_id, message_id
+    from recorded
+    where contact_id > 0 and kind not in ('test', 'internal')
+    returning event_id, contact_id, occurred_at
+),
+waiting as (
+    insert into event_pending (event_id, bucket, contact_id, occurred_at)
+    select event_id, contact_id % 64, contact_id, occurred_at
+    from told
+),
+facts as (
+    insert into outbox (event_name, occurred_at, data)
+    select 'email.sent', cast(:now as timestamptz), jsonb_build_object(
+        'message_id', cast(message_id as text), 'campaign_id', cast(campaign_id as text),
+        'contact_id', cast(nullif(contact_id, 0) as text), 'email', address
+    )
+    from recorded
+    where kind not in ('test', 'internal')
+)
+select count(*) from recorded;
 
 -- name: expire_leases
 -- Leases that ran out become doubts, in one statement: nothing is read first and written later.
