@@ -34,6 +34,7 @@ from api.routes import (
     exports,
     fx_rates,
     imports,
+    inbound,
     messages,
     operations,
     orders,
@@ -74,6 +75,7 @@ _RESOURCES = (
     events,
     orders,
     fx_rates,
+    inbound,
     analytics,
 )
 POOL_SIZE, OVERFLOW = 5, 10

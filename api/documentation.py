@@ -70,6 +70,7 @@ TAGS: list[dict[str, str]] = [
     {"name": "Suppression", "description": "Addresses that must not be mailed, and why."},
     {"name": "Events", "description": "What shops and sites tell: visits, carts, orders, anything of your own."},
     {"name": "Orders", "description": "Orders with their refunds, and the exchange rates their figures stand on."},
+    {"name": "Provider notices", "description": "What the mail provider tells: bounces, complaints, deliveries."},
     {"name": "Analytics", "description": "Figures, each computed in one place and equal everywhere."},
     {"name": "Tracking", "description": "Links in mail: opens, clicks, unsubscribing, preferences. No sign-in."},
     {"name": "Operations", "description": "Signs of life."},

@@ -233,6 +233,7 @@ messages = _table(
     lease_until=_TIME, last_code=_INT, last_stage=_TEXT, last_error=_TEXT, rfc_message_id=_TEXT, provider_id=_TEXT,
     queued_at=_TIME, sent_at=_TIME, delivered_at=_TIME, bounced_at=_TIME, complained_at=_TIME, held_for=_TEXT,
 )
+notice_refusals = _table("notice_refusals", refused_on=_DATE, reason=_TEXT, refusal_count=_ID)
 orders = _table(
     "orders",
     order_key=_ID, contact_id=_ID, source=_TEXT, order_id=_TEXT, placed_at=_TIME, currency=_CODE, total=_MONEY,
@@ -242,6 +243,11 @@ orders = _table(
 outbox = _table(
     "outbox",
     outbox_id=_ID, event_name=_TEXT, occurred_at=_TIME, data=_JSON, created_at=_TIME, expanded_at=_TIME,
+)
+provider_notices = _table(
+    "provider_notices",
+    notice_id=_ID, source=_TEXT, external_id=_TEXT, received_at=_TIME, body=_TEXT, status=_TEXT, kind=_TEXT,
+    detail=_TEXT, message_id=_ID, look_count=_INT, next_look_at=_TIME, settled_at=_TIME,
 )
 refresh_tokens = _table(
     "refresh_tokens",
@@ -314,6 +320,7 @@ sign_in_failures = _table(
     "sign_in_failures",
     failure_id=_ID, account_hash=_BYTES, network=_TEXT, failed_at=_TIME,
 )
+signing_certificates = _table("signing_certificates", url=_TEXT, pem=_TEXT, fetched_at=_TIME)
 stage_transitions = _table(
     "stage_transitions",
     transition_id=_ID, contact_id=_ID, previous_stage=_TEXT, new_stage=_TEXT, reason=_TEXT, actor=_TEXT,

@@ -26,6 +26,7 @@ _LOG = logging.getLogger(__name__)
 _MONTHS_AHEAD = 2
 _IDEMPOTENCY = timedelta(hours=24)
 _SIGN_IN_FAILURES = timedelta(days=1)
+_NOTICES = timedelta(days=90)
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -44,8 +45,8 @@ def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str |
     Args:
         now: the moment ages are measured at.
         task: only this one.
-    Returns: `partitions` made; `contacts_indexed` for searching; `hit_months`, `idempotency_keys`, `tokens` and
-        `sign_in_failures` removed; `erasures` completed.
+    Returns: `partitions` made; `contacts_indexed` for searching; `hit_months`, `idempotency_keys`, `tokens`, `notices`
+        and `sign_in_failures` removed; `erasures` completed.
     Raises:
         InvalidInput: no such task.
         Misconfigured: MAUTO_RAW_HIT_DAYS is below 1.
@@ -101,6 +102,11 @@ def _forget_sign_ins(engine: Engine, settings: Settings, now: datetime) -> int:
         return tx.execute(statement_, {"older_than": now - _SIGN_IN_FAILURES}).rowcount
 
 
+def _forget_notices(engine: Engine, settings: Settings, now: datetime) -> int:
+    with engine.begin() as tx:
+        return tx.execute(statement("feedback.forget_notices"), {"older_than": now - _NOTICES}).rowcount
+
+
 def _erase(engine: Engine, settings: Settings, now: datetime) -> int:
     completed = 0
     while (carried := privacy.carry_out(engine, settings, now=now)).completed:
@@ -129,6 +135,7 @@ _WORK: dict[Task, dict[str, Callable[[Engine, Settings, datetime], int]]] = {
         "idempotency_keys": _forget_answers,
         "tokens": _forget_tokens,
         "sign_in_failures": _forget_sign_ins,
+        "notices": _forget_notices,
     },
     Task.ERASURE: {"erasures": _erase},
 }

@@ -12,7 +12,7 @@ from datetime import date
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from mauto_airflow import conventions, moments
+from mauto_airflow import alerts, conventions, moments
 from mauto_airflow.warehouse import warehouse
 from mautolib.errors import InvalidInput, TransientError
 
@@ -232,6 +232,24 @@ def keep_in_order(params: Mapping[str, Any]) -> dict[str, int]:
     with warehouse() as (engine, settings):
         counts: dict[str, int] = maintenance.run(engine, settings, now=moments.now(), task=params.get("task"))
     _say("Everything was in order.", sum(counts.values()), f"Maintenance: {counts}.")
+    return counts
+
+
+def process_feedback(outlet: Any) -> dict[str, int]:
+    """Read the bounce mailbox, apply notices, settle doubts, and name what is stuck."""
+    from mautolib import feedback
+
+    with warehouse() as (engine, settings):
+        done = feedback.process(engine, settings, now=moments.now())
+    counts = {
+        "mails": done.mails.stored, "quarantined": done.mails.quarantined, "applied": done.applied,
+        "parked": done.parked, "ignored": done.ignored, "settled": done.settled, "suppressed": done.suppressed,
+        "broken": done.broken, "stuck": sum(done.stuck.values()),
+    }  # fmt: skip
+    outlet.extra = counts
+    _say("No feedback had come in.", sum(counts.values()), f"Feedback: {counts}.")
+    if done.alarms:
+        alerts.report_stuck(done.alarms)
     return counts
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
+import json
 import re
 import secrets
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from sqlalchemy import text
 from mautolib.auth import users
 from mautolib.auth.roles import Role
 from mautolib.events.links import LinkSigner, MessageLinks, Owner
+from tests import sns
 from tests.live_service import PASSWORD, LiveService
 
 PREFIX = "/api/v1"
@@ -299,6 +301,11 @@ def _one_click(objects: Objects, request: Ready) -> None:
     request.content, request.headers = b"List-Unsubscribe=One-Click", {"Content-Type": FORM}
 
 
+def _notice(objects: Objects, request: Ready) -> None:
+    sns.trust(objects.service.engine)
+    request.json = sns.message(json.dumps({"notificationType": "Delivery"}), message_id=objects.number())
+
+
 #: What stands at a place of a path.
 _MAKERS: dict[str, Callable[[Objects], str]] = {
     f"{PREFIX}{place}": maker
@@ -330,7 +337,7 @@ _STATES: dict[tuple[str, str], Callable[[Objects], str]] = {
 #: Operations that end, or depend on, what they are called with.
 _OWN_CALLERS: dict[str, Callable[[Objects, Ready], None]] = {
     "login": _sign_in, "refresh": _renew, "logout": _as_own_user, "change_password": _change_password,
-    "track_unsubscribe": _one_click,
+    "track_unsubscribe": _one_click, "receive_ses_notice": _notice,
 }  # fmt: skip
 #: Fields of an example that are one's own, or name something that exists.
 _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
