@@ -236,10 +236,13 @@ def _taken_apart(part: Part) -> list[Piece]:
 def _looked_up(contact: Mapping[str, Any], path: Path) -> str | None:
     """The text a plain look-up finds; None if it is no text (what that means, the template's language decides)."""
     value: Any = contact
-    for name in path[1:]:
-        if not isinstance(value, Mapping) or name not in value or str(name).startswith("_"):
-            return None
-        value = value[name]
+    try:
+        for name in path[1:]:
+            if type(value) is str:
+                return None
+            value = value[name]
+    except (KeyError, TypeError, IndexError):
+        return None
     return value if type(value) is str else None
 
 

@@ -7,7 +7,8 @@ sending pump inside the transaction that also records its previous group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -85,8 +86,8 @@ def claim(
 
 def held(tx: Connection, attempt_id: int) -> tuple[Claimed, ...]:
     """What an attempt holds; after a lost connection this tells whether its claim was committed."""
-    rows = tx.execute(statement("ledger.claimed"), {"attempt_id": attempt_id}).mappings()
-    return tuple(_claimed(dict(row)) for row in rows)
+    rows = tx.execute(statement("ledger.claimed"), {"attempt_id": attempt_id}).all()
+    return tuple([_claimed(tuple(row)) for row in rows])
 
 
 def refused(tx: Connection, attempt_id: int, *, require_consent: bool = False) -> dict[int, Skip]:
@@ -97,23 +98,45 @@ def refused(tx: Connection, attempt_id: int, *, require_consent: bool = False) -
     return {row.message_id: Skip(row.reason) for row in rows}
 
 
-def _claimed(row: Mapping[str, Any]) -> Claimed:
-    if row["shown_id"] is None:
+class ContactRow(Mapping[str, Any]):
+    """What a template may name of a contact, read out of its row when it is asked for."""
+
+    __slots__ = ("_row",)
+
+    def __init__(self, row: Sequence[Any]) -> None:
+        """`row` begins with the id and goes on as `_CONTACT_FIELDS`."""
+        self._row = row
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._row[_PLACES[name]]
+        read = _READERS.get(name)
+        return value if read is None else read(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+    def __repr__(self) -> str:
+        return f"ContactRow(id={self._row[0]})"
+
+
+_PLACES: Final = {name: place for place, name in enumerate(("id", *_CONTACT_FIELDS))}
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "id": str, "custom_fields": json.loads, "created_at": datetime.fromisoformat
+}  # fmt: skip
+#: How many columns of the statement are the message's own; the contact follows.
+_OWN: Final = 11
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+
+def _claimed(row: tuple[Any, ...]) -> Claimed:
+    to_email, person = row[8], row[_OWN:]
+    contact: Mapping[str, Any] = ContactRow(person)
+    if person[0] is None:
         # Nobody we know: every name a template may use is there, and empty.
-        contact = {"id": "", **dict.fromkeys(_CONTACT_FIELDS, ""), "custom_fields": {}, "email": row["to_email"]}
-    else:
-        contact = {"id": str(row["shown_id"]), **{name: row[name] for name in _CONTACT_FIELDS}}
+        contact = {"id": "", **dict.fromkeys(_CONTACT_FIELDS, ""), "custom_fields": {}, "email": to_email}
     return Claimed(
-        message_id=row["message_id"],
-        contact_id=row["contact_id"],
-        attempt_id=row["attempt_id"],
-        attempt_no=row["attempt_no"],
-        kind=Kind(row["kind"]),
-        campaign_id=row["campaign_id"],
-        workflow_id=row["workflow_id"],
-        content_id=row["content_id"],
-        to_email=row["to_email"],
-        rfc_message_id=row["rfc_message_id"],
-        context=row["context"],
-        contact=contact,
+        row[0], row[1], row[2], row[3], _KINDS[row[4]], row[5], row[6], row[7], to_email, row[9], row[10], contact
     )

@@ -6,7 +6,7 @@
 select nextval('attempt_ids');
 
 -- name: claim
--- Takes due messages under one attempt: those that may go are leased, the others become skipped.
+-- Takes due messages under one attempt, first what people wait for: those that may go are leased, the others skipped.
 with open_campaigns as materialized (
     select campaign_id
     from campaigns
@@ -14,11 +14,22 @@ with open_campaigns as materialized (
     for share
 ),
 sources as materialized (
-    select cast(0 as bigint) as campaign_key
+    select cast(0 as bigint) as campaign_key where not cast(:paces_all as boolean)
     union all
     select campaign_id from open_campaigns
 ),
-picked as materialized (
+urgent as materialized (
+    select contact_id, message_id, give_up_at <= cast(:now as timestamptz) as is_late
+    from messages
+    where status = 'queued'
+        and kind in ('transactional', 'confirmation', 'test', 'internal')
+        and next_try_at <= cast(:now as timestamptz)
+        and contact_id % cast(:shards as int) = cast(:shard as int)
+    order by next_try_at, message_id
+    limit cast(:size as int)
+    for update skip locked
+),
+others as materialized (
     select due.contact_id, due.message_id, due.is_late
     from sources
     cross join lateral (
@@ -28,16 +39,16 @@ picked as materialized (
         from messages
         where messages.status = 'queued'
             and coalesce(messages.campaign_id, 0) = sources.campaign_key
+            and messages.kind in ('campaign', 'workflow', 'automation')
             and messages.next_try_at <= cast(:now as timestamptz)
             and messages.contact_id % cast(:shards as int) = cast(:shard as int)
-            and (not cast(:paces_all as boolean)
-                or messages.kind not in ('campaign', 'workflow', 'automation'))
         order by messages.next_try_at, messages.message_id
         limit cast(:size as int)
         for update skip locked
     ) as due
-    limit cast(:size as int)
+    limit cast(:size as int) - (select count(*) from urgent)
 ),
+picked as (select * from urgent union all select * from others),
 decided as materialized (
     select
         picked.contact_id, picked.message_id,
@@ -76,15 +87,16 @@ from taken
 group by taken.status, taken.reason;
 
 -- name: claimed
--- What an attempt holds, longest due first, with the contact as it is now; a test shows whom it names.
+-- What an attempt holds, longest due first, with the contact as it is now; a test shows whom it names. What few
+-- templates name comes as text, read when it is named. The order of the columns is that of `claim._claimed`.
 select
     messages.message_id, messages.contact_id, messages.attempt_id, messages.attempt_no,
     messages.kind, messages.campaign_id, messages.workflow_id, messages.content_id,
-    messages.rfc_message_id, messages.context,
-    coalesce(messages.to_email, contacts.email) as to_email,
-    contacts.contact_id as shown_id, contacts.email, contacts.first_name, contacts.last_name,
-    contacts.phone, contacts.country, contacts.language, contacts.timezone, contacts.currency,
-    contacts.custom_fields, contacts.source, contacts.created_at
+    coalesce(messages.to_email, contacts.email) as to_email, messages.rfc_message_id,
+    messages.context, contacts.contact_id as shown_id, contacts.email, contacts.first_name,
+    contacts.last_name, contacts.phone, contacts.country, contacts.language, contacts.timezone,
+    contacts.currency, cast(contacts.custom_fields as text) as custom_fields, contacts.source,
+    cast(contacts.created_at as text) as created_at
 from messages
 left join contacts on contacts.contact_id = case
     when messages.kind = 'test' then cast(messages.context ->> 'as_contact_id' as bigint)
