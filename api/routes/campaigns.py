@@ -225,6 +225,18 @@ class WholeCampaign(ShownCampaign):
     text_body: str
 
 
+class ScheduleCampaignBody(Model):
+    """When to send it."""
+
+    model_config = ConfigDict(
+        title="CampaignSchedule",
+        json_schema_extra={"example": {"send_at": "2030-01-07T08:00:00Z", "timezone_name": "Europe/Berlin"}},
+    )
+
+    send_at: Moment
+    timezone_name: Line64 = "UTC"
+
+
 class Queued(Answer):
     """The campaign waits for the senders."""
 
@@ -398,6 +410,28 @@ async def send_campaign(call: CurrentCall, id: str) -> Response:
         except InvalidTransition as error:
             raise DomainError(str(error), code="invalid_state") from None
         return Outcome(status=202, body=Queued(campaign_id=str(campaign.campaign_id)), resource_id=campaign.campaign_id)
+
+    return await call.commit(effect)
+
+
+@router.post(
+    "/campaigns/{id}/schedule", response_model=WholeCampaign,
+    responses=problems(401, 403, 412, s404=MISSING, s409="It is no draft", s422="Past, or `not_sendable`"),
+)  # fmt: skip
+@allow(Role.EDITOR, action="campaign.schedule")
+async def schedule_campaign(call: CurrentCall, id: str, body: ScheduleCampaignBody) -> Response:
+    """Schedule a campaign.
+
+    It is sent once, at that moment; with `local_time` at what clocks in `timezone_name` show then, on everybody's own.
+    A PATCH of `scheduled_at` moves it, of `status` to draft takes it back; `/schedules/` can repeat it.
+    """
+
+    def effect(tx: Connection) -> Outcome:
+        campaign = launch.schedule(
+            tx, call.settings, locked(call, tx, id).campaign_id, at=body.send_at, timezone_name=body.timezone_name,
+            now=call.now, actor=str(call.actor),
+        )  # fmt: skip
+        return outcome_of(tx, campaign)
 
     return await call.commit(effect)
 

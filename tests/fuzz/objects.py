@@ -205,6 +205,18 @@ class Objects:
         self._post(f"/campaigns/{made}/pause")
         return made
 
+    def schedule(self) -> str:
+        """A recurring schedule of a draft of its own that waits for its first run."""
+        rule = {"interval": "daily"}
+        body = {"campaign_id": self.campaign(), "send_at": "2030-01-07T08:00:00Z", "recurrence_rule": rule}
+        return self._made("/schedules/", {**body, "schedule_type": "recurring"})
+
+    def paused_schedule(self) -> str:
+        """A schedule that was paused."""
+        made = self.schedule()
+        self._post(f"/schedules/{made}/pause")
+        return made
+
     def message(self) -> str:
         """A transactional message that waits."""
         return self._made("/messages/", {"email": self.email(), "subject": "Hello", "html_body": "<p>Hello</p>"})
@@ -318,6 +330,7 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/templates/{id}": Objects.template,
         "/campaigns/{id}": Objects.campaign,
         "/messages/{id}": Objects.message,
+        "/schedules/{id}": Objects.schedule,
         "/imports/{id}": Objects.queued_import,
         "/events/{id}": Objects.event,
         "/orders/{id}": Objects.order,
@@ -333,6 +346,7 @@ _STATES: dict[tuple[str, str], Callable[[Objects], str]] = {
     ("POST", f"{PREFIX}/campaigns/{{id}}/resume"): Objects.paused_campaign,
     ("POST", f"{PREFIX}/campaigns/{{id}}/cancel"): Objects.sending_campaign,
     ("POST", f"{PREFIX}/campaigns/{{id}}/retry"): Objects.sending_campaign,
+    ("POST", f"{PREFIX}/schedules/{{id}}/resume"): Objects.paused_schedule,
 }
 #: Operations that end, or depend on, what they are called with.
 _OWN_CALLERS: dict[str, Callable[[Objects, Ready], None]] = {
@@ -354,6 +368,7 @@ _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
     "segment_id": lambda objects, value: objects.segment(),
     "segment_a": lambda objects, value: objects.segment(),
     "segment_b": lambda objects, value: objects.segment(),
+    "campaign_id": lambda objects, value: objects.campaign(),
     "exclude_campaign_ids": lambda objects, value: objects.campaign(),
 }
 
