@@ -5,6 +5,10 @@ create index messages_by_campaign_state on messages (campaign_id, status, messag
     where campaign_id is not null;
 drop index messages_by_campaign;
 
+-- What somebody waits for is claimed before everything else, however much other mail was due earlier.
+create index messages_people_wait_for on messages (next_try_at, message_id)
+    where status = 'queued' and kind in ('transactional', 'confirmation', 'test', 'internal');
+
 create or replace view message_refusals as
 select
     messages.contact_id, messages.message_id, messages.kind, person.consent_status,
