@@ -81,7 +81,8 @@ def window_of(
     hours = Span(start=_minute(send_window.get("start", "00:00")), end=_minute(send_window.get("end", "24:00")))
     quiet = []
     if (quiet_start := send_window.get("quiet_start")) and (quiet_end := send_window.get("quiet_end")):
-        quiet.append(Span(start=_minute(quiet_start), end=_minute(quiet_end)))
+        span = Span(start=_minute(quiet_start), end=_minute(quiet_end))
+        quiet += [] if span.is_empty else [span]
     if (everywhere := quiet_span(quiet_hours)) is not None and everywhere not in quiet:
         quiet.append(everywhere)
     return Window(
