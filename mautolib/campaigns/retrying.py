@@ -21,6 +21,8 @@ from mautolib.ledger.model import Status as MessageStatus
 
 _LOG = logging.getLogger(__name__)
 RETRYABLE: Final = (MessageStatus.FAILED, MessageStatus.UNKNOWN)
+#: So that no statement runs into the time limit of the API.
+_BATCH: Final = 50_000
 _FROM: Final = (Status.SENDING, Status.PAUSED, Status.SENT)
 
 
@@ -50,9 +52,14 @@ def retry(
         "campaign_id": campaign_id, "statuses": sorted({status.value for status in statuses}), "now": now,
         "give_up_at": now + timedelta(hours=campaign.expires_after_hours),
     }  # fmt: skip
-    requeued = tx.execute(statement("campaigns.requeue"), parameters).rowcount
+    requeued = 0
+    while batch := tx.execute(statement("campaigns.requeue"), {**parameters, "size": _BATCH}).rowcount:
+        requeued += batch
     if requeued:
         tx.execute(statement("campaigns.send_again"), {"campaign_id": campaign_id, "now": now})
+        if campaign.is_paced:
+            # A pace that sleeps looks again.
+            tx.execute(statement("pacing.mark_stale"), {"campaign_id": campaign_id})
         totals.refresh_totals(tx, campaign_id, now)
     _LOG.info("campaign %s: %s messages queued again", campaign_id, requeued)
     return requeued

@@ -68,7 +68,8 @@ def claim(
 ) -> Group:
     """Take up to `size` due messages of one shard (contact_id modulo `shards`) under `attempt_id`.
 
-    Campaigns with a pace are left to `campaigns.pacing`; with `paces_all` all marketing mail is.
+    Campaigns with a pace are left to `campaigns.pacing`; with `paces_all` all marketing mail is. A campaign that
+    somebody is just changing is passed over, so that it keeps no other mail waiting; then there may be more to take.
     """
     counts = tx.execute(
         statement("ledger.claim"),
@@ -78,6 +79,8 @@ def claim(
             "inner_key": identity.inner_key, "outer_key": identity.outer_key, "domain": identity.domain,
         },
     ).all()  # fmt: skip
+    if not counts and not paces_all and tx.scalar(statement("ledger.is_any_held")):
+        return Group(attempt_id=attempt_id, is_busy=True, is_contended=True)
     skipped = {row.reason: row.message_count for row in counts if row.reason is not None}
     if len(skipped) == len(counts):
         return Group(attempt_id=attempt_id, skipped=skipped)

@@ -89,12 +89,14 @@ def messages(
     conditions = _conditions(wanted)
     if before is not None:
         conditions.append(_M.message_id < before)
-    query = _selected().order_by(_M.message_id.desc()).offset(skip).limit(limit)
-    if wanted.campaign_id is None or wanted.contact_id is not None or wanted.status is not None or limit is None:
-        query = query.where(*conditions)
+    if limit is None:
+        return _read(tx, _selected().where(*conditions))
+    if wanted.campaign_id is None or wanted.contact_id is not None or wanted.status is not None:
+        found = select(_M.message_id).where(*conditions).order_by(_M.message_id.desc()).offset(skip).limit(limit)
     else:
-        query = query.where(_M.message_id.in_(_newest(conditions, skip + limit)))
-    return _read(tx, query)
+        found = _newest(conditions, skip, limit)
+    # First the page, then what belongs to it: what is left out is joined with nothing.
+    return _read(tx, _selected().where(_M.message_id.in_(found)))
 
 
 def message(tx: Connection, message_id: int) -> Message:
@@ -118,17 +120,19 @@ def attempts(tx: Connection, message_id: int, contact_id: int) -> list[Attempt]:
     return [Attempt(**row) for row in tx.execute(query.order_by(table.recorded_at, table.attempt_no)).mappings()]
 
 
-def _newest(conditions: list[ColumnElement[bool]], limit: int) -> Select[Any]:
-    """The ids among which the newest are: of each state, as its index gives them; else a million would be sorted."""
+def _newest(conditions: list[ColumnElement[bool]], skip: int, limit: int) -> Select[Any]:
+    """The ids of a page of a campaign: of each state the newest, as its index gives them; else all would be sorted."""
+    newest = _M.message_id.desc()
     parts = [
-        select(_M.message_id).where(*conditions, _M.status == status.value).order_by(_M.message_id.desc()).limit(limit)
+        select(_M.message_id).where(*conditions, _M.status == status.value).order_by(newest).limit(skip + limit)
         for status in Status
     ]
-    return select(union_all(*(part.subquery().select() for part in parts)).subquery().c.message_id)
+    ids = union_all(*(part.subquery().select() for part in parts)).subquery().c.message_id
+    return select(ids).order_by(ids.desc()).offset(skip).limit(limit)
 
 
 def _read(tx: Connection, query: Select[Any]) -> list[Message]:
-    rows = tx.execute(query).mappings().all()
+    rows = tx.execute(query.order_by(_M.message_id.desc())).mappings().all()
     owned = {row["message_id"]: row["contact_id"] for row in rows if row["contact_id"] is not None}
     ids = {"contact_ids": sorted(set(owned.values())), "message_ids": list(owned)}
     times = {row.message_id: row for row in tx.execute(statement("ledger.reactions"), ids)} if owned else {}

@@ -40,14 +40,22 @@ where status = 'sent'
 returning campaign_id;
 
 -- name: requeue
--- Queues messages of a campaign again that ended badly or in doubt; attempts and Message-ID stay.
+-- Queues messages of a campaign again that ended badly or in doubt, a batch at a time; attempts and Message-ID stay.
+with again as materialized (
+    select contact_id, message_id
+    from messages
+    where campaign_id = cast(:campaign_id as bigint)
+        and kind = 'campaign'
+        and status = any(cast(:statuses as text[]))
+        and status in ('failed', 'unknown')
+    limit cast(:size as int)
+    for update
+)
 update messages
 set status = 'queued', reason = null, next_try_at = cast(:now as timestamptz),
-    give_up_at = cast(:give_up_at as timestamptz)
-where campaign_id = cast(:campaign_id as bigint)
-    and kind = 'campaign'
-    and status = any(cast(:statuses as text[]))
-    and status in ('failed', 'unknown');
+    give_up_at = cast(:give_up_at as timestamptz), held_for = null
+from again
+where messages.contact_id = again.contact_id and messages.message_id = again.message_id;
 
 -- name: send_again
 -- A campaign with something to do again; a paused one stays paused.

@@ -11,7 +11,8 @@ with open_campaigns as materialized (
     select campaign_id
     from campaigns
     where status = 'sending' and not is_paced and not cast(:paces_all as boolean)
-    for share
+    -- One that is just planned, edited or stopped keeps no other mail waiting.
+    for share skip locked
 ),
 sources as materialized (
     select cast(0 as bigint) as campaign_key where not cast(:paces_all as boolean)
@@ -85,6 +86,20 @@ taken as (
 select taken.status, taken.reason, count(*) as message_count
 from taken
 group by taken.status, taken.reason;
+
+-- name: is_any_held
+-- Whether somebody holds a campaign whose messages `claim` takes: it was passed over.
+with free as materialized (
+    select campaign_id
+    from campaigns
+    where status = 'sending' and planned_at is not null and not is_paced
+    for share skip locked
+)
+select exists (
+    select from campaigns
+    where status = 'sending' and planned_at is not null and not is_paced
+        and campaign_id not in (select campaign_id from free)
+);
 
 -- name: claimed
 -- What an attempt holds, longest due first, with the contact as it is now; a test shows whom it names. What few

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -73,6 +74,26 @@ def test_it_waits_behind_no_campaign_and_no_workflow(
     # At most the groups that were claimed already, and one turn of the paced ones, come before it.
     assert went.index("first@buyer.example") < 20
     assert went.index("later@buyer.example") < 95 + 3 * 10
+
+
+def test_a_campaign_that_is_just_planned_or_edited_keeps_nothing_else_waiting(
+    fresh_engine: Engine, settings: Settings
+) -> None:
+    campaign_id = launched(fresh_engine, settings, 30)
+    _order(fresh_engine, settings, "buyer@mail.example")
+    channel = Null()
+    with fresh_engine.begin() as held:
+        held.execute(text("select from campaigns where campaign_id = :id for update"), {"id": campaign_id})
+        sender = threading.Thread(
+            target=run_pump, args=(fresh_engine, settings, channel), kwargs={"budget_seconds": 20.0}
+        )
+        sender.start()
+        patience = time.monotonic() + 10
+        while not channel.accepted and time.monotonic() < patience:
+            time.sleep(0.01)
+        assert [mail.recipient for mail in channel.accepted] == ["buyer@mail.example"]
+    sender.join()
+    assert len(channel.accepted) == 31, "the sender did not go home while somebody held the campaign"
 
 
 def test_a_doubt_is_settled_by_sending_again_after_the_quiet_period(fresh_engine: Engine, settings: Settings) -> None:
