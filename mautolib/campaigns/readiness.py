@@ -17,9 +17,10 @@ from mautolib import segments
 from mautolib.campaigns.limits import default_zone, window_for
 from mautolib.campaigns.model import Campaign, Problem
 from mautolib.campaigns.windows import next_opening
+from mautolib.channels.registry import open_channel
 from mautolib.channels.wire import is_loopback, wire_address
 from mautolib.contacts.address import is_address
-from mautolib.errors import InvalidInput, NotFound, ProviderRejected
+from mautolib.errors import InvalidInput, Misconfigured, NotFound, ProviderRejected
 from mautolib.settings import Settings, variable
 from mautolib.templates import catalogue
 from mautolib.templates.compile import CompiledTemplate, compile_template
@@ -102,6 +103,7 @@ def content_problems(tx: Connection, settings: Settings, campaign: Campaign) -> 
         *_text_problems(tx, campaign),
         *sender_problems(settings, from_email=campaign.from_email, reply_to=campaign.reply_to),
         *_setting_problems(settings),
+        *_channel_problems(settings),
     ]
 
 
@@ -207,6 +209,14 @@ def _setting_problems(settings: Settings) -> Iterator[Problem]:
     if not host or not (scheme == "https" or (scheme == "http" and is_here)):
         yield Problem(path=("settings", "public_base_url"), message=f"{variable('public_base_url')} must be an https "
                       "address: it makes the links and the unsubscribe header of every mail (RFC 8058)")  # fmt: skip
+
+
+def _channel_problems(settings: Settings) -> Iterator[Problem]:
+    """Nothing is connected here: what the way out lacks in settings, not whether somebody answers."""
+    try:
+        open_channel(settings)
+    except Misconfigured as error:
+        yield Problem(path=("settings", "channel"), message=str(error))
 
 
 def _segment_problems(tx: Connection, settings: Settings, campaign: Campaign) -> Iterator[Problem]:

@@ -62,6 +62,8 @@ class SmtpEmail:
             security=settings.smtp_security,
             username=settings.smtp_username,
             password=settings.smtp_password,
+            most_messages=settings.smtp_messages_per_connection,
+            most_seconds=settings.smtp_seconds_per_connection,
             loopback_only=settings.demo,
         )
         return cls(server, reserved_only=settings.demo)
@@ -114,6 +116,8 @@ class SmtpEmail:
             self._check_before_connecting(message)
         except ProviderRejected as error:
             return unfit(error)
+        if self._session is not None and self._session.is_worn():
+            self.close()
         for _ in range(2):
             session = self._session or open_session(self._server)
             self._session = session
@@ -129,7 +133,7 @@ class SmtpEmail:
     def _early(self, message: Outgoing) -> bytes:
         """The envelope of the message after the one under way; nothing where it cannot be said yet."""
         session = self._session
-        if session is None or not session.is_pipelined:
+        if session is None or not session.is_pipelined or session.is_worn(under_way=1):
             return b""
         try:
             self._check_before_connecting(message)

@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 import struct
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,6 +42,9 @@ class Server:
     connect_seconds: float = CONNECT_SECONDS
     command_seconds: float = COMMAND_SECONDS
     answer_seconds: float = ANSWER_SECONDS
+    #: A connection is renewed after so many messages or seconds; 0: never.
+    most_messages: int = 0
+    most_seconds: float = 0.0
 
 
 class Session:
@@ -54,6 +58,7 @@ class Session:
         self.size_limit = 0
         #: Messages decided so far: a server that closes after some only wants a new connection.
         self.answered = 0
+        self._opened_at = time.monotonic()
         self._use(connection)
 
     def _use(self, connection: socket.socket) -> None:
@@ -61,6 +66,17 @@ class Session:
         self._reader = ReplyReader(connection)
         self.is_encrypted = isinstance(connection, ssl.SSLSocket)
         self._seconds = 0.0
+
+    def is_worn(self, *, under_way: int = 0) -> bool:
+        """Whether it has served its time, so that the next message goes over a new one.
+
+        Args:
+            under_way: messages begun and not yet decided.
+        """
+        server = self.server
+        return 0 < server.most_messages <= self.answered + under_way or (
+            0 < server.most_seconds <= time.monotonic() - self._opened_at
+        )
 
     def _wait_at_most(self, seconds: float) -> None:
         """Limit each read and write; on a plain line by the kernel, which spares asking it twice each time."""

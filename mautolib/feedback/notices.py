@@ -18,12 +18,10 @@ from typing import Any, Final
 from mautolib.classification.bounce_mails import BounceMail, MailKind, plain
 from mautolib.classification.bounces import HARD, BounceClass, Reason, bounce_class, reason_of
 from mautolib.contacts.address import address_key
+from mautolib.ledger.identity import MESSAGE_TAG
 
-__all__ = ["ATTEMPT_TAG", "MESSAGE_TAG", "Effect", "Notice", "Told", "from_mail", "from_ses", "of_body"]
+__all__ = ["Effect", "Notice", "Told", "from_mail", "from_ses", "of_body"]
 
-#: Tags a sender puts on a message it hands to SES; values are the decimal ids.
-MESSAGE_TAG: Final = "mauto_message"
-ATTEMPT_TAG: Final = "mauto_attempt"
 _MOST_TEXT: Final = 500
 _MOST_RECIPIENTS: Final = 100
 
