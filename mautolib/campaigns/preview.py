@@ -24,6 +24,7 @@ from mautolib.errors import InvalidInput, NotFound
 from mautolib.ledger.model import NewContent
 from mautolib.segments.reading import reading
 from mautolib.settings import Settings
+from mautolib.templates.language import with_language
 from mautolib.templates.links import add_preheader, ensure_footer
 from mautolib.templates.render import render_limited
 
@@ -172,8 +173,8 @@ def _rendered(
         content.html_body, content.text_body, _MARK, settings.postal_address, content.locale or "en"
     )
     made = render_limited(
-        content.subject, add_preheader(html, content.preheader), words, names, strict=content.strict,
-        language=content.locale,
+        content.subject, with_language(add_preheader(html, content.preheader), content.locale), words, names,
+        strict=content.strict, language=content.locale,
     )  # fmt: skip
     line = render_limited(content.preheader, "<p></p>", "", names, language=content.locale).rendered.subject
     shown = Shown(

@@ -197,7 +197,7 @@ def test_a_preview_counts_what_sending_would_do(
     }  # fmt: skip
     mail = found["rendered"]
     assert (mail["subject"], mail["preheader"]) == ("Hallo", "Nur 2")
-    assert "Hallo Ana" in mail["html_body"] and "Hallo Ana" in mail["text_body"]
+    assert "Hallo Ana" in mail["html_body"] and "Hallo Ana" in mail["text_body"] and 'lang="de"' in mail["html_body"]
     assert mail["headers"]["From"] == '"Ana \\"A\\" Shop, Ltd." <news@shop.example>'
     assert mail["headers"]["To"] == those[1]["email"]
     assert mail["headers"]["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
@@ -234,7 +234,11 @@ def test_a_preview_tells_every_problem_and_has_no_effect(service: LiveService, e
         counted = text("select (select count(*) from messages), (select count(*) from message_contents),"
                        " (select count(*) from hits), (select count(*) from audit_log)")  # fmt: skip
         rows = tx.execute(counted).one()
-    found = editor.get(f"{path}/preview").json()
+    answer = editor.get(f"{path}/preview")
+    # Whatever it shows is data: a browser that is led there runs nothing and asks for nothing (D10).
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    found = answer.json()
     messages = [problem["message"] for problem in found["problems"]]
     assert "The campaign has no subject" in messages
     assert any("nothing_we_know" in message for message in messages)
