@@ -68,6 +68,18 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
         "button": "Aanmelding bevestigen",
         "otherwise": "Was u dat niet, doe dan niets: zonder uw bevestiging ontvangt u geen nieuwsbrief.",
     },
+    "pt": {
+        "subject": "Confirme a sua inscrição",
+        "text": "Este endereço foi inscrito para receber os nossos e-mails. Se foi o seu pedido, confirme-o:",
+        "button": "Confirmar inscrição",
+        "otherwise": "Se não foi o seu pedido, não faça nada: sem confirmação, não receberá nenhuma newsletter.",
+    },
+    "ar": {
+        "subject": "يُرجى تأكيد اشتراكك",
+        "text": "سُجِّل هذا العنوان لتلقي رسائلنا الإلكترونية. إذا كنت أنت من طلب ذلك، فيُرجى التأكيد:",
+        "button": "تأكيد الاشتراك",
+        "otherwise": "إذا لم تكن أنت من طلب ذلك، فلا تفعل شيئًا: لن تصلك أي نشرة بريدية من دون تأكيدك.",
+    },
     "ja": {
         "subject": "配信登録の確認をお願いします",
         "text": "このアドレスでメール配信の登録がありました。ご本人の場合は、次のボタンで確認してください。",
