@@ -30,20 +30,6 @@ class WholeNeeded(Exception):
     """These values can only be filled into the whole template."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Values:
-    """What one message is filled with.
-
-    Args:
-        contact: the values of the person.
-        rest: gives the further names; with True the links too. Only asked where a hole is more than a look-up.
-        link_of: the whole link of a form, by its number, for the subject.
-    """
-
-    contact: Mapping[str, Any]
-    rest: Callable[[bool], Mapping[str, Any]]
-
-
 @dataclass(frozen=True)
 class _Slot:
     """A hole of a body part or the subject, with what to watch for when it is filled."""
@@ -55,6 +41,20 @@ class _Slot:
     needs_text: bool = False
     #: The part ends with it: a line end in the value would be counted twice.
     is_last: bool = False
+
+    @property
+    def is_delicate(self) -> bool:
+        """Whether there is anything to watch for."""
+        return self.is_tidied or self.needs_text or self.is_last
+
+    def check(self, value: str) -> None:
+        """Raise `WholeNeeded` for a value that cannot be filled in here."""
+        if (
+            (self.is_tidied and "\n" in value)
+            or (self.needs_text and not value)
+            or (self.is_last and value[-1:] in ("\n", "\r"))
+        ):
+            raise WholeNeeded
 
 
 class Assembly:
@@ -89,6 +89,13 @@ class Assembly:
         self._parts = layout.done()
         self._keys = self._parts[1::2]
         self._getter: Callable[[Sequence[bytes]], Sequence[bytes]] | None = None
+        self._plan = [
+            (
+                slot.hole.path[1:] if slot.hole.path[:1] == ("contact",) else (),
+                slot.hole.is_escaped, slot.is_encoded, slot,
+            )
+            for slot in self._slots
+        ]  # fmt: skip
         names = frozenset[str]().union(*(slot.hole.names for slot in self._slots))
         self._reads_links = bool(names & LINK_NAMES)
 
@@ -98,9 +105,14 @@ class Assembly:
         first = len(order)
         self._getter = itemgetter(*(key + first if type(key) is int else places[key] for key in self._keys))
 
-    def filled(self, values: Values) -> tuple[str, list[bytes]]:
+    def filled(
+        self, contact: Mapping[str, Any], rest: Callable[[bool], Mapping[str, Any]]
+    ) -> tuple[str, list[Any]]:
         """The subject, and what stands in the places for values.
 
+        Args:
+            contact: the values of the person.
+            rest: gives the further names, with True the links too; only asked where a hole is more than a look-up.
         Raises:
             WholeNeeded: the whole template has to be rendered.
         """
@@ -108,21 +120,18 @@ class Assembly:
         texts: list[Any] = []
         size = 0
         try:
-            for slot in self._slots:
-                hole = slot.hole
-                value = _looked_up(values.contact, hole.path) if hole.path[:1] == ("contact",) else None
+            for path, is_escaped, is_encoded, slot in self._plan:
+                value = _looked_up(contact, path) if path else None
                 if value is None:
                     if names is None:
-                        names = self._names(values)
-                    value = self._computed(hole, names)
-                else:
-                    value = hole.text_of(value)
-                size += len(value)
-                if slot.is_encoded:
-                    if (slot.is_tidied and "\n" in value) or (slot.needs_text and not value) or (
-                        slot.is_last and value[-1:] in ("\n", "\r")
-                    ):
-                        raise WholeNeeded
+                        names = {"range": short_range, **plain({**rest(self._reads_links), "contact": contact})}
+                    value = self._computed(slot.hole, names)
+                    size += len(value)
+                elif is_escaped:
+                    value = str(escape(value))
+                if is_encoded:
+                    if slot.is_delicate:
+                        slot.check(value)
                     texts.append(inline(value))
                 else:
                     texts.append(value)
@@ -139,10 +148,6 @@ class Assembly:
         parts = self._parts.copy()
         parts[1::2] = self._getter((*framed, *texts))
         return b"".join(parts)
-
-    def _names(self, values: Values) -> dict[str, Any]:
-        given = {**values.rest(self._reads_links), "contact": values.contact}
-        return {"range": short_range, **plain(given)}
 
     def _computed(self, hole: Hole, names: dict[str, Any]) -> str:
         if not self._strict:
@@ -234,10 +239,10 @@ def _taken_apart(part: Part) -> list[Piece]:
 
 
 def _looked_up(contact: Mapping[str, Any], path: Path) -> str | None:
-    """The text a plain look-up finds; None if it is no text (what that means, the template's language decides)."""
+    """The text a plain look-up in a contact finds; None if it is no text: what that means, Jinja decides."""
     value: Any = contact
     try:
-        for name in path[1:]:
+        for name in path:
             if type(value) is str:
                 return None
             value = value[name]

@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
-from mautolib.campaigns.assembly import Assembly, Frame, Path, Values, WholeNeeded
+from mautolib.campaigns.assembly import Assembly, Frame, Path, WholeNeeded
 from mautolib.campaigns.mime import mailbox_header, plain_header, quoted_printable, text_header
 from mautolib.channels.protocol import Outgoing
 from mautolib.channels.wire import wire_address
@@ -100,14 +100,9 @@ class Blueprint:
         if data is None:
             data = self._written_whole(message, recipient, made_at)
         return Outgoing(
-            message_id=message.message_id,
-            contact_id=message.contact_id,
-            attempt_id=message.attempt_id,
-            sender=self._envelope_sender(message),
-            recipient=message.to_email,
-            data=data,
-            is_checked=is_checked,
-        )
+            message.message_id, message.contact_id, message.attempt_id, self._envelope_sender(message),
+            message.to_email, data, is_checked,
+        )  # fmt: skip
 
     def _envelope_sender(self, message: Claimed) -> str:
         """Where bounces go: an address that names the message, else the sender's."""
@@ -119,10 +114,7 @@ class Blueprint:
         self, assembly: Assembly, message: Claimed, recipient: str, made_at: datetime
     ) -> bytes | None:
         try:
-            subject, texts = assembly.filled(Values(
-                contact=message.contact,
-                rest=lambda with_links: self._rest(message, made_at, with_links=with_links),
-            ))  # fmt: skip
+            subject, texts = assembly.filled(message.contact, partial(self._rest, message, made_at))
         except WholeNeeded:
             return None
         milliseconds = int(made_at.timestamp() * 1000)
@@ -135,7 +127,7 @@ class Blueprint:
 
     def _written_whole(self, message: Claimed, recipient: str, made_at: datetime) -> bytes:
         links = self._links(message, made_at)
-        rest = self._rest(message, made_at, with_links=True)
+        rest = self._rest(message, made_at, True)
         rendered = self._template.render({**rest, "contact": message.contact})
         head = [
             self._head,
@@ -200,7 +192,7 @@ class Blueprint:
             owner=self._owner, contact_id=message.contact_id, message_id=message.message_id, made_at=made_at
         )
 
-    def _rest(self, message: Claimed, made_at: datetime, *, with_links: bool) -> dict[str, Any]:
+    def _rest(self, message: Claimed, made_at: datetime, with_links: bool, /) -> dict[str, Any]:
         """What a template may name besides the contact."""
         # A test's content belongs to no campaign, so that tests never stand in its way: the message names it.
         given: dict[str, Any] = {"campaign": {}, **(message.context or {}), "now": made_at}

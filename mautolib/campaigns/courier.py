@@ -7,6 +7,7 @@ in the journal first. Called by the pump, one courier per connection; it writes 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import deque
@@ -41,6 +42,8 @@ from mautolib.settings import Settings
 _LOG = logging.getLogger(__name__)
 #: Consent is read again when the last look is older than this.
 RECHECK_SECONDS: Final = 0.5
+#: So many messages are written at once, if so many go out within this time.
+AHEAD, AHEAD_SECONDS = 16, 0.2
 #: What must be left of the lease to begin a message, and to end it: the server may take 300 s for its last answer.
 TO_BEGIN_SECONDS, TO_END_SECONDS = 540.0, 330.0
 #: More than 5 % of the last 200 refused for sender or content pauses a campaign.
@@ -151,10 +154,10 @@ class Courier:
         self._outcomes: dict[int, Outcome] = {}
         self._begun: set[int] = set()
         self._asked_for = 0
-        handed: list[Outgoing] = []
+        handed: list[int] = []
         try:
-            for number, result in enumerate(self._channel.deliver(self._written(messages, handed), self)):
-                self._decided(handed[number].message_id, result)
+            for number, result in enumerate(self._channel.deliver(self._ahead(messages, handed), self)):
+                self._decided(handed[number], result)
                 if self.error is not None:
                     break
         except (TransientError, PermanentError) as error:
@@ -196,7 +199,23 @@ class Courier:
         """End the connection."""
         self._channel.close()
 
-    def _written(self, messages: Sequence[Claimed], handed: list[Outgoing]) -> Iterator[Outgoing]:
+    def _ahead(self, messages: Sequence[Claimed], handed: list[int]) -> Iterator[Outgoing]:
+        """The finished messages, some written ahead while they go out fast: one after another costs half as much."""
+        source = self._written(messages)
+        number = 1
+        while True:
+            begun_at = time.monotonic()
+            ready = list(itertools.islice(source, number))
+            if not ready:
+                return
+            for outgoing in ready:
+                handed.append(outgoing.message_id)
+                yield outgoing
+            # What is in a link says when it was written, so that must be close to the hand-over.
+            is_fast = time.monotonic() - begun_at < AHEAD_SECONDS
+            number = min(AHEAD, number * 2) if is_fast else 1
+
+    def _written(self, messages: Sequence[Claimed]) -> Iterator[Outgoing]:
         for message in messages:
             try:
                 outgoing = self._shift.blueprint(message).write(message, self._shift.clock())
@@ -218,18 +237,14 @@ class Courier:
                     verdict=Verdict.FAILED, stage=Stage.BUILD, reply=f"unexpected {type(error).__name__}"
                 ))  # fmt: skip
             else:
-                handed.append(outgoing)
                 yield outgoing
 
     def _decided(self, message_id: int, result: Result) -> None:
         message = self._claimed[message_id]
         if result.verdict is Verdict.RELEASED and result.stage is Stage.MAIL:
             result = self._sender_refused(message, result)
-        outcome = Outcome(
-            contact_id=message.contact_id, message_id=message_id, attempt_id=self._attempt_id, result=result,
-            to_email=message.to_email,
-        )  # fmt: skip
-        if result.verdict not in (Verdict.RELEASED, Verdict.SKIPPED):
+        outcome = Outcome(message.contact_id, message_id, self._attempt_id, result, message.to_email)
+        if result.verdict is Verdict.SENT or result.verdict not in (Verdict.RELEASED, Verdict.SKIPPED):
             self._shift.journal.result(outcome)
         self._outcomes[message_id] = outcome
         self._shift.note(message.campaign_id, result)

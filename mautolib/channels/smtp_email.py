@@ -144,11 +144,19 @@ class SmtpEmail:
 
     def _begun_early(self, message: Outgoing) -> Result | None:
         """What became of an envelope that was sent with the dot before; as `_begin`."""
-        assert self._session is not None
+        session = self._session
+        assert session is not None
+        if session.read_usual(session.usual):
+            return None
+        received = session.received
         try:
-            return self._envelope(self._session, [])
+            refused = self._envelope(session, [])
         except _ClosedBetween:
             return self._begin(message)
+        if refused is None:
+            # Most servers agree to every envelope in the same words.
+            session.usual = received if not session.received else b""
+        return refused
 
     def _check_before_connecting(self, message: Outgoing) -> None:
         wire_address(message.recipient, smtputf8=True)
@@ -226,7 +234,7 @@ class SmtpEmail:
             return Result(verdict=Verdict.DEFERRED, stage=Stage.BODY, reply=str(error))
         rest = data[ahead:] if ahead else data
         try:
-            session.write(b"".join((rest, _DOT, early)))
+            session.write(rest, _DOT + early)
             prepare()
             reply = session.read(seconds=self._server.answer_seconds)
         except Lost as error:

@@ -74,6 +74,17 @@ class ReplyReader:
         """Whether something is buffered that nobody asked for."""
         return bool(self._buffer)
 
+    def skip(self, expected: bytes) -> bool:
+        """Take `expected` if that is exactly what is buffered; says whether it was."""
+        if self._buffer != expected:
+            return False
+        self._buffer = b""
+        return True
+
+    def buffered(self) -> bytes:
+        """What was received and not yet read."""
+        return self._buffer
+
     def read(self) -> Reply:
         """The next reply.
 
@@ -100,7 +111,7 @@ class ReplyReader:
             if len(self._buffer) > _MAX_LINE:
                 raise Lost("the mail server's reply line is too long")
             try:
-                block = self._connection.recv(65536)
+                block = self._connection.recv(16384)
             except (TimeoutError, BlockingIOError) as error:
                 raise Lost("the mail server did not answer in time") from error
             except OSError as error:

@@ -54,6 +54,8 @@ class Session:
         self.server = server
         self.offers: dict[str, str] = {}
         self.is_pipelined = self.takes_utf8 = self.takes_size = False
+        #: The replies to the last envelope that was accepted, as they were received.
+        self.usual = b""
         #: In bytes; 0: not told.
         self.size_limit = 0
         #: Messages decided so far: a server that closes after some only wants a new connection.
@@ -91,8 +93,8 @@ class Session:
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
-    def write(self, data: bytes) -> None:
-        """Send bytes; if this raises, not all of them left this process.
+    def write(self, data: bytes, more: bytes = b"") -> None:
+        """Send bytes, and `more` in the same packet; if this raises, not all of them left this process.
 
         Raises:
             CutOff: the connection broke or stalled; says how many bytes left at most.
@@ -102,12 +104,14 @@ class Session:
             if not self._seconds:
                 self._wait_at_most(self.server.command_seconds)
             if self.is_encrypted:
-                sent = len(data)  # a record may have left although the call failed
-                self._connection.sendall(data)
+                sent = len(data) + len(more)  # a record may have left although the call failed
+                self._connection.sendall(data + more)
                 return
-            sent = self._connection.send(data)
-            while sent < len(data):
-                sent += self._connection.send(memoryview(data)[sent:])
+            sent = self._connection.sendmsg((data, more)) if more else self._connection.send(data)
+            if sent < len(data) + len(more):
+                rest = memoryview(data + more)
+                while sent < len(rest):
+                    sent += self._connection.send(rest[sent:])
         except (TimeoutError, BlockingIOError) as error:
             raise CutOff("the mail server takes no more data", sent=sent) from error
         except OSError as error:
@@ -122,6 +126,15 @@ class Session:
         if not self._reader.has_more:
             self._wait_at_most(seconds or self.server.command_seconds)
         return self._reader.read()
+
+    def read_usual(self, expected: bytes) -> bool:
+        """Take what the server has said if it is, byte for byte, `expected`; else nothing is taken."""
+        return bool(expected) and self._reader.skip(expected)
+
+    @property
+    def received(self) -> bytes:
+        """What the server has said that nobody has read yet."""
+        return self._reader.buffered()
 
     def say(self, command: str) -> Reply:
         """One command and its reply.

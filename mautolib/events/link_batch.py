@@ -7,11 +7,12 @@ message building; verifying is `links.LinkSigner`'s.
 
 from __future__ import annotations
 
+import struct
 from binascii import b2a_base64
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from mautolib.events.links import IdKind, LinkSigner, Owner, Purpose, head_of, link_parts
+from mautolib.events.links import LinkSigner, Owner, Purpose, head_of, link_parts
 
 #: A token without its tail, in characters; the public id of a contact.
 TOKEN_LENGTH: Final = 40
@@ -51,21 +52,22 @@ class LinkBatch:
         for purpose, url, position in wanted:
             before, between, after, signed = link_parts(signer.base_url, signer.owner_id(owner), purpose, url, position)
             self.forms.append(Form(before, between, after))
-            self._plans.append((*signer.signing_macs[purpose].states, signed))
+            inner, outer = signer.signing_macs[purpose].states
+            self._plans.append((inner.copy, outer.copy, signed))
+        self._split = struct.Struct(f"{TOKEN_LENGTH}s" * len(wanted)).unpack
 
-    def sign(self, contact_id: int, message_id: int, made_milliseconds: int) -> tuple[bytes, list[bytes]]:
+    def sign(self, contact_id: int, message_id: int, made_milliseconds: int) -> tuple[bytes, tuple[bytes, ...]]:
         """The contact's public id, and the token of each link, in ASCII."""
         stamp = made_milliseconds.to_bytes(6, "big")
         front = self._signer.hidden_message(message_id) + stamp
         head = head_of(self._owner, contact_id, message_id, stamp)
         raw = []
-        for inner_state, outer_state, signed in self._plans:
-            inner = inner_state.copy()
+        for copy_inner, copy_outer, signed in self._plans:
+            inner, outer = copy_inner(), copy_outer()
             inner.update(head + signed)
-            outer = outer_state.copy()
             outer.update(inner.digest())
             raw.append(outer.digest()[:16])
         # Each token is 30 bytes, a whole number of base64 groups: they can be encoded together.
         encoded = b2a_base64(front + front.join(raw), newline=False).translate(_URLSAFE) if raw else b""
-        contact = self._signer.public_id(IdKind.CONTACT, contact_id).encode("ascii")
-        return contact, [encoded[at : at + TOKEN_LENGTH] for at in range(0, len(encoded), TOKEN_LENGTH)]
+        hidden = b2a_base64(self._signer.hidden_contact(contact_id), newline=False).translate(_URLSAFE)
+        return b"u" + hidden[: CONTACT_LENGTH - 1], self._split(encoded)

@@ -228,6 +228,7 @@ class LinkSigner:
         self.base_url = base_url.rstrip("/")
         self._permutations = {kind.value: _Permutation(id_key, kind) for kind in IdKind}
         self._messages = self._permutations[IdKind.MESSAGE.value]
+        self._contacts = self._permutations[IdKind.CONTACT.value]
         self._rings = {purpose: [_Mac(key) for key in keys] for purpose, keys in rings.items()}
         self.signing_macs = {purpose: macs[0] for purpose, macs in self._rings.items()}
         # Few campaigns at a time, many messages of each.
@@ -285,6 +286,10 @@ class LinkSigner:
     def hidden_message(self, message_id: int) -> bytes:
         """The eight bytes that stand for a message in its tokens."""
         return self._messages.forward(message_id)
+
+    def hidden_contact(self, contact_id: int) -> bytes:
+        """The eight bytes behind the letter of a contact's public id."""
+        return self._contacts.forward(contact_id)
 
     def verify(self, purpose: Purpose, cid: str, uid: str, s: str, *, url: str = "") -> Token | None:
         """What a link says, or None when it was not made here for this purpose, owner, contact and URL.

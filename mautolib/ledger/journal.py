@@ -65,7 +65,8 @@ class Journal:
         contact_id, message_id, attempt_id, result, _ = outcome
         verdict, stage, code, enhanced, reply, provider_id, reason, retry = result
         self._append(
-            f'["result",{attempt_id},{contact_id},{message_id},"{verdict}","{stage}",{_json(code)},{_quoted(enhanced)},'
+            f'["result",{attempt_id},{contact_id},{message_id},"{verdict}","{stage}",'
+            f"{'null' if code is None else code},{_quoted(enhanced)},"
             f"{_quoted(reply)},{_quoted(provider_id)},{_json(reason)},{_json(retry)}]\n"
         )
 
