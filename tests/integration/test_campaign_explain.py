@@ -29,24 +29,26 @@ _WINDOWS: tuple[dict[str, Any], ...] = (
 
 
 def _person(tx: Connection, dice: random.Random, number: int) -> int:
-    status = dice.choice([None, None, ConsentStatus.GRANTED, ConsentStatus.PENDING, ConsentStatus.WITHDRAWN])
+    status = dice.choice([None, ConsentStatus.PENDING, ConsentStatus.WITHDRAWN, *[ConsentStatus.GRANTED] * 6])
     long = "x" * 60 + "@" + ".".join(["y" * 60] * 3) + f".a{number}.example"
     new = NewContact(
         email=long if dice.random() < 0.1 else f"p{number}-{dice.random()}@mail.example",
-        first_name="Ann", subscribed=dice.random() > 0.2, timezone=dice.choice(_ZONES),
+        first_name="Ann", subscribed=dice.random() > 0.1, timezone=dice.choice(_ZONES),
         language=dice.choice(["en", "de", "de_AT", "fr"]),
     )  # fmt: skip
     if status is not None:
         source = "form" if status is ConsentStatus.GRANTED else None
         new = replace(new, consent_status=status, consent_source=source)
     made = contacts.create(tx, new, actor="test", now=NOW)
-    if dice.random() < 0.3:
+    if dice.random() < 0.2:
         reason = dice.choice(list(SuppressionReason))
         consent.suppress(tx, made.email, reason, actor="test", now=NOW)
     return made.contact_id
 
 
-def _mailed_before(tx: Connection, contact_id: int, times: int, content_id: int) -> None:
+def _mailed_before(
+    tx: Connection, contact_id: int, times: int, content_id: int, when: str = "before"
+) -> None:
     for n in range(times):
         tx.execute(
             text("""
@@ -54,14 +56,14 @@ def _mailed_before(tx: Connection, contact_id: int, times: int, content_id: int)
                     sent_at, attempt_no)
                 values (:id, 'workflow', :content, :key, 'sent', :at, :at, :at, :at, 1)
             """),
-            {"id": contact_id, "content": content_id, "key": f"before:{contact_id}:{n}", "at": NOW - timedelta(days=1)},
+            {"id": contact_id, "content": content_id, "key": f"{when}:{contact_id}:{n}", "at": NOW - timedelta(days=1)},
         )
 
 
-def _changed(tx: Connection, dice: random.Random, contact_id: int) -> None:
+def _changed(tx: Connection, dice: random.Random, contact_id: int, content_id: int) -> None:
     """Something that happens to a person between planning and sending."""
     email = contacts.get(tx, contact_id).email
-    match dice.randrange(6):
+    match dice.randrange(7):
         case 0:
             consent.unsubscribe(tx, contact_id, source="page", actor="recipient", now=NOW)
         case 1:
@@ -71,6 +73,12 @@ def _changed(tx: Connection, dice: random.Random, contact_id: int) -> None:
         case 3:
             # Past all verbs, so that only the claim can notice.
             tx.execute(text("update contacts set subscribed = false where contact_id = :id"), {"id": contact_id})
+        case 4:
+            tx.execute(
+                text("update contacts set consent_status = 'unknown' where contact_id = :id"), {"id": contact_id}
+            )
+        case 5:
+            _mailed_before(tx, contact_id, 3, content_id, when="meanwhile")
 
 
 def _found(engine: Engine, campaign_id: int, contact_id: int) -> tuple[str, str | None] | None:
@@ -94,23 +102,24 @@ def _as_said(said: Explanation, found: tuple[str, str | None] | None, *, open_ou
     return found[0] == ("queued" if waits else "sent")
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_explain_agrees_with_planning_and_sending(fresh_engine: Engine, settings: Settings, seed: int) -> None:
     dice = random.Random(seed)
     settings = replace(
-        settings, require_consent=dice.random() < 0.4, frequency_cap=dice.choice([0, 0, 2]),
+        settings, require_consent=seed % 2 == 0, frequency_cap=(0, 2)[seed % 3 == 0],
         quiet_hours=dice.choice(["", "", "22:00-07:00"]), default_timezone=dice.choice(["UTC", "Europe/Berlin"]),
     )  # fmt: skip
     with fresh_engine.begin() as tx:
         content_id = make_content(tx)
-        people = [_person(tx, dice, number) for number in range(14)]
+        people = [_person(tx, dice, number) for number in range(30)]
         segment_id = None
         if dice.random() < 0.7:
-            segment_id = segments.create(tx, settings, NewSegment(name="Some", definition=Definition()), now=NOW).segment_id
-            for contact_id in people[:10]:
+            new = NewSegment(name="Some", definition=Definition())
+            segment_id = segments.create(tx, settings, new, now=NOW).segment_id
+            for contact_id in people[:24]:
                 segments.add_contact(tx, settings, segment_id, contact_id, now=NOW)
         for contact_id in people:
-            _mailed_before(tx, contact_id, dice.randrange(4), content_id)
+            _mailed_before(tx, contact_id, dice.randrange(3), content_id)
         words = {"subject": "Hallo", "html_body": "<p>x</p>"}
         campaign = add_campaign(
             tx, segment_id=segment_id, send_window=dice.choice(_WINDOWS), locales={"de": words} if seed % 2 else {},
@@ -130,9 +139,9 @@ def test_explain_agrees_with_planning_and_sending(fresh_engine: Engine, settings
             {"id": campaign.campaign_id},
         ).one()
         assert (counts.candidates, counts.mailable) == tuple(figures)
-        shaken = set(dice.sample(people, 5))
+        shaken = set(dice.sample(people, 20))
         for one in shaken:
-            _changed(tx, dice, one)
+            _changed(tx, dice, one, content_id)
     between = {one: explaining.explain(fresh_engine, settings, campaign.campaign_id, one, now=NOW) for one in people}
     run_pump(fresh_engine, settings)
     for one in people:
