@@ -6,14 +6,13 @@ import argparse
 import json
 import os
 import random
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from tests.chaos.ground import Ground, ground, is_clean
-from tests.chaos.senders import FAIL_POINTS, Orders, Sender, start
+from tests.chaos.senders import FAIL_POINTS, Orders, Sender, order_to_die, start
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,19 +148,13 @@ def _fail_points(place: Ground, given: argparse.Namespace) -> dict[str, Any]:
     recipients = len(FAIL_POINTS) * given.fail_points * 15
     campaign_id = place.launch(recipients)
     count = "select count(*) from messages where status = 'unknown'"
+    orders = Orders(settings=place.settings, surprises=place.folder / "surprises")
     points: dict[str, dict[str, int]] = {}
     wrong: list[str] = []
     for point, leaves_doubt in FAIL_POINTS.items():
         deaths, before = 0, place.ask(count)
         for _ in range(given.fail_points):
-            is_of_group = point.startswith(("claim", "record"))
-            sender = start(Orders(
-                settings=place.settings, group_size=chance.randint(1, 10), surprises=place.folder / "surprises",
-                fail_point=point, nth=chance.randint(1, 3 if is_of_group else 12),
-            ))  # fmt: skip
-            sender.process.join(60)
-            deaths += sender.process.exitcode in (-signal.SIGKILL, 255)
-            sender.kill()
+            deaths += start(order_to_die(orders, point, chance)).die()
         # What the last one left is settled by whoever comes next, from its journal.
         start_and_end(place)
         doubts = place.ask(count) - before

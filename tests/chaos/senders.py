@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
@@ -90,6 +91,17 @@ class Sender:
         os.kill(self.process.pid, signal.SIGCONT)
 
 
+    def die(self, seconds: float = 60.0) -> bool:
+        """Wait for it to kill itself, as ordered; False when it ended otherwise."""
+        self.process.join(seconds)
+        killed = self.process.exitcode in (-signal.SIGKILL, 255)
+        self.kill()
+        return killed
+
+
+#: How far at most the nth passing of a fail-point lies: in groups, or in messages.
+MOST_GROUPS: Final = 3
+MOST_MESSAGES: Final = 12
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.chaos.senders"])
 
@@ -99,6 +111,13 @@ def start(orders: Orders) -> Sender:
     process = _FORKS.Process(target=work, args=(orders,), daemon=True)
     process.start()
     return Sender(process)
+
+
+def order_to_die(orders: Orders, point: str, chance: random.Random) -> Orders:
+    """Orders to die at some passing of a fail-point, with groups of some size."""
+    is_of_group = point.startswith(("claim", "record"))
+    nth = chance.randint(1, MOST_GROUPS if is_of_group else MOST_MESSAGES)
+    return replace(orders, fail_point=point, nth=nth, group_size=chance.randint(1, 10))
 
 
 def work(orders: Orders) -> None:

@@ -49,13 +49,13 @@ def add_campaign(tx: Connection, **changes: Any) -> Campaign:
     return store.create(tx, new_campaign(**changes), actor="test", now=NOW)
 
 
-def launched(engine: Engine, settings: Settings, count: int = 3, **changes: Any) -> int:
-    """A campaign to `count` contacts, requested and planned."""
+def launched(engine: Engine, settings: Settings, count: int = 3, *, now: datetime = NOW, **changes: Any) -> int:
+    """A campaign to `count` contacts, requested and planned; senders with a clock of their own need the real `now`."""
     with engine.begin() as tx:
         add_contacts(tx, count)
         campaign = add_campaign(tx, **changes)
-        launch.request_send(tx, settings, campaign.campaign_id, now=NOW)
-    (plan,) = planning.plan_due(engine, settings, NOW)
+        launch.request_send(tx, settings, campaign.campaign_id, now=now)
+    (plan,) = planning.plan_due(engine, settings, now)
     assert plan.problem is None
     return campaign.campaign_id
 

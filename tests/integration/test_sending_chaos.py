@@ -25,7 +25,7 @@ from mautolib.ledger import check
 from mautolib.ledger.settle import settle_from_log
 from mautolib.settings import Settings, variable
 from mautolib.stack.mailsink import MailSink
-from tests.integration.mailing import NOW, launched, rows, states
+from tests.integration.mailing import launched, rows, states
 
 RECIPIENTS, SENDERS, KILLS = 500, 3, 6
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def test_killed_and_frozen_senders_lose_nobody_and_mail_nobody_twice(
     chance = random.Random(20261122)
     with MailSink(tmp_path / "sink") as sink:
         settings = replace(settings, smtp_port=sink.smtp_port)
-        campaign_id = launched(fresh_engine, settings, RECIPIENTS)
+        campaign_id = launched(fresh_engine, settings, RECIPIENTS, now=datetime.now(UTC))
         killed = play(settings, sink, fresh_engine, chance)
         assert killed == KILLS
         finish(fresh_engine, settings, sink, campaign_id)
@@ -119,13 +119,14 @@ def freeze(sender: subprocess.Popen[bytes], engine: Engine) -> bool:
 
 def finish(engine: Engine, settings: Settings, sink: MailSink, campaign_id: int) -> None:
     """What operators do afterwards: pumps run again, the log of the receiving side settles what is in doubt."""
-    assert planning.plan_due(engine, settings, NOW) == []
-    sending.pump(engine, settings, now=NOW + timedelta(hours=1))
+    now = datetime.now(UTC)
+    assert planning.plan_due(engine, settings, now) == []
+    sending.pump(engine, settings, now=now + timedelta(hours=1))
     doubts = rows(engine, "select count(*) as n from messages where status = 'unknown'")[0].n
     assert doubts <= KILLS + 7, "at most one message per kill, and the frozen group"
     with engine.begin() as tx:
         accepted = [mail.message_id.strip("<>") for mail in sink.messages()]
         later = datetime.now(UTC) + timedelta(hours=1)
-        settle_from_log(tx, accepted, complete_until=later, now=NOW + timedelta(hours=1))
-    sending.pump(engine, settings, now=NOW + timedelta(hours=2))
-    assert finishing.finish(engine, NOW + timedelta(hours=2)) == [campaign_id]
+        settle_from_log(tx, accepted, complete_until=later, now=now + timedelta(hours=1))
+    sending.pump(engine, settings, now=now + timedelta(hours=2))
+    assert finishing.finish(engine, now + timedelta(hours=2)) == [campaign_id]
