@@ -7,5 +7,6 @@ complaint > bounce > delivery > sent in whatever order they arrive, suppression 
 
 from mautolib.feedback.processing import Processed, process
 from mautolib.feedback.receiving import Received, receive_sns
+from mautolib.feedback.verdicts import Recomputed, recompute
 
-__all__ = ["Processed", "Received", "process", "receive_sns"]
+__all__ = ["Processed", "Received", "Recomputed", "process", "receive_sns", "recompute"]

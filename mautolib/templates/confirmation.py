@@ -46,9 +46,9 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "fr": {
         "subject": "Veuillez confirmer votre inscription",
-        "text": "Cette adresse a été inscrite pour recevoir nos e-mails. Si c’était vous, veuillez confirmer :",
+        "text": "Cette adresse a été inscrite pour recevoir nos e-mails. Si c’était vous, veuillez confirmer :",
         "button": "Confirmer l’inscription",
-        "otherwise": "Si ce n’était pas vous, ne faites rien : sans confirmation, vous ne recevrez aucune newsletter.",
+        "otherwise": "Si ce n’était pas vous, ne faites rien : sans confirmation, vous ne recevrez aucune newsletter.",
     },
     "es": {
         "subject": "Confirme su suscripción",
@@ -88,9 +88,9 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "zh": {
         "subject": "请确认您的订阅",
-        "text": "有人用此地址订阅了我们的邮件。如果是您本人,请确认:",
+        "text": "有人用此地址订阅了我们的邮件。如果是您本人，请确认：",
         "button": "确认订阅",
-        "otherwise": "如果不是您本人,请忽略此邮件:未经您确认,您不会收到任何资讯邮件。",
+        "otherwise": "如果不是您本人，请忽略此邮件：未经您确认，您不会收到任何资讯邮件。",
     },
 }
 

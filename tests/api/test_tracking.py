@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from api.tracking import GIF, TRACKING_OPENAPI
+from mautolib.classification.hit_verdicts import RULE_VERSION
 from mautolib.contacts import confirmation, consent
 from mautolib.contacts.model import SuppressionReason
 from mautolib.ledger.model import NewContent
@@ -35,7 +36,7 @@ def test_an_open_answers_the_pixel_and_is_kept(tracking: Tracking, contact_id: i
     hit = tracking.rows("select * from hits join hit_verdicts using (hit_id)")[0]
     assert (hit.kind, hit.contact_id, hit.campaign_id, hit.message_id) == ("open", contact_id, 7, 31)
     assert (hit.user_agent, hit.network, hit.is_head, hit.verdict, hit.rule_version) == (
-        BROWSER, "127.0.0.0/24", False, "human", 1)  # fmt: skip
+        BROWSER, "127.0.0.0/24", False, "human", RULE_VERSION)  # fmt: skip
     event = tracking.rows("select * from events")[0]
     assert (event.event_type, event.contact_id, event.campaign_id, event.message_id, event.source) == (
         "email_opened", contact_id, 7, 31, "mauto")  # fmt: skip
