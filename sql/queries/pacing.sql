@@ -128,7 +128,7 @@ select
 from campaigns
 left join schedules on schedules.schedule_id = campaigns.schedule_id
 where campaigns.campaign_id = cast(:campaign_id as bigint) and campaigns.status = 'sending'
-for share of campaigns;
+for share of campaigns skip locked;
 
 -- name: make_pace
 -- A pace for a campaign that had none: all are paced now.

@@ -12,10 +12,12 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from mautolib.campaigns import control, finishing, launch, limits, planning, schedules, scheduling, store
+from mautolib.campaigns.pacing import Turnstile
 from mautolib.campaigns.schedules import NewSchedule
 from mautolib.channels.null import Null
 from mautolib.db.statements import statement
-from mautolib.ledger import check, content, queue
+from mautolib.ledger import check, claim, content, queue
+from mautolib.ledger.identity import message_identity
 from mautolib.ledger.model import Kind, NewContent, NewMessage, Result, Stage, Verdict
 from mautolib.settings import Settings
 from tests.integration.mailing import NOW, add_campaign, add_contacts, launched, null, rows, run_pump, states
@@ -393,6 +395,25 @@ def test_parallel_campaigns_never_exceed_the_cap(fresh_engine: Engine, settings:
     assert {row.n for row in most} == {2} and total == 80, "each of them got two, and nobody a third"
     left: Sequence[str] = [state for number in ids for state in states(fresh_engine, number)]
     assert set(left) == {"sent", "skipped frequency_cap"}
+
+
+def test_two_claims_at_once_do_not_both_give_a_person_their_last_mail(
+    fresh_engine: Engine, settings: Settings
+) -> None:
+    """Of two campaigns, at the same moment: the second waits for what the first decided."""
+    capped = replace(settings, frequency_cap=1)
+    first, second = launched(fresh_engine, settings, 3), planned(fresh_engine, settings)
+    one, other = (Turnstile(capped, message_identity(capped), 10) for _ in range(2))
+    other._last = first  # Its turn is the other campaign's.
+    with fresh_engine.begin() as held, fresh_engine.begin() as waiting:
+        taken = one.next_group(held, claim.new_attempt(held), NOW)
+        assert len(taken.messages) == 3
+        found = other.next_group(waiting, claim.new_attempt(waiting), NOW)
+        assert found.messages == () and not found.skipped and found.is_contended and not found.is_empty
+    with fresh_engine.begin() as tx:
+        found = other.next_group(tx, claim.new_attempt(tx), NOW)
+    assert (found.messages, found.skipped) == ((), {"frequency_cap": 3})
+    assert states(fresh_engine, second) == {"skipped frequency_cap": 3}
 
 
 # --- explaining ---
