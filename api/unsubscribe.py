@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from api.tracking_desk import Away, Desk
 from api.tracking_forms import (
     NOT_COMPLETE,
+    away,
     form_of,
     language_for,
     language_of,
@@ -79,7 +80,11 @@ class Unsubscriber:
             else:
                 await self._ask(asked, s, token)
         else:
-            language = await self.unsubscribe(asked, token)
+            try:
+                language = await self.unsubscribe(asked, token)
+            except Away:
+                await away(asked)
+                return
             await tell(asked, DONE, public.unsubscribed(language_of(asked, language or "")))
 
     async def _ask(self, asked: Asked, s: str, token: Token) -> None:
@@ -87,7 +92,11 @@ class Unsubscriber:
         await page(asked, public.confirm_unsubscribe(language, action=same_address(asked, s)))
 
     async def unsubscribe(self, asked: Asked, token: Token, *, source: str = _LINK) -> str | None:
-        """Carry the person's word out and return their language; None: it is kept on disk until that is possible."""
+        """Carry the person's word out and return their language; None: it is kept on disk until that is possible.
+
+        Raises:
+            Away: neither the database nor the disk takes it; the caller has to say so, never that it is done.
+        """
         now = datetime.now(UTC)
         record = {
             "unsubscribe": token.contact_id, "campaign_id": token.campaign_id, "message_id": token.message_id,
@@ -105,7 +114,11 @@ class Unsubscriber:
         except Away:
             # Should the slow one come through after all: twice is once.
             _LOG.warning("tracking: the database is away, an unsubscribe request goes to the spool")
-            await self.writer.keep_record(record)
+            try:
+                await self.writer.keep_record(record)
+            except OSError as error:
+                _LOG.exception("tracking: an unsubscribe request could not be kept")
+                raise Away from error
         await self.writer.keep(Hit(
             now, HitKind.UNSUBSCRIBE, Verdict.HUMAN, token.contact_id, token.campaign_id,
             token.message_id, None, None, asked.user_agent, asked.network,
