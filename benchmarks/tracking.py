@@ -209,19 +209,8 @@ def is_complete(engine: Engine, rows: int) -> bool:
     return set(counts) == {rows}
 
 
-def main() -> None:
-    """Measure both apps and compare."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tracking", description=__doc__)
-    parser.add_argument("--rows", type=int, default=50_000, help="opens and clicks")
-    parser.add_argument("--paced", type=int, default=10_000, help="redirects at a steady pace")
-    parser.add_argument("--connections", type=int, default=64, help="browsers at once")
-    for hidden in ("--serve", "--home"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve:
-        serve(options.serve, options.port, os.environ["MAUTO_DATABASE_URL"], options.home)
-        return
+def compare(options: argparse.Namespace) -> tuple[dict[str, Result], float, bool]:
+    """Both apps with the same requests, then the steady pace; and whether every answer is a row."""
     with tempfile.TemporaryDirectory(prefix="mauto-bench-") as folder:
         Path(folder).chmod(0o711)
         cluster = Cluster.ensure(Path(folder) / "cluster", durable=True)
@@ -243,6 +232,23 @@ def main() -> None:
             if engine is not None:
                 engine.dispose()
             cluster.stop()
+    return results, p99, verified
+
+
+def main() -> None:
+    """Measure both apps and compare."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tracking", description=__doc__)
+    parser.add_argument("--rows", type=int, default=50_000, help="opens and clicks")
+    parser.add_argument("--paced", type=int, default=10_000, help="redirects at a steady pace")
+    parser.add_argument("--connections", type=int, default=64, help="browsers at once")
+    for hidden in ("--serve", "--home"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve, options.port, os.environ["MAUTO_DATABASE_URL"], options.home)
+        return
+    results, p99, verified = compare(options)
     ratio = results["tracking"].per_cpu_second / results["bare"].per_cpu_second
     compared = {
         f"{what}_{figure}": round(value, 1)
