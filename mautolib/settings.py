@@ -100,6 +100,12 @@ class Settings:
     bounce_domain: str = _s(
         "mail", "domain that bounces come back to, each to an address naming its message; empty: the sender address", ""
     )
+    sender_domains: tuple[str, ...] = _s(
+        "mail", "domains mail may be sent from, subdomains included, comma-separated; empty: any", ()
+    )
+    dkim_domain: str = _s("mail", "domain that signs the mail (DKIM); empty: unsigned", "")
+    dkim_selector: str = _s("mail", "its selector: the key is in the DNS under <selector>._domainkey.<domain>", "")
+    dkim_key_file: str = _s("mail", "file with the private key (PEM, RSA of 2048 bits or more, or Ed25519)", "")
     alert_email: str = _s("mail", "gets a mail when a DAG fails or is late; empty: only the log", "")
     require_consent: bool = _s("mail", "mail only contacts whose consent is granted", False)
     default_timezone: str = _s("pace", "time zone of contacts without one, and of windows without a schedule", "UTC")

@@ -8,7 +8,6 @@ is built with the standard parser. Called by the sending pump; it neither reads 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -17,10 +16,12 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from mautolib.campaigns.assembly import Assembly, Frame, Path, WholeNeeded
+from mautolib.campaigns.dkim import DkimSigner
 from mautolib.campaigns.mime import mailbox_header, plain_header, quoted_printable, text_header
+from mautolib.campaigns.senders import bounce_domain_of, sender_of
 from mautolib.channels.protocol import Outgoing
 from mautolib.channels.wire import wire_address
-from mautolib.errors import Misconfigured, ProviderRejected
+from mautolib.errors import Misconfigured
 from mautolib.events.link_batch import CONTACT_LENGTH, TOKEN_LENGTH, Form, LinkBatch, Wanted
 from mautolib.events.links import LinkSigner, MessageLinks, Owner, Purpose, is_web_url
 from mautolib.events.verp import ReturnPaths
@@ -63,13 +64,14 @@ class Blueprint:
         self._campaign: Mapping[str, str] = (
             {} if content.campaign_id is None else {"id": str(content.campaign_id), "name": campaign_name}
         )
-        self.sender = _sender(content, settings)
+        self.sender = sender_of(settings, content.from_email)
         self._template = self._compiled(content, settings, is_tracked)
         self._template.refuse()
         self._names_preferences = any(name.split(".")[0] == "preferences_url" for name in self._template.variables)
         self._head = self._static_head(content, settings)
-        self._return_paths = ReturnPaths.from_settings(settings) if settings.bounce_domain else None
-        self._bounce_domain = settings.bounce_domain
+        self._dkim = DkimSigner.from_settings(settings)
+        self._bounce_domain = bounce_domain_of(settings)
+        self._return_paths = ReturnPaths.from_settings(settings) if self._bounce_domain else None
         boundary = "=_mauto_" + hashlib.sha256(repr(content).encode("utf-8", "replace")).hexdigest()[:24]
         self._opening = (
             f'MIME-Version: 1.0\r\nContent-Type: multipart/alternative;\r\n boundary="{boundary}"\r\n\r\n'
@@ -99,6 +101,8 @@ class Blueprint:
         is_checked = data is not None and recipient.isascii()
         if data is None:
             data = self._written_whole(message, recipient, made_at)
+        if self._dkim is not None:
+            data = self._dkim.header(data, made_at) + data
         return Outgoing(
             message.message_id, message.contact_id, message.attempt_id, self._envelope_sender(message),
             message.to_email, data, is_checked,
@@ -260,16 +264,6 @@ def with_utm(url: str, utm: Mapping[str, str]) -> str:
         if utm.get(name) and f"utm_{name}" not in present
     ]
     return urlunsplit(parts._replace(query="&".join(filter(None, [parts.query, *missing]))))
-
-
-def _sender(content: NewContent, settings: Settings) -> str:
-    address = content.from_email or settings.default_from_email
-    if not address:
-        raise Misconfigured(f"{variable('default_from_email')} is not set and the message names no sender")
-    try:
-        return wire_address(address)
-    except ProviderRejected as error:
-        raise Misconfigured(f"{re.sub(r'[^ -~]', '?', address)} cannot be a sender: {error}") from error
 
 
 @lru_cache(maxsize=8)

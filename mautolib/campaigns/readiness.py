@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from mautolib import segments
 from mautolib.campaigns.limits import default_zone, window_for
 from mautolib.campaigns.model import Campaign, Problem
+from mautolib.campaigns.senders import may_send_from, setting_problems
 from mautolib.campaigns.windows import next_opening
 from mautolib.channels.registry import open_channel
 from mautolib.channels.wire import is_loopback, wire_address
@@ -181,6 +182,9 @@ def sender_problems(settings: Settings, *, from_email: str, reply_to: str) -> It
     for name, address in (("from_email", from_email), ("reply_to", reply_to)):
         if address and not _can_send(address):
             yield Problem(path=(name,), message=f"{name} is not an address mail can be sent from")
+    if not may_send_from(settings, from_email or settings.default_from_email):
+        yield Problem(path=("from_email",), message=f"from_email must be of a domain in {variable('sender_domains')}: "
+                      f"{', '.join(settings.sender_domains)}")  # fmt: skip
     if from_email:
         return
     setting = variable("default_from_email")
@@ -199,6 +203,8 @@ def _can_send(address: str) -> bool:
 
 
 def _setting_problems(settings: Settings) -> Iterator[Problem]:
+    for name, message in setting_problems(settings):
+        yield Problem(path=("settings", name), message=message)
     if not settings.postal_address.strip():
         yield Problem(path=("settings", "postal_address"), message=f"{variable('postal_address')} is not set; every "
                       "marketing mail shows the sender's postal address")  # fmt: skip
