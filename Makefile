@@ -80,6 +80,7 @@ fuzz-api: install-dev  ## Fuzz every operation of the API (CASES=10000 SEED=1 ON
 chaos: install-dev  ## Kill senders 650 times, freeze them, restart the database: nobody lost, nobody mailed twice (ARGS=--help)
 	@$(PY) -m tests.chaos $(ARGS)
 	@$(if $(ARGS),,$(PY) -m tests.chaos --fail-points 50)
+	@$(if $(ARGS),,$(PY) -m tests.chaos.airflow)
 
 planted-bugs: install-dev  ## Put known faults into a copy, one after the other: each must turn a test red
 	@$(PY) -m tests.planted_bugs $(ARGS)
