@@ -12,7 +12,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev up down status logs psql dev migrate demo reset test test-all lint fmt bench contract \
 	openapi fuzz-api bench-security \
-	check-ledger check-real lock
+	check-ledger check-real chaos planted-bugs lock
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,14 @@ openapi: install-dev  ## Write docs/openapi.json anew
 
 fuzz-api: install-dev  ## Fuzz every operation of the API (CASES=10000 SEED=1 ONLY=/api/v1/tags/)
 	@$(PY) -m tests.fuzz.api --cases $(or $(CASES),10000) --seed $(or $(SEED),1) $(if $(ONLY),--only '$(ONLY)')
+
+chaos: install-dev  ## Kill senders 650 times, freeze them, restart the database: nobody lost, nobody mailed twice (ARGS=--help)
+	@$(PY) -m tests.chaos $(ARGS)
+	@$(if $(ARGS),,$(PY) -m tests.chaos --fail-points 50)
+	@$(if $(ARGS),,$(PY) -m tests.chaos.airflow)
+
+planted-bugs: install-dev  ## Put known faults into a copy, one after the other: each must turn a test red
+	@$(PY) -m tests.planted_bugs $(ARGS)
 
 check-ledger: install  ## Check the send ledger of the running stack (SINK=folder also compares a mail sink)
 	@$(STACK) run -- $(PY) -m mautolib.ledger.check $(if $(SINK),--sink-log $(SINK))

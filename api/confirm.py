@@ -12,9 +12,19 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection
 
 from api.tracking_desk import Away, Desk
-from api.tracking_forms import NOT_COMPLETE, away, language_of, page, received, same_address, tell, values_of
+from api.tracking_forms import (
+    NOT_COMPLETE,
+    away,
+    language_for,
+    language_of,
+    page,
+    received,
+    same_address,
+    tell,
+    values_of,
+)
 from api.tracking_requests import Asked, Receive
-from mautolib.contacts import confirmation
+from mautolib.contacts import confirmation, preferences
 from mautolib.contacts.confirmation import Answer
 from mautolib.events.links import LinkSigner, Owner, Token
 from mautolib.pages import public
@@ -37,11 +47,13 @@ class ConfirmPage:
         self._links, self._desk = links, desk
 
     async def show(self, asked: Asked) -> None:
-        """GET: the page with the button, or the neutral page; the database is not even asked."""
-        language, s = language_of(asked), asked.query.get("s", "")
-        if self._links.verify_confirmation(asked.uid, s) is None:
-            await page(asked, public.link_not_valid(language))
+        """GET: the page with the button, or the neutral page; the database is asked for the language only."""
+        s = asked.query.get("s", "")
+        token = self._links.verify_confirmation(asked.uid, s)
+        if token is None:
+            await page(asked, public.link_not_valid(language_of(asked)))
         else:
+            language = await language_for(asked, self._desk, token.contact_id)
             await page(asked, public.confirm_subscription(language, action=same_address(asked, s)))
 
     async def act(self, asked: Asked, receive: Receive) -> None:
@@ -49,23 +61,23 @@ class ConfirmPage:
         body = await received(asked, receive)
         if body is None:
             return
-        language = language_of(asked)
         token = self._links.verify_confirmation(asked.uid, values_of(asked, body).get("s", ""))
         if token is None:
-            await tell(asked, NOT_COMPLETE, public.link_not_valid(language))
+            await tell(asked, NOT_COMPLETE, public.link_not_valid(language_of(asked)))
             return
         try:
-            answer = await self._confirm(asked, token)
+            answer, chosen = await self._confirm(asked, token)
         except Away:
             await away(asked)
             return
-        await tell(asked, _MESSAGES[answer], self._page(language, answer, token))
+        await tell(asked, _MESSAGES[answer], self._page(language_of(asked, chosen), answer, token))
 
-    async def _confirm(self, asked: Asked, token: Token) -> Answer:
+    async def _confirm(self, asked: Asked, token: Token) -> tuple[Answer, str]:
         now, network = datetime.now(UTC), asked.network
 
-        def work(tx: Connection) -> Answer:
-            return confirmation.confirm(tx, token.contact_id, token.message_id, now=now, network=network)
+        def work(tx: Connection) -> tuple[Answer, str]:
+            answer = confirmation.confirm(tx, token.contact_id, token.message_id, now=now, network=network)
+            return answer, preferences.language_of(tx, token.contact_id)
 
         return await self._desk.run(work, patience_seconds=_PATIENCE_SECONDS)
 

@@ -81,7 +81,7 @@ class PreferencePage:
             await away(asked)
 
     async def _unsubscribe(self, asked: Asked, s: str, token: Token) -> None:
-        if not await self._unsubscriber.unsubscribe(asked, token, source=preferences.SOURCE):
+        if await self._unsubscriber.unsubscribe(asked, token, source=preferences.SOURCE) is None:
             # Kept on disk: it will be done, and that is what the person has to know.
             await tell(asked, DONE, public.unsubscribed(language_of(asked)))
             return
@@ -152,6 +152,6 @@ class PreferencePage:
         self, asked: Asked, s: str, found: Preferences, notice: Notice | None, bad: list[str]
     ) -> str:
         return public.preferences(
-            language_of(asked), action=same_address(asked, s), standing=found.standing.value,
+            language_of(asked, found.language), action=same_address(asked, s), standing=found.standing.value,
             chosen_language=found.language, chosen_timezone=found.timezone, notice=notice, bad=bad,
         )  # fmt: skip

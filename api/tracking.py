@@ -22,7 +22,7 @@ from api.tracking_document import TRACKING_OPENAPI
 from api.tracking_limits import Bursts, WrongLinks
 from api.tracking_requests import Asked
 from api.unsubscribe import Unsubscriber
-from mautolib.classification.hit_verdicts import RULE_VERSION, Verdict, judge
+from mautolib.classification.hit_verdicts import RULE_VERSION, Verdict, judge, may_be_crowded
 from mautolib.events.hit_writer import HitWriter
 from mautolib.events.hits import Hit, HitKind
 from mautolib.events.links import LinkSigner, Purpose, Token, is_web_url
@@ -179,6 +179,7 @@ class TrackingApp:
             user_agent=user_agent, is_head=asked.is_head, purpose=purpose,
             seconds_since_made=at - token.made_milliseconds / 1000,
             recent_hits=self._bursts.count((token.message_id, network), at),
+            crowd=0 if may_be_crowded(user_agent, network) else self._bursts.count((user_agent, network), at),
         )  # fmt: skip
         await self.writer.keep(Hit(
             now, kind, verdict, token.contact_id, token.campaign_id, token.message_id, token.position, url,

@@ -12,14 +12,18 @@ from email.policy import HTTP
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
+from api.tracking_desk import Away, Desk
 from api.tracking_requests import Asked, BodyTooLarge, Receive
+from mautolib.contacts import preferences
 from mautolib.pages import public
 
-__all__ = ["NOT_COMPLETE", "away", "form_of", "language_of", "page", "received", "same_address", "tell", "values_of",
-           "wants_json"]  # fmt: skip
+__all__ = ["NOT_COMPLETE", "away", "form_of", "language_for", "language_of", "page", "received", "same_address",
+           "tell", "values_of", "wants_json"]  # fmt: skip
 
 NOT_COMPLETE = "This link is not complete; nothing has been changed."
 _HTML, _JSON = b"text/html; charset=utf-8", b"application/json"
+#: A page does not wait longer to be in the right language.
+_LANGUAGE_SECONDS = 0.5
 _RETRY = (b"retry-after", b"10")
 
 
@@ -67,9 +71,20 @@ def values_of(asked: Asked, body: bytes) -> dict[str, str]:
     return {**asked.query, **texts}
 
 
-def language_of(asked: Asked) -> str:
-    """The language to answer in."""
-    return public.language_of(asked.header(b"accept-language"))
+def language_of(asked: Asked, chosen: str = "") -> str:
+    """The language to answer in: the person's, where they are known to have one of ours, else the browser's."""
+    return public.language_for(chosen, asked.header(b"accept-language"))
+
+
+async def language_for(asked: Asked, desk: Desk, contact_id: int) -> str:
+    """The language to answer the person behind a genuine link in; the browser's when the database is away."""
+    try:
+        chosen = await desk.run(
+            lambda tx: preferences.language_of(tx, contact_id), patience_seconds=_LANGUAGE_SECONDS
+        )
+    except Away:
+        chosen = ""
+    return language_of(asked, chosen)
 
 
 def same_address(asked: Asked, s: str) -> str:

@@ -16,10 +16,10 @@ class Bursts:
 
     def __init__(self) -> None:
         self._second = 0
-        self._now: dict[tuple[int, str], int] = {}
-        self._before: dict[tuple[int, str], int] = {}
+        self._now: dict[tuple[int | str, str], int] = {}
+        self._before: dict[tuple[int | str, str], int] = {}
 
-    def count(self, key: tuple[int, str], at: float) -> int:
+    def count(self, key: tuple[int | str, str], at: float) -> int:
         """Count this one (at `at`, seconds) and return how many came before it."""
         half = int(at * 2)
         if half != self._second:

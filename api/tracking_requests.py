@@ -147,5 +147,11 @@ def parameters(query: bytes) -> dict[str, str]:
         text = name.decode("latin-1").removeprefix("amp;")
         if text and text not in found:
             raw = value.decode("latin-1")
-            found[text] = unquote(raw, errors="replace") if "%" in raw or not raw.isascii() else raw
+            found[text] = _unquoted(raw) if "%" in raw or not raw.isascii() else raw
     return found
+
+
+@lru_cache(maxsize=1024)
+def _unquoted(raw: str) -> str:
+    """A value as it was before it was put into an address; the targets of a mailing come again and again."""
+    return unquote(raw, errors="replace")

@@ -15,10 +15,21 @@ from typing import Any
 from sqlalchemy import Connection
 
 from api.tracking_desk import Away, Desk
-from api.tracking_forms import NOT_COMPLETE, form_of, language_of, page, received, same_address, tell, wants_json
+from api.tracking_forms import (
+    NOT_COMPLETE,
+    away,
+    form_of,
+    language_for,
+    language_of,
+    page,
+    received,
+    same_address,
+    tell,
+    wants_json,
+)
 from api.tracking_requests import Asked, Receive
 from mautolib.classification.hit_verdicts import Verdict
-from mautolib.contacts import consent
+from mautolib.contacts import consent, preferences
 from mautolib.events.hit_writer import HitWriter
 from mautolib.events.hits import Hit, HitKind
 from mautolib.events.links import LinkSigner, Purpose, Token
@@ -46,51 +57,73 @@ class Unsubscriber:
 
     async def show(self, asked: Asked) -> None:
         """GET: the page with the button, or the neutral page; nothing changes."""
-        language, s = language_of(asked), asked.query.get("s", "")
-        if self._links.verify(Purpose.UNSUBSCRIBE, asked.cid, asked.uid, s) is None:
-            await page(asked, public.link_not_valid(language))
+        s = asked.query.get("s", "")
+        token = self._links.verify(Purpose.UNSUBSCRIBE, asked.cid, asked.uid, s)
+        if token is None:
+            await page(asked, public.link_not_valid(language_of(asked)))
         else:
-            await page(asked, public.confirm_unsubscribe(language, action=same_address(asked, s)))
+            await self._ask(asked, s, token)
 
     async def act(self, asked: Asked, receive: Receive) -> None:
         """POST: unsubscribe, if the token is genuine and the body asks for it."""
         body = await received(asked, receive)
         if body is None:
             return
-        form, language = form_of(asked.header(b"content-type"), body), language_of(asked)
+        form = form_of(asked.header(b"content-type"), body)
         s = asked.query.get("s") or (form or {}).get("s", "")
         token = self._links.verify(Purpose.UNSUBSCRIBE, asked.cid, asked.uid, s)
         if token is None:
-            await tell(asked, NOT_COMPLETE, public.link_not_valid(language))
+            await tell(asked, NOT_COMPLETE, public.link_not_valid(language_of(asked)))
         elif form is None or not _asks(form):
             if wants_json(asked):
                 await asked.problem(400, "The body must be the form List-Unsubscribe=One-Click")
             else:
-                await page(asked, public.confirm_unsubscribe(language, action=same_address(asked, s)))
+                await self._ask(asked, s, token)
         else:
-            await self.unsubscribe(asked, token)
-            await tell(asked, DONE, public.unsubscribed(language))
+            try:
+                language = await self.unsubscribe(asked, token)
+            except Away:
+                await away(asked)
+                return
+            await tell(asked, DONE, public.unsubscribed(language_of(asked, language or "")))
 
-    async def unsubscribe(self, asked: Asked, token: Token, *, source: str = _LINK) -> bool:
-        """Carry the person's word out, or keep it on disk until that is possible; returns whether it is done."""
+    async def _ask(self, asked: Asked, s: str, token: Token) -> None:
+        language = await language_for(asked, self._desk, token.contact_id)
+        await page(asked, public.confirm_unsubscribe(language, action=same_address(asked, s)))
+
+    async def unsubscribe(self, asked: Asked, token: Token, *, source: str = _LINK) -> str | None:
+        """Carry the person's word out and return their language; None: it is kept on disk until that is possible.
+
+        Raises:
+            Away: neither the database nor the disk takes it; the caller has to say so, never that it is done.
+        """
         now = datetime.now(UTC)
         record = {
             "unsubscribe": token.contact_id, "campaign_id": token.campaign_id, "message_id": token.message_id,
             "at": now.isoformat(), "source": source, "network": asked.network,
         }  # fmt: skip
+        language: str | None = None
+        apply = _applied(record)
+
+        def work(tx: Connection) -> str:
+            apply(tx)
+            return preferences.language_of(tx, token.contact_id)
+
         try:
-            await self._desk.run(_applied(record), patience_seconds=_PATIENCE_SECONDS)
-            is_done = True
+            language = await self._desk.run(work, patience_seconds=_PATIENCE_SECONDS)
         except Away:
             # Should the slow one come through after all: twice is once.
             _LOG.warning("tracking: the database is away, an unsubscribe request goes to the spool")
-            await self.writer.keep_record(record)
-            is_done = False
+            try:
+                await self.writer.keep_record(record)
+            except OSError as error:
+                _LOG.exception("tracking: an unsubscribe request could not be kept")
+                raise Away from error
         await self.writer.keep(Hit(
             now, HitKind.UNSUBSCRIBE, Verdict.HUMAN, token.contact_id, token.campaign_id,
             token.message_id, None, None, asked.user_agent, asked.network,
         ))  # fmt: skip
-        return is_done
+        return language
 
     def replay(self, record: dict[str, Any]) -> None:
         """Apply a request that was spooled while the database was away.

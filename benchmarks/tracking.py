@@ -1,8 +1,9 @@
-"""Open pixels: how much of a bare ASGI answer's rate is left per CPU second when every hit is durable.
+"""Opens and clicks: how much of a bare ASGI answer's rate is left per CPU second when every hit is durable.
 
-Both apps run in the same server (uvicorn, one process) and get the same requests over the same connections; the
-database has fsync on. CPU is that of the app's process and of the database, not of the program that asks. Verified:
-each request is one hit, one human verdict, one event.
+Both apps run in the same server (uvicorn, one process) and get the same requests over the same connections: half are
+open pixels, half redirects. The value is the ratio per CPU second of the web process; the database's CPU (fsync on) is
+told beside it. Then redirects are asked for at a steady pace, each timed from the moment it was due. Verified: each
+200 and 302 is one hit, one human verdict, one event.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ from mautolib.events.links import LinkSigner, Owner
 from mautolib.settings import Settings
 
 CONTACTS = 10_000
+TARGET = "https://shop.example/sale?utm_source=mail"
+PACE = 1_000
+#: Nobody's links, to warm up.
+NOBODY = [b"GET /api/v1/track/open/1/1 HTTP/1.1\r\nHost: x\r\n\r\n"] * 2000
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 
@@ -70,6 +75,7 @@ class Result:
     """What one app did with all the requests."""
 
     per_cpu_second: float
+    per_cpu_second_with_database: float
     per_second: float
     p99_milliseconds: float
 
@@ -84,15 +90,59 @@ async def ask(port: int, requests: list[bytes], connections: int) -> list[float]
         for request in rest:
             began = time.perf_counter()
             writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            body = await reader.readexactly(len(GIF))
+            await answered(reader)
             took.append(time.perf_counter() - began)
-            if not head.startswith(b"HTTP/1.1 200") or body != GIF:
-                raise SystemExit(f"a wrong answer: {head!r}")
         writer.close()
 
     await asyncio.gather(*(one() for _ in range(connections)))
     return took
+
+
+async def answered(reader: asyncio.StreamReader) -> None:
+    """Read one answer: the pixel, or the redirect."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    if head.startswith(b"HTTP/1.1 200"):
+        if await reader.readexactly(len(GIF)) == GIF:
+            return
+    elif head.startswith(b"HTTP/1.1 302") and f"location: {TARGET}\r\n".encode() in head:
+        return
+    raise SystemExit(f"a wrong answer: {head!r}")
+
+
+async def ask_steadily(port: int, requests: list[bytes], per_second: int, connections: int) -> list[float]:
+    """Send each request when it is due, whatever became of those before; returns the seconds since each was due."""
+    idle: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    for _ in range(connections):
+        idle.put_nowait(await asyncio.open_connection("127.0.0.1", port))
+    took: list[float] = []
+
+    async def one(request: bytes, due: float) -> None:
+        reader, writer = await idle.get()
+        writer.write(request)
+        await answered(reader)
+        took.append(time.perf_counter() - due)
+        idle.put_nowait((reader, writer))
+
+    began, tasks = time.perf_counter(), []
+    for number, request in enumerate(requests):
+        due = began + number / per_second
+        if (wait := due - time.perf_counter()) > 0:
+            await asyncio.sleep(wait)
+        tasks.append(asyncio.create_task(one(request, due)))
+    await asyncio.gather(*tasks)
+    while not idle.empty():
+        idle.get_nowait()[1].close()
+    return took
+
+
+def pace(requests: list[bytes], connections: int, cluster: Cluster, home: Path) -> float:
+    """The 99th percentile of redirects at a steady pace, in milliseconds."""
+    with running("tracking", cluster.url("bench"), home) as (port, _):
+        asyncio.run(ask_steadily(port, NOBODY[:1000], PACE, connections))
+        took = sorted(asyncio.run(ask_steadily(port, requests, PACE, connections)))
+    median, found = (took[int(len(took) * share)] * 1000 for share in (0.5, 0.99))
+    sys.stdout.write(f"redirects at {PACE:,} a second: {median:.1f} ms median {found:.1f} ms p99\n")
+    return found
 
 
 @contextlib.contextmanager
@@ -118,28 +168,30 @@ def running(what: str, database_url: str, home: Path) -> Iterator[tuple[int, int
 def measure(what: str, requests: list[bytes], connections: int, cluster: Cluster, home: Path) -> Result:
     """Run one app through all the requests, after a short warm-up with nobody's links."""
     with running(what, cluster.url("bench"), home) as (port, process_id):
-        nobody = [b"GET /api/v1/track/open/1/1 HTTP/1.1\r\nHost: x\r\n\r\n"] * 2000
-        asyncio.run(ask(port, nobody, connections))
-        began, cpu = time.perf_counter(), tree_cpu(process_id) + tree_cpu(cluster.pid or 0)
+        asyncio.run(ask(port, NOBODY, connections))
+        began, web, database = time.perf_counter(), tree_cpu(process_id), tree_cpu(cluster.pid or 0)
         took = sorted(asyncio.run(ask(port, requests, connections)))
-        seconds, cpu = time.perf_counter() - began, tree_cpu(process_id) + tree_cpu(cluster.pid or 0) - cpu
-    result = Result(len(requests) / cpu, len(requests) / seconds, took[int(len(took) * 0.99)] * 1000)
+        seconds, web = time.perf_counter() - began, tree_cpu(process_id) - web
+        database = tree_cpu(cluster.pid or 0) - database
+    asked = len(requests)
+    result = Result(asked / web, asked / (web + database), asked / seconds, took[int(asked * 0.99)] * 1000)
     sys.stdout.write(f"{what:<10}{result.per_cpu_second:10,.0f} per CPU second {result.per_second:10,.0f} per second "
                      f"{result.p99_milliseconds:8.1f} ms p99\n")  # fmt: skip
     return result
 
 
 def make_requests(engine: Engine, settings: Settings, rows: int) -> list[bytes]:
-    """The opens of `rows` messages to ten thousand contacts, as a browser sends them."""
+    """Opens and clicks, in turns, of `rows` messages to ten thousand contacts, as a browser sends them."""
     with engine.begin() as tx:
         tx.execute(text("insert into contacts (email, email_key) select 'c' || n || '@shop.example', "
                         "'c' || n || '@shop.example' from generate_series(1, :n) as n"), {"n": CONTACTS})  # fmt: skip
     signer, made_at = LinkSigner.from_settings(settings), datetime.now(UTC) - timedelta(hours=1)
     owner = Owner.of(campaign_id=1)
-    links = (
-        signer.open_url(owner=owner, contact_id=1 + n % CONTACTS, message_id=n + 1, made_at=made_at)
+    messages = (
+        signer.for_message(owner=owner, contact_id=1 + n % CONTACTS, message_id=n + 1, made_at=made_at)
         for n in range(rows)
     )
+    links = (links.click(TARGET) if n % 2 else links.open() for n, links in enumerate(messages))
     return [
         f"GET {link[len(settings.public_base_url):]} HTTP/1.1\r\nHost: x\r\nUser-Agent: {BROWSER}\r\n"
         "Accept: image/avif,image/webp,*/*\r\nAccept-Language: en\r\n\r\n".encode() for link in links
@@ -157,18 +209,8 @@ def is_complete(engine: Engine, rows: int) -> bool:
     return set(counts) == {rows}
 
 
-def main() -> None:
-    """Measure both apps and compare."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tracking", description=__doc__)
-    parser.add_argument("--rows", type=int, default=50_000, help="opens")
-    parser.add_argument("--connections", type=int, default=64, help="browsers at once")
-    for hidden in ("--serve", "--home"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve:
-        serve(options.serve, options.port, os.environ["MAUTO_DATABASE_URL"], options.home)
-        return
+def compare(options: argparse.Namespace) -> tuple[dict[str, Result], float, bool]:
+    """Both apps with the same requests, then the steady pace; and whether every answer is a row."""
     with tempfile.TemporaryDirectory(prefix="mauto-bench-") as folder:
         Path(folder).chmod(0o711)
         cluster = Cluster.ensure(Path(folder) / "cluster", durable=True)
@@ -178,23 +220,43 @@ def main() -> None:
             engine = connect(cluster.url("bench"))
             migrate(engine)
             settings = settings_of(cluster.url("bench"), Path(folder) / "home")
-            requests = make_requests(engine, settings, options.rows)
+            requests = make_requests(engine, settings, options.rows + 2 * options.paced)
+            steady = [request for request in requests[options.rows :] if b"/track/click/" in request]
             results = {
-                what: measure(what, requests, options.connections, cluster, settings.home)
+                what: measure(what, requests[: options.rows], options.connections, cluster, settings.home)
                 for what in ("bare", "tracking")
             }
-            verified = is_complete(engine, options.rows)
+            p99 = pace(steady, options.connections, cluster, settings.home)
+            verified = is_complete(engine, options.rows + len(steady))
         finally:
             if engine is not None:
                 engine.dispose()
             cluster.stop()
-    share = 100 * results["tracking"].per_cpu_second / results["bare"].per_cpu_second
+    return results, p99, verified
+
+
+def main() -> None:
+    """Measure both apps and compare."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tracking", description=__doc__)
+    parser.add_argument("--rows", type=int, default=50_000, help="opens and clicks")
+    parser.add_argument("--paced", type=int, default=10_000, help="redirects at a steady pace")
+    parser.add_argument("--connections", type=int, default=64, help="browsers at once")
+    for hidden in ("--serve", "--home"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve, options.port, os.environ["MAUTO_DATABASE_URL"], options.home)
+        return
+    results, p99, verified = compare(options)
+    ratio = results["tracking"].per_cpu_second / results["bare"].per_cpu_second
     compared = {
         f"{what}_{figure}": round(value, 1)
         for what, result in results.items() for figure, value in vars(result).items()
     }  # fmt: skip
-    finish("tracking", share, "% of a bare ASGI answer per CPU second", rows=options.rows, verified=verified,
-           compared_to=compared, higher_is_better=True)  # fmt: skip
+    compared[f"redirect_p99_milliseconds_at_{PACE}_per_second"] = round(p99, 1)
+    finish("tracking", ratio, "of a bare ASGI answer per CPU second of the web process", rows=options.rows,
+           verified=verified, compared_to=compared, higher_is_better=True)  # fmt: skip
 
 
 if __name__ == "__main__":

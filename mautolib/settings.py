@@ -11,16 +11,20 @@ import dataclasses
 import hashlib
 import hmac
 import os
+import re
 import sys
 import types
+import zoneinfo
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mautolib.errors import Misconfigured
 
 MINIMUM_SECRET_BYTES = 32
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]")
 _WEAK = ("change", "secret", "default", "example", "password", "0123456789")
 
 
@@ -78,18 +82,54 @@ class Settings:
     ready_requires_airflow: bool = _s("api", "/ready answers 503 when Airflow gives no sign of life", False)
     airflow_url: str = _s("api", "where the Airflow UI is; for /ready and links", "http://127.0.0.1:8080")
 
-    channel: str = _s("mail", "smtp or console", "smtp")
+    channel: str = _s("mail", "smtp, ses (Amazon SES) or console", "smtp")
     smtp_host: str = _s("mail", "mail server", "127.0.0.1")
     smtp_port: int = _s("mail", "its port", 1025)
     smtp_security: str = _s("mail", "none, starttls or tls", "none")
     smtp_username: str = _s("mail", "empty: no login", "")
     smtp_password: str = _s("mail", "password for it", "", secret=True)
-    smtp_connections: int = _s("mail", "connections a sender opens", 1)
+    smtp_connections: int = _s("mail", "connections a sender opens, to SES too", 1)
+    smtp_messages_per_connection: int = _s("mail", "a connection is renewed after so many messages; 0: never", 1000)
+    smtp_seconds_per_connection: int = _s("mail", "and after so many seconds; 0: never", 300)
+    ses_region: str = _s("mail", "AWS region of Amazon SES", "")
+    ses_configuration_set: str = _s("mail", "configuration set of SES, which names where its notices go", "")
+    ses_endpoint_url: str = _s("mail", "another server that speaks the SES v2 API; empty: AWS", "")
     default_from_name: str = _s("mail", "sender name where a campaign has none", "")
     default_from_email: str = _s("mail", "sender address where a campaign has none", "")
     postal_address: str = _s("mail", "your postal address; stands in every marketing mail", "")
+    bounce_domain: str = _s(
+        "mail", "domain that bounces come back to, each to an address naming its message; empty: the sender address", ""
+    )
+    sender_domains: tuple[str, ...] = _s(
+        "mail", "domains mail may be sent from, subdomains included, comma-separated; empty: any", ()
+    )
+    dkim_domain: str = _s("mail", "domain that signs the mail (DKIM); empty: unsigned", "")
+    dkim_selector: str = _s("mail", "its selector: the key is in the DNS under <selector>._domainkey.<domain>", "")
+    dkim_key_file: str = _s("mail", "file with the private key (PEM, RSA of 2048 bits or more, or Ed25519)", "")
     alert_email: str = _s("mail", "gets a mail when a DAG fails or is late; empty: only the log", "")
     require_consent: bool = _s("mail", "mail only contacts whose consent is granted", False)
+    default_timezone: str = _s("pace", "time zone of contacts without one, and of windows without a schedule", "UTC")
+    quiet_hours: str = _s("pace", "no marketing mail in these hours of the recipient's day, as in 21:00-08:00", "")
+    frequency_cap: int = _s("pace", "most marketing mails a contact gets in that many days; 0: no cap", 0)
+    frequency_cap_days: int = _s("pace", "days the cap counts back", 7)
+    max_per_hour: int = _s("pace", "most marketing mails in an hour, all campaigns together; 0: no limit", 0)
+    warmup_per_day: int = _s("pace", "marketing mails on the first day of a new sender's warm-up; 0: no warm-up", 0)
+    warmup_growth_percent: int = _s("pace", "how much more each further day of the warm-up", 30)
+    warmup_from: str = _s("pace", "first day of the warm-up, as in 2026-11-23", "")
+
+    sns_topic_arns: tuple[str, ...] = _s(
+        "feedback", "SNS topics whose notices of Amazon SES are taken, comma-separated; empty: none", ()
+    )
+    sns_signature_version: int = _s("feedback", "least version of SNS signatures: 1 (SHA-1) or 2 (SHA-256)", 1)
+    bounce_mailbox: str = _s(
+        "feedback", "where bounces arrive: a maildir folder, or imaps://host/folder (imap:// only to this machine)", ""
+    )
+    bounce_mailbox_username: str = _s("feedback", "login of that IMAP mailbox", "")
+    bounce_mailbox_password: str = _s("feedback", "its password", "", secret=True)
+    webhook_allow_http: bool = _s("feedback", "URLs we call may be http://, not only https://", False)
+    webhook_allowed_hosts: tuple[str, ...] = _s(
+        "feedback", "host or host:port we may call although it is not on the public internet, comma-separated", ()
+    )
 
     reporting_currency: str = _s("data", "ISO 4217 code figures are converted to", "USD")
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
@@ -131,6 +171,7 @@ class Settings:
         if "://" in values.get("storage", ""):
             # Taken for a path it would become a folder named after the address.
             raise Misconfigured(f"{variable('storage')} is {values['storage']!r}; it takes a folder")
+        _check_pace(values)
         return cls(**values)
 
     @property
@@ -197,6 +238,27 @@ def refuse_weak(name: str, value: str) -> None:
     if len(set(value)) < 10 or any(word in value.lower() for word in _WEAK):
         raise Misconfigured(f"{name} looks like a placeholder; "
                             "generate one with: python3 -c 'import secrets; print(secrets.token_hex(32))'")
+
+
+def _check_pace(values: Mapping[str, Any]) -> None:
+    """Refuse what would silently send at a wrong time."""
+    if (zone := values.get("default_timezone", "UTC")) not in zoneinfo.available_timezones():
+        raise Misconfigured(f"{variable('default_timezone')} is {zone!r}; it takes a name such as Europe/Berlin")
+    hours = values.get("quiet_hours", "")
+    start, _, end = hours.partition("-")
+    if hours and (_HOURS.fullmatch(hours) is None or start == end):
+        raise Misconfigured(f"{variable('quiet_hours')} is {hours!r}; it takes a span such as 21:00-08:00")
+    least = {"frequency_cap_days": 1, "frequency_cap": 0, "max_per_hour": 0, "warmup_per_day": 0,
+             "warmup_growth_percent": 0}  # fmt: skip
+    for name, minimum in least.items():
+        if values.get(name, minimum) < minimum:
+            raise Misconfigured(f"{variable(name)} is {values[name]}; it takes {minimum} or more")
+    try:
+        day = date.fromisoformat(values["warmup_from"]) if values.get("warmup_from") else None
+    except ValueError:
+        raise Misconfigured(f"{variable('warmup_from')} takes a day such as 2026-11-23") from None
+    if values.get("warmup_per_day") and day is None:
+        raise Misconfigured(f"{variable('warmup_per_day')} is set; {variable('warmup_from')} must name its first day")
 
 
 def _convert(name: str, raw: str, hint: Any) -> Any:

@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from mautolib.settings import Settings
+from tests import sns
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -142,6 +143,7 @@ def live_settings(database_url: str, home: Path, **changes: Any) -> Settings:
         default_from_email="news@shop.example",
         postal_address="Example Shop, 1 High Street, Berlin",
         cors_origins=("https://app.shop.example",),
+        sns_topic_arns=(sns.TOPIC,),
     )
     return dataclasses.replace(settings, **changes)
 

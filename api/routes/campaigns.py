@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Response
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic_core import PydanticCustomError
 from sqlalchemy import Connection
 
 from api import paging
@@ -32,9 +33,11 @@ from api.values import (
     path_id,
 )
 from mautolib.auth.roles import Role
-from mautolib.campaigns import control, launch, store, totals
+from mautolib.campaigns import editing, launch, store, totals
+from mautolib.campaigns.languages import is_tag
 from mautolib.campaigns.model import Campaign, NewCampaign, Status, Totals
-from mautolib.errors import Conflict, DomainError, InvalidInput, InvalidTransition
+from mautolib.contacts.address import domain_name
+from mautolib.errors import DomainError, InvalidInput, InvalidTransition
 
 router = Router("Campaigns")
 MISSING = "Campaign not found"
@@ -57,6 +60,19 @@ class Utm(Model):
     content: Line200 = ""
 
 
+def _tag(value: str) -> str:
+    if not is_tag(value):
+        raise PydanticCustomError("language_tag", "This is no language tag such as de or pt-BR")
+    return value
+
+
+def _domain(value: str) -> str:
+    name = value if value == "*" else domain_name(value)
+    if name is None:
+        raise PydanticCustomError("domain", "This is no domain such as shop.example, and not *")
+    return name
+
+
 class LocaleContent(Model):
     """What a campaign says in one language."""
 
@@ -67,14 +83,32 @@ class LocaleContent(Model):
 
 
 class SendWindow(Model):
-    """When mail may go out."""
+    """When mail may go out; hours are those of the campaign's zone, with `local_time` those of each recipient."""
 
-    local_time: bool = False
+    local_time: bool = Field(default=False, description="Send at the scheduled wall-clock time of each recipient.")
     start: str = Field(default="00:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     end: str = Field(default="24:00", pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")
-    weekdays: list[Annotated[int, Field(ge=1, le=7)]] = Field(default=[1, 2, 3, 4, 5, 6, 7], max_length=7)
+    weekdays: list[Annotated[int, Field(ge=1, le=7)]] = Field(
+        default=[1, 2, 3, 4, 5, 6, 7], min_length=1, max_length=7, description="1 is Monday."
+    )
     quiet_start: str | None = Field(default=None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     quiet_end: str | None = Field(default=None, pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+
+    @model_validator(mode="after")
+    def _opens(self) -> SendWindow:
+        if self.start == self.end:
+            raise PydanticCustomError("window", "start and end are the same: the window never opens")
+        if (self.quiet_start is None) is not (self.quiet_end is None):
+            raise PydanticCustomError("window", "quiet_start and quiet_end belong together")
+        if self.quiet_start is not None and self.quiet_start == self.quiet_end:
+            raise PydanticCustomError("window", "quiet_start and quiet_end are the same")
+        if len(set(self.weekdays)) != len(self.weekdays):
+            raise PydanticCustomError("window", "A weekday is named once")
+        return self
+
+
+Tag = Annotated[Line64, AfterValidator(_tag)]
+Domain = Annotated[Line320, AfterValidator(_domain)]
 
 
 class CampaignBody(Model):
@@ -90,14 +124,18 @@ class CampaignBody(Model):
     text_body: BodyPart = Field(default="", description="Empty: made from the HTML.")
     template_id: OptionalId = None
     segment_id: OptionalId = Field(default=None, description="None: all contacts.")
-    locales: dict[Line64, LocaleContent] = Field(default={})
+    locales: dict[Tag, LocaleContent] = Field(
+        default={}, max_length=100, description="Content by language tag (BCP 47); others get the default content."
+    )
     track_opens: bool = True
     track_clicks: bool = True
     utm: Utm = Field(default=Utm())
     send_window: SendWindow = Field(default=SendWindow())
     max_per_hour: Limit = 0
     max_per_day: Limit = 0
-    domain_limits: dict[Line320, Limit] = Field(default={})
+    domain_limits: dict[Domain, Limit] = Field(
+        default={}, max_length=1000, description="Messages an hour by recipient domain; `*`: any other domain."
+    )
     expires_after_hours: Annotated[int, Field(ge=1, le=720)] = 24
     scheduled_at: Moment | None = Field(default=None, description="A note until the campaign is scheduled.")
 
@@ -107,6 +145,11 @@ class CampaignBody(Model):
         for name in ("template_id", "segment_id"):
             if values.get(name) is not None:
                 values[name] = _reference(name, values[name])
+        seen: set[str] = set()
+        for tag in values.get("locales", ()):
+            if tag.lower() in seen:
+                raise InvalidInput(f"'{tag}' is there twice", path=("body", "locales", tag))
+            seen.add(tag.lower())
         return values
 
 
@@ -117,13 +160,15 @@ class NewCampaignBody(CampaignBody):
 
 
 class CampaignPatch(CampaignBody):
-    """The fields to change; `status` pauses, resumes or cancels."""
+    """The fields to change; `status` does what the action of that state does."""
 
     model_config = ConfigDict(title="CampaignPatch", json_schema_extra={"example": {"subject": "Hello again"}})
 
     name: Name300 = ""
     subject: Line500 = ""
-    status: Annotated[Status | None, Field(strict=False, description="paused, sending (resumes) or cancelled.")] = None
+    status: Annotated[
+        Status | None, Field(strict=False, description="draft, scheduled, paused, sending (resumes) or cancelled.")
+    ] = None
 
 
 class ShownCampaign(Answer):
@@ -180,6 +225,18 @@ class WholeCampaign(ShownCampaign):
     text_body: str
 
 
+class ScheduleCampaignBody(Model):
+    """When to send it."""
+
+    model_config = ConfigDict(
+        title="CampaignSchedule",
+        json_schema_extra={"example": {"send_at": "2030-01-07T08:00:00Z", "timezone_name": "Europe/Berlin"}},
+    )
+
+    send_at: Moment
+    timezone_name: Line64 = "UTC"
+
+
 class Queued(Answer):
     """The campaign waits for the senders."""
 
@@ -221,9 +278,10 @@ def _whole(tx: Connection, campaign: Campaign) -> WholeCampaign:
     return WholeCampaign(**_values(campaign, counted), html_body=campaign.html_body, text_body=campaign.text_body)
 
 
-def _outcome(
+def outcome_of(
     tx: Connection, campaign: Campaign, *, status: int = 200, changes: Mapping[str, Any] | None = None
 ) -> Outcome:
+    """The answer that shows a campaign, with its version."""
     return Outcome(
         status=status, body=_whole(tx, campaign), resource_id=campaign.campaign_id, changes=changes or {},
         headers={"etag": etag(campaign.version)},
@@ -262,7 +320,7 @@ async def create_campaign(call: CurrentCall, body: NewCampaignBody) -> Response:
 
     def effect(tx: Connection) -> Outcome:
         made = store.create(tx, NewCampaign(**body.given()), actor=str(call.actor), now=call.now)
-        return _outcome(tx, made, status=201)
+        return outcome_of(tx, made, status=201)
 
     return await call.commit(effect)
 
@@ -288,8 +346,10 @@ def get_campaign(call: CurrentCall, id: str) -> Response:
 async def update_campaign(call: CurrentCall, id: str, body: CampaignPatch) -> Response:
     """Change a campaign.
 
-    Everything may be edited in draft, the name always; else 409 `not_editable`. `status` does what pause, resume
-    and cancel do; the state it already has changes nothing.
+    Everything may be edited in draft and scheduled, limits and window also in sending and paused, the name always;
+    else 409 `not_editable`. `status` does what the actions do: `scheduled` needs a `scheduled_at` ahead, `draft`
+    unschedules, `sending` resumes; the state it already has changes nothing. On a scheduled campaign `scheduled_at`
+    moves the date.
     """
     changes = body.given()
     status = changes.pop("status", None)
@@ -297,11 +357,11 @@ async def update_campaign(call: CurrentCall, id: str, body: CampaignPatch) -> Re
         raise Refused(422, invalid(["body", "status"], "A status is not null"))
 
     def effect(tx: Connection) -> Outcome:
-        campaign = _locked(call, tx, id)
-        changed = store.change(tx, campaign.campaign_id, changes, now=call.now)
-        if status is not None and status is not changed.status:
-            changed = _move(call, tx, changed, status)
-        return _outcome(tx, changed, changes={"fields": sorted(body.model_fields_set)})
+        campaign = locked(call, tx, id)
+        changed = editing.edit(
+            tx, call.settings, campaign.campaign_id, changes, now=call.now, status=status, actor=str(call.actor)
+        )
+        return outcome_of(tx, changed, changes={"fields": sorted(body.model_fields_set)})
 
     return await call.commit(effect)
 
@@ -316,11 +376,11 @@ async def update_campaign(call: CurrentCall, id: str, body: CampaignPatch) -> Re
 async def delete_campaign(call: CurrentCall, id: str) -> Response:
     """Delete a campaign.
 
-    Its messages and totals stay in the figures.
+    Its schedule goes with it; its messages and totals stay in the figures.
     """
 
     def effect(tx: Connection) -> Outcome:
-        campaign = _locked(call, tx, id)
+        campaign = locked(call, tx, id)
         if campaign.status is Status.SENDING:
             raise DomainError("Cannot delete a campaign that is currently sending", code="invalid_state")
         store.remove(tx, campaign.campaign_id)
@@ -344,12 +404,34 @@ async def send_campaign(call: CurrentCall, id: str) -> Response:
     """
 
     def effect(tx: Connection) -> Outcome:
-        campaign = _locked(call, tx, id)
+        campaign = locked(call, tx, id)
         try:
             launch.request_send(tx, call.settings, campaign.campaign_id, now=call.now)
         except InvalidTransition as error:
             raise DomainError(str(error), code="invalid_state") from None
         return Outcome(status=202, body=Queued(campaign_id=str(campaign.campaign_id)), resource_id=campaign.campaign_id)
+
+    return await call.commit(effect)
+
+
+@router.post(
+    "/campaigns/{id}/schedule", response_model=WholeCampaign,
+    responses=problems(401, 403, 412, s404=MISSING, s409="It is no draft", s422="Past, or `not_sendable`"),
+)  # fmt: skip
+@allow(Role.EDITOR, action="campaign.schedule")
+async def schedule_campaign(call: CurrentCall, id: str, body: ScheduleCampaignBody) -> Response:
+    """Schedule a campaign.
+
+    It is sent once, at that moment; with `local_time` at what clocks in `timezone_name` show then, on everybody's own.
+    A PATCH of `scheduled_at` moves it, of `status` to draft takes it back; `/schedules/` can repeat it.
+    """
+
+    def effect(tx: Connection) -> Outcome:
+        campaign = launch.schedule(
+            tx, call.settings, locked(call, tx, id).campaign_id, at=body.send_at, timezone_name=body.timezone_name,
+            now=call.now, actor=str(call.actor),
+        )  # fmt: skip
+        return outcome_of(tx, campaign)
 
     return await call.commit(effect)
 
@@ -364,7 +446,7 @@ async def pause_campaign(call: CurrentCall, id: str) -> Response:
 
     From the answer on no further message is claimed; those in flight finish.
     """
-    return await call.commit(lambda tx: _outcome(tx, _move(call, tx, _locked(call, tx, id), Status.PAUSED)))
+    return await call.commit(lambda tx: outcome_of(tx, _move(call, tx, locked(call, tx, id), Status.PAUSED)))
 
 
 @router.post(
@@ -374,7 +456,7 @@ async def pause_campaign(call: CurrentCall, id: str) -> Response:
 @allow(Role.EDITOR, action="campaign.resume")
 async def resume_campaign(call: CurrentCall, id: str) -> Response:
     """Resume a paused campaign."""
-    return await call.commit(lambda tx: _outcome(tx, _move(call, tx, _locked(call, tx, id), Status.SENDING)))
+    return await call.commit(lambda tx: outcome_of(tx, _move(call, tx, locked(call, tx, id), Status.SENDING)))
 
 
 @router.post(
@@ -387,10 +469,10 @@ async def cancel_campaign(call: CurrentCall, id: str) -> Response:
 
     What is queued is skipped; what is in flight finishes.
     """
-    return await call.commit(lambda tx: _outcome(tx, _move(call, tx, _locked(call, tx, id), Status.CANCELLED)))
+    return await call.commit(lambda tx: outcome_of(tx, _move(call, tx, locked(call, tx, id), Status.CANCELLED)))
 
 
-def _locked(call: Call, tx: Connection, given: str) -> Campaign:
+def locked(call: Call, tx: Connection, given: str) -> Campaign:
     """The campaign of a path, locked, if the caller's copy is of its version."""
     campaign = store.get(tx, path_id(given, MISSING), for_update=True)
     check_if_match(call.request, campaign.version)
@@ -398,10 +480,4 @@ def _locked(call: Call, tx: Connection, given: str) -> Campaign:
 
 
 def _move(call: Call, tx: Connection, campaign: Campaign, target: Status) -> Campaign:
-    if target is Status.PAUSED:
-        return control.pause(tx, campaign.campaign_id, now=call.now)
-    if target is Status.SENDING:
-        return control.resume(tx, campaign.campaign_id, now=call.now)
-    if target is Status.CANCELLED:
-        return control.cancel(tx, campaign.campaign_id, now=call.now)
-    raise Conflict(f"Cannot set a campaign in '{campaign.status}' status to '{target}'")
+    return editing.move(tx, call.settings, campaign, target, now=call.now)

@@ -13,8 +13,9 @@ from typing import Any
 
 from sqlalchemy import Connection, update
 
-from mautolib.campaigns import store, totals
+from mautolib.campaigns import schedules, store, totals
 from mautolib.campaigns.model import Campaign, Status, check_transition
+from mautolib.campaigns.schedules import ScheduleStatus
 from mautolib.db import tables
 from mautolib.errors import InvalidTransition
 from mautolib.ledger.model import Skip
@@ -30,7 +31,9 @@ def pause(tx: Connection, campaign_id: int, *, now: datetime, reason: str | None
         NotFound: there is none.
         InvalidTransition: it is neither scheduled nor sending.
     """
-    return _move(tx, campaign_id, Status.PAUSED, "pause", now, status_reason=reason)
+    campaign = _move(tx, campaign_id, Status.PAUSED, "pause", now, status_reason=reason)
+    schedules.follow(tx, campaign_id, ScheduleStatus.PAUSED, now)
+    return campaign
 
 
 def resume(tx: Connection, campaign_id: int, *, now: datetime) -> Campaign:
@@ -44,7 +47,9 @@ def resume(tx: Connection, campaign_id: int, *, now: datetime) -> Campaign:
     target = Status.SCHEDULED if campaign.requested_at is None else Status.SENDING
     if campaign.status is not Status.PAUSED:
         raise InvalidTransition(f"Cannot resume campaign in '{campaign.status.value}' status")
-    return _move(tx, campaign_id, target, "resume", now, status_reason=None)
+    campaign = _move(tx, campaign_id, target, "resume", now, status_reason=None)
+    schedules.follow(tx, campaign_id, ScheduleStatus.PENDING, now)
+    return campaign
 
 
 def cancel(tx: Connection, campaign_id: int, *, now: datetime) -> Campaign:
@@ -55,6 +60,7 @@ def cancel(tx: Connection, campaign_id: int, *, now: datetime) -> Campaign:
         InvalidTransition: it is not under way.
     """
     campaign = _move(tx, campaign_id, Status.CANCELLED, "cancel", now, status_reason=None)
+    schedules.follow(tx, campaign_id, ScheduleStatus.CANCELLED, now)
     skipped = skip_campaign(tx, campaign_id, Skip.CANCELLED)
     totals.refresh_totals(tx, campaign_id, now)
     _LOG.info("campaign %s cancelled, %s messages skipped", campaign_id, skipped)

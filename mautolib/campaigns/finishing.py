@@ -12,7 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
-from mautolib.campaigns import totals
+from mautolib.campaigns import runs, totals
 from mautolib.db.statements import statement
 from mautolib.ledger import settle
 from mautolib.outbox import FactName, record
@@ -30,6 +30,9 @@ def finish(engine: Engine, now: datetime) -> list[int]:
         tx.execute(statement("campaigns.skip_of_ended"))
     with engine.begin() as tx:
         done = tx.execute(statement("campaigns.finish"), {"now": now}).all()
+        for row in done:
+            runs.complete(tx, row.campaign_id, now)
+        tx.execute(statement("pacing.forget_old"), {"now": now})
         tx.execute(statement("campaigns.settle"), {"now": now})
         finished = [row.campaign_id for row in done]
         stale = tx.scalars(statement("campaigns.stale_totals"), {"older_than": now}).all()

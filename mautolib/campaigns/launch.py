@@ -12,11 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection, update
 
-from mautolib.campaigns import store
+from mautolib.campaigns import schedules, scheduling, store
 from mautolib.campaigns.model import EDITABLE, Campaign, Status
-from mautolib.campaigns.readiness import problems
+from mautolib.campaigns.readiness import problems, refuse
+from mautolib.campaigns.schedules import NewSchedule, ScheduleStatus
 from mautolib.db import tables
-from mautolib.errors import InvalidInput, InvalidTransition
+from mautolib.errors import InvalidTransition
 from mautolib.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -34,37 +35,37 @@ def request_send(tx: Connection, settings: Settings, campaign_id: int, *, now: d
     campaign = store.get(tx, campaign_id, for_update=True)
     if campaign.status not in EDITABLE:
         raise InvalidTransition(f"Cannot send campaign in '{campaign.status.value}' status")
-    _refuse_problems(tx, settings, campaign)
-    changed = _update(tx, campaign, now, status=Status.SENDING.value, requested_at=now, scheduled_at=None)
+    refuse(problems(tx, settings, campaign))
+    # A schedule that waited is replaced.
+    schedules.follow(tx, campaign_id, ScheduleStatus.CANCELLED, now)
+    changed = _update(
+        tx, campaign, now, status=Status.SENDING.value, requested_at=now, planned_at=None, scheduled_at=None,
+        schedule_id=None, plan_at=None,
+    )  # fmt: skip
     _LOG.info("campaign %s queued for sending", campaign_id)
     return changed
 
 
-def schedule(tx: Connection, settings: Settings, campaign_id: int, *, at: datetime, now: datetime) -> Campaign:
-    """Have a draft sent at a moment; a scheduled campaign is moved to it.
+def schedule(
+    tx: Connection, settings: Settings, campaign_id: int, *, at: datetime, now: datetime, timezone_name: str = "UTC",
+    actor: str = "",
+) -> Campaign:  # fmt: skip
+    """Have a draft sent once, at a moment: a one_time schedule.
 
+    Args:
+        timezone_name: the clock that shows the time meant, where each person's own clock decides.
     Raises:
-        NotFound, InvalidTransition, InvalidInput: as `request_send`, and `at` must be ahead.
+        NotFound: there is none.
+        InvalidTransition: it is no draft; `scheduling.move` moves the date of a scheduled one.
+        InvalidInput: `at` is not ahead, the zone is unknown, or `not_sendable` with every problem.
     """
-    if at <= now:
-        raise InvalidInput("A campaign can only be scheduled for the future", path=("send_at",))
     campaign = store.get(tx, campaign_id, for_update=True)
-    if campaign.status not in EDITABLE:
+    if campaign.status is not Status.DRAFT:
         raise InvalidTransition(f"Cannot schedule campaign in '{campaign.status.value}' status")
-    _refuse_problems(tx, settings, campaign)
-    changed = _update(tx, campaign, now, status=Status.SCHEDULED.value, scheduled_at=at)
-    _LOG.info("campaign %s scheduled", campaign_id)
-    return changed
-
-
-def _refuse_problems(tx: Connection, settings: Settings, campaign: Campaign) -> None:
-    found = problems(tx, settings, campaign)
-    if found:
-        raise InvalidInput(
-            "The campaign cannot be sent: " + "; ".join(problem.message for problem in found),
-            code="not_sendable",
-            problems=tuple((problem.path, problem.message) for problem in found),
-        )
+    refuse(problems(tx, settings, campaign))
+    new = NewSchedule(campaign_id=campaign_id, send_at=at, timezone_name=timezone_name)
+    scheduling.create(tx, new, actor=actor, now=now)
+    return store.get(tx, campaign_id)
 
 
 def _update(tx: Connection, campaign: Campaign, now: datetime, **values: Any) -> Campaign:

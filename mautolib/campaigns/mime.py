@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import binascii
 import re
-from base64 import b64encode
 from functools import lru_cache
 from typing import Final
 
@@ -112,18 +111,19 @@ def _folded(line: str) -> bytes | None:
 
 def _encoded(value: str, used: int) -> str:
     """`value` as encoded words, each of whole characters, folded so that every line keeps to its length."""
+    octets = value.encode("utf-8", "replace")
     words: list[str] = []
     room = max(8, min(_OCTETS_PER_WORD, (MAX_LINE - used - 12) // 4 * 3))
-    block = b""
-    for character in value:
-        octets = character.encode("utf-8", "replace")
-        if len(block) + len(octets) > room:
-            words.append(_word(block))
-            block, room = b"", _OCTETS_PER_WORD
-        block += octets
-    words.append(_word(block))
+    start = 0
+    while len(octets) - start > room:
+        end = start + room
+        while octets[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
+        words.append(_word(octets[start:end]))
+        start, room = end, _OCTETS_PER_WORD
+    words.append(_word(octets[start:]))
     return "\r\n ".join(words)
 
 
 def _word(block: bytes) -> str:
-    return f"=?utf-8?b?{b64encode(block).decode('ascii')}?="
+    return f"=?utf-8?b?{binascii.b2a_base64(block, newline=False).decode('ascii')}?="

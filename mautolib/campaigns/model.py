@@ -23,18 +23,24 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-#: `sent` goes back only when a doubt about one of its messages was settled as not sent.
+#: `sent` goes back only when a doubt about one of its messages was settled as not sent. A recurring campaign goes from
+#: `sending` to `scheduled` between its runs, and from there to `sent` when its last run was missed.
 TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = {
     Status.DRAFT: frozenset({Status.SCHEDULED, Status.SENDING}),
-    Status.SCHEDULED: frozenset({Status.DRAFT, Status.SENDING, Status.PAUSED, Status.CANCELLED, Status.FAILED}),
-    Status.SENDING: frozenset({Status.SENT, Status.PAUSED, Status.CANCELLED, Status.FAILED}),
-    Status.PAUSED: frozenset({Status.SENDING, Status.SCHEDULED, Status.CANCELLED}),
+    Status.SCHEDULED: frozenset(
+        {Status.DRAFT, Status.SENDING, Status.PAUSED, Status.CANCELLED, Status.FAILED, Status.SENT}
+    ),
+    Status.SENDING: frozenset({Status.SENT, Status.SCHEDULED, Status.PAUSED, Status.CANCELLED, Status.FAILED}),
+    Status.PAUSED: frozenset({Status.SENDING, Status.SCHEDULED, Status.DRAFT, Status.CANCELLED}),
     Status.SENT: frozenset({Status.SENDING}),
     Status.CANCELLED: frozenset(),
     Status.FAILED: frozenset(),
 }
 #: States in which everything may be edited.
 EDITABLE: Final = frozenset({Status.DRAFT, Status.SCHEDULED})
+#: What may be edited while mail goes out: when and how fast.
+PACE_FIELDS: Final = frozenset({"max_per_hour", "max_per_day", "domain_limits", "send_window"})
+PACE_EDITABLE: Final = frozenset({Status.SENDING, Status.PAUSED})
 
 
 def allowed_from(target: Status) -> tuple[Status, ...]:
@@ -116,6 +122,8 @@ class Campaign:
     created_by: str
     created_at: datetime
     updated_at: datetime | None
+    plan_at: datetime | None = None
+    is_paced: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

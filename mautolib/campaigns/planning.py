@@ -8,15 +8,20 @@ become impossible fails and says why. Called by the sending DAG and the pump's c
 from __future__ import annotations
 
 import logging
+import zoneinfo
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine, func, select, update
 
-from mautolib.campaigns import store, totals
+from mautolib.campaigns import paces, runs, schedules, store, totals
 from mautolib.campaigns.audience import audience
+from mautolib.campaigns.limits import default_zone, limits_of_all, window_for
 from mautolib.campaigns.model import Campaign, Status
-from mautolib.campaigns.readiness import Text, problems, text_of
+from mautolib.campaigns.readiness import Text, problems, texts_of
+from mautolib.campaigns.schedules import Schedule
+from mautolib.campaigns.walltime import UTC_ZONE, local_of, moment_of, zone_or
+from mautolib.campaigns.windows import next_opening
 from mautolib.db import tables
 from mautolib.db.statements import statement
 from mautolib.ledger import content, queue
@@ -36,6 +41,8 @@ class Plan:
     queued: int = 0
     skipped: int = 0
     problem: str | None = None
+    #: Runs of its schedule that were too late, and are listed there.
+    missed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +57,9 @@ class Audience:
 def plan_due(engine: Engine, settings: Settings, now: datetime, *, campaign_id: int | None = None) -> list[Plan]:
     """Plan every campaign that is due (or only one); returns what was done."""
     plans: list[Plan] = []
+    if limits_of_all(settings, now).are_none:
+        with engine.begin() as tx:
+            tx.execute(statement("pacing.no_common_limit"))
     while True:
         with engine.begin() as tx:
             parameters = {"now": now, "campaign_id": campaign_id, "done": [plan.campaign_id for plan in plans]}
@@ -58,7 +68,9 @@ def plan_due(engine: Engine, settings: Settings, now: datetime, *, campaign_id: 
                 return plans
             plan = _plan(tx, settings, store.get(tx, found, for_update=True), now)
         plans.append(plan)
-        if plan.problem is None:
+        if plan.missed and not plan.queued:
+            _LOG.warning("campaign %s: %s runs of its schedule were missed", plan.campaign_id, plan.missed)
+        elif plan.problem is None:
             _LOG.info("campaign %s planned: %s queued, %s skipped", plan.campaign_id, plan.queued, plan.skipped)
         else:
             _LOG.error("campaign %s cannot be launched: %s", plan.campaign_id, plan.problem)
@@ -73,32 +85,42 @@ def count_due(engine: Engine, settings: Settings, now: datetime, *, campaign_id:
 
 def count_audience(tx: Connection, settings: Settings, campaign: Campaign, *, now: datetime) -> Audience:
     """The audience `campaign` would have if it were planned now."""
-    people = audience(tx, settings, campaign, content_id=0, now=now).subquery()
+    people = audience(tx, settings, campaign, content_ids={"": 0}, now=now).subquery()
     counts = select(func.count(), func.count().filter(people.c.reason.is_(None))).select_from(people)
     candidates, mailable = tx.execute(counts).one()
     return Audience(campaign_id=campaign.campaign_id, candidates=candidates, mailable=mailable)
 
 
 def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime) -> Plan:
+    due = runs.begin(tx, campaign, now) if campaign.status is Status.SCHEDULED else None
+    if due is not None and due.run_at is None:
+        return Plan(campaign_id=campaign.campaign_id, missed=due.skipped)
     found = problems(tx, settings, campaign)
     if found:
-        reason = "; ".join(problem.message for problem in found)
-        _set(tx, campaign, now, status=Status.FAILED.value, status_reason=reason)
-        return Plan(campaign_id=campaign.campaign_id, problem=reason)
-    occurrence = campaign.occurrence + 1
-    content_id = content.freeze(tx, _content(settings, campaign, text_of(tx, campaign), occurrence))
-    due_at = campaign.requested_at or campaign.scheduled_at or now
+        return _fail(tx, campaign, "; ".join(problem.message for problem in found), now)
+    occurrence = campaign.occurrence + 1 if due is None else due.occurrence
+    content_ids = {
+        text.locale: content.freeze(tx, content_of(settings, campaign, text, occurrence))
+        for text in texts_of(tx, campaign)
+    }
+    due_at = (due and due.run_at) or campaign.requested_at or campaign.scheduled_at or now
+    schedule = schedules.live_of(tx, campaign.campaign_id)
+    by_zone = timings(settings, campaign, schedule, due_at=due_at, now=now)
+    expires_at = min((timing.give_up_at for timing in by_zone), default=due_at + _patience(campaign))
+    last_try_at = max([now, due_at, *(timing.next_try_at for timing in by_zone)])
+    is_paced = paces.begin(tx, settings, campaign, schedule, expires_at=expires_at)
     _set(
         tx, campaign, now, status=Status.SENDING.value, occurrence=occurrence, requested_at=due_at, planned_at=now,
-        started_at=campaign.started_at or now,
+        started_at=campaign.started_at or now, is_paced=is_paced,
     )  # fmt: skip
     queued = queue.queue_audience(
         tx,
-        audience(tx, settings, campaign, content_id=content_id, now=now),
+        audience(tx, settings, campaign, content_ids=content_ids, now=now, cap_at=last_try_at),
         campaign_id=campaign.campaign_id,
         occurrence=occurrence,
         due_at=due_at,
-        give_up_at=due_at + timedelta(hours=campaign.expires_after_hours),
+        give_up_at=due_at + _patience(campaign),
+        by_zone=by_zone,
     )
     totals.refresh_totals(tx, campaign.campaign_id, now)
     data = {
@@ -109,12 +131,49 @@ def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime)
     return Plan(campaign_id=campaign.campaign_id, queued=queued.queued, skipped=sum(queued.skipped.values()))
 
 
-def _content(settings: Settings, campaign: Campaign, text: Text, occurrence: int) -> NewContent:
+def _fail(tx: Connection, campaign: Campaign, reason: str, now: datetime) -> Plan:
+    runs.fail(tx, campaign.campaign_id, reason, now)
+    _set(tx, campaign, now, status=Status.FAILED.value, status_reason=reason)
+    return Plan(campaign_id=campaign.campaign_id, problem=reason)
+
+
+def timings(
+    settings: Settings, campaign: Campaign, schedule: Schedule | None, *, due_at: datetime, now: datetime
+) -> list[queue.Timing]:
+    """The times of each time zone; empty if everybody has the same and the window closes for all at once."""
+    window = window_for(settings, campaign, schedule_zone=schedule.timezone_name if schedule else None)
+    if not window.is_by_contact:
+        return []
+    shown = None
+    if window.local_time and schedule is not None:
+        shown = local_of(due_at, zone_or(schedule.timezone_name, UTC_ZONE))
+    default = default_zone(settings)
+    found = []
+    for name in ("", *sorted(zoneinfo.available_timezones())):
+        zone = zone_or(name, default)
+        due = due_at if shown is None else moment_of(shown, zone)
+        since, give_up_at = max(due, now), due + _patience(campaign)
+        opening = next_opening(window, zone, since)
+        is_held = opening != since
+        found.append(queue.Timing(
+            timezone=name, due_at=due, give_up_at=give_up_at, held_for="window" if is_held else None,
+            next_try_at=min(opening or give_up_at, give_up_at) if is_held else due,
+        ))  # fmt: skip
+    return found
+
+
+def _patience(campaign: Campaign) -> timedelta:
+    return timedelta(hours=campaign.expires_after_hours)
+
+
+def content_of(settings: Settings, campaign: Campaign, text: Text, occurrence: int) -> NewContent:
+    """What a run of `campaign` sends: its text with the settings of sender, links and tracking."""
     return NewContent(
         subject=text.subject,
         html_body=text.html_body,
         text_body=text.text_body,
-        preheader=campaign.preheader,
+        preheader=text.preheader,
+        locale=text.locale,
         from_name=campaign.from_name or settings.default_from_name,
         from_email=campaign.from_email or settings.default_from_email,
         reply_to=campaign.reply_to,

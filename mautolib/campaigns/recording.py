@@ -17,8 +17,8 @@ from mautolib.contacts import consent
 from mautolib.contacts.model import SuppressionReason
 from mautolib.db.statements import statement
 from mautolib.ledger.journal import DeadJournal, dead_journals, journal_folder
-from mautolib.ledger.model import Outcome, Verdict
-from mautolib.ledger.record import Recorded, record
+from mautolib.ledger.model import Outcome, Stage, Verdict
+from mautolib.ledger.record import record, record_sent
 from mautolib.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -36,16 +36,24 @@ class Recovered:
 def write_down(
     tx: Connection, settings: Settings, outcomes: Sequence[Outcome], *, now: datetime,
     claimed_at: datetime | None = None,
-) -> list[Recorded]:  # fmt: skip
-    """Record `outcomes` and suppress the addresses that bounced; returns what counted."""
-    recorded = record(tx, outcomes, now=now, claimed_at=claimed_at)
+) -> int:  # fmt: skip
+    """Record `outcomes` and suppress the addresses that bounced; returns how many counted."""
+    accepted: dict[int, list[Outcome]] = {}
+    others: list[Outcome] = []
+    for outcome in outcomes:
+        if outcome.result.verdict is Verdict.SENT and outcome.to_email and outcome.result.stage is Stage.DOT:
+            accepted.setdefault(outcome.attempt_id, []).append(outcome)
+        else:
+            others.append(outcome)
+    counted = sum(record_sent(tx, group, now=now, claimed_at=claimed_at) for group in accepted.values())
+    recorded = record(tx, others, now=now, claimed_at=claimed_at)
     for row in recorded:
         if row.verdict is Verdict.BOUNCED and row.to_email:
             consent.suppress(
                 tx, row.to_email, SuppressionReason.BOUNCE, source="smtp", notes=row.reply, actor="system", now=now,
                 campaign_id=row.campaign_id, message_id=row.message_id, settings=settings,
             )  # fmt: skip
-    return recorded
+    return counted + len(recorded)
 
 
 def recover(engine: Engine, settings: Settings, now: datetime) -> Recovered:
@@ -68,7 +76,7 @@ def _replay(tx: Connection, settings: Settings, journal: DeadJournal, now: datet
     if not open_attempts:
         return 0, 0
     outcomes = [outcome for outcome in journal.outcomes.values() if outcome.attempt_id in open_attempts]
-    recorded = len(write_down(tx, settings, outcomes, now=now))
+    recorded = write_down(tx, settings, outcomes, now=now)
     if not journal.unbegun_is_known:
         return recorded, 0
     begun = {

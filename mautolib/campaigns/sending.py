@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
 import re
 import sys
@@ -27,6 +28,7 @@ from sqlalchemy.exc import DBAPIError
 from mautolib import log
 from mautolib.campaigns import control, finishing, planning, totals
 from mautolib.campaigns.courier import Courier, Shift
+from mautolib.campaigns.pacing import Turnstile, give_back
 from mautolib.campaigns.recording import recover, write_down
 from mautolib.channels.protocol import Channel
 from mautolib.channels.registry import open_channel
@@ -37,7 +39,7 @@ from mautolib.events.links import LinkSigner
 from mautolib.ledger import claim
 from mautolib.ledger.identity import message_identity
 from mautolib.ledger.journal import Journal, journal_folder
-from mautolib.ledger.model import Outcome
+from mautolib.ledger.model import Outcome, Verdict
 from mautolib.ledger.settle import expire_leases
 from mautolib.settings import Settings
 
@@ -46,6 +48,8 @@ _LOG = logging.getLogger(__name__)
 PATIENCE_SECONDS: Final = 60.0
 TOTALS_SECONDS: Final = 10.0
 MAX_GROUP: Final = 500
+#: Others are deciding about the same people: they are done in a moment.
+CONTENTION_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,7 @@ def pump(
         clock=lambda: start + timedelta(seconds=time.monotonic() - begun_at),
     )
     run = _Run(shift, shard=shard, shards=shards, group_size=group_size)
-    with _kept_until_settled(journal):
+    with _kept_until_settled(journal), _quiet_collector():
         error = run.work([Courier(shift, open_way(settings)) for _ in range(max(1, settings.smtp_connections))])
     result = PumpResult(counts=dict(run.counts), problems=tuple(sorted(shift.problems)))
     _LOG.info("shard %s/%s: %s", shard, shards, result.counts)
@@ -103,6 +107,16 @@ def pump(
     if error is not None:
         raise error
     return result
+
+
+@contextlib.contextmanager
+def _quiet_collector() -> Iterator[None]:
+    """Spare the garbage collector what was there before: nothing of it is dropped while mail goes out."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager
@@ -127,7 +141,11 @@ class _Run:
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self._identity = message_identity(self.shift.settings)
+        self._turnstile = Turnstile(
+            self.shift.settings, message_identity(self.shift.settings), self.group_size, self.shard, self.shards
+        )
+        #: Under which limits the messages in hand were counted.
+        self._tallied: Mapping[int, Sequence[tuple[int, str]]] = {}
         self._totals_at = time.monotonic()
         self._claimed_at: datetime | None = None
 
@@ -144,7 +162,9 @@ class _Run:
                     if group is None or group.is_empty:
                         return error
                     self.counts.update({"skipped": sum(group.skipped.values())} if group.skipped else {})
-                    outcomes = self._carry(threads, couriers, group, asked_at)
+                    if group.is_contended:
+                        time.sleep(CONTENTION_SECONDS)
+                    outcomes = self._carry(threads, couriers, group, asked_at) if group.messages else []
                     error = next((courier.error for courier in couriers if courier.error is not None), None)
         finally:
             for courier in couriers:
@@ -182,8 +202,8 @@ class _Run:
                         group = None
                     else:
                         attempt_id = attempt_id or self._new_attempt(tx)
-                        group = self._claim(tx, attempt_id, asked)
-                self._recorded(outcomes, asked)
+                        group = self._turnstile.next_group(tx, attempt_id, asked)
+                self._recorded(outcomes, asked, {} if group is None else group.tallied)
                 return group
             except DBAPIError as error:
                 if not _may_pass(error) or time.monotonic() >= waits_until:
@@ -191,25 +211,13 @@ class _Run:
                 _LOG.warning("the database does not answer, trying again: %s", type(error.orig).__name__)
                 time.sleep(pause)
                 pause = min(5.0, pause * 2)
-        self._recorded(outcomes, asked)
+        self._recorded(outcomes, asked, {})
         return claim.Group(attempt_id=attempt_id, messages=held)
 
     def _new_attempt(self, tx: Connection) -> int:
         attempt_id = claim.new_attempt(tx)
         self.shift.journal.attempt(attempt_id)
         return attempt_id
-
-    def _claim(self, tx: Connection, attempt_id: int, asked: datetime) -> claim.Group:
-        return claim.claim(
-            tx,
-            attempt_id=attempt_id,
-            size=self.group_size,
-            identity=self._identity,
-            now=asked,
-            shard=self.shard,
-            shards=self.shards,
-            require_consent=self.shift.settings.require_consent,
-        )
 
     def _record(self, tx: Connection, outcomes: Sequence[Outcome], now: datetime) -> None:
         write_down(tx, self.shift.settings, outcomes, now=now, claimed_at=self._claimed_at)
@@ -218,10 +226,13 @@ class _Run:
             with contextlib.suppress(InvalidTransition, NotFound):
                 control.pause(tx, campaign_id, now=now, reason=reason)
 
-    def _recorded(self, outcomes: Sequence[Outcome], asked: datetime) -> None:
+    def _recorded(
+        self, outcomes: Sequence[Outcome], asked: datetime, tallied: Mapping[int, Sequence[tuple[int, str]]]
+    ) -> None:
         self.counts.update(outcome.result.verdict.value for outcome in outcomes)
         self.shift.stopped.clear()
-        self._claimed_at = asked
+        self._give_back(outcomes)
+        self._claimed_at, self._tallied = asked, tallied
         if self.shard == 0 and time.monotonic() - self._totals_at >= TOTALS_SECONDS:
             self._totals_at = time.monotonic()
             older_than = {"older_than": asked - timedelta(seconds=TOTALS_SECONDS)}
@@ -231,6 +242,23 @@ class _Run:
             except DBAPIError as error:
                 # The turn itself is committed and must not be counted again; the next recount makes up for this one.
                 _LOG.warning("figures could not be recounted: %s", type(error.orig).__name__)
+
+
+    def _give_back(self, outcomes: Sequence[Outcome]) -> None:
+        """What was not handed over does not count for its limits."""
+        unused = [
+            outcome.message_id for outcome in outcomes
+            if outcome.result.verdict in (Verdict.RELEASED, Verdict.SKIPPED)
+        ]  # fmt: skip
+        back = Counter(key for message_id in unused for key in self._tallied.get(message_id, ()))
+        if not back or self._claimed_at is None:
+            return
+        try:
+            with self.shift.engine.begin() as tx:
+                give_back(tx, back, self._claimed_at)
+        except DBAPIError as error:
+            # They count although they were not sent: the limit is kept, only too well.
+            _LOG.warning("limits were not given back: %s", type(error.orig).__name__)
 
 
 def _may_pass(error: DBAPIError) -> bool:

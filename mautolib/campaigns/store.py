@@ -1,4 +1,4 @@
-"""Keeping campaigns: create, read, list, change what may be changed, delete what may go.
+"""Keeping campaigns: create, read, list, change what may be changed, copy, delete what may go.
 
 Promise: the state is changed only by the verbs of `launch`, `control`, `planning` and `finishing`; an edit needs a
 state that allows it and raises the version. Called by the API and the demo.
@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from mautolib.campaigns.model import EDITABLE, Campaign, NewCampaign, Status
+from mautolib.campaigns import paces
+from mautolib.campaigns.model import EDITABLE, PACE_EDITABLE, PACE_FIELDS, Campaign, NewCampaign, Status
 from mautolib.db import tables
 from mautolib.errors import Conflict, InvalidInput, NotFound
 from mautolib.outbox import FactName, record
@@ -22,6 +23,7 @@ from mautolib.outbox import FactName, record
 _LOG = logging.getLogger(__name__)
 _TABLE = tables.campaigns
 _FIELDS: Final = tuple(item.name for item in dataclasses.fields(Campaign))
+_LONGEST_NAME: Final = 300
 _EDITABLE_FIELDS: Final = frozenset(item.name for item in dataclasses.fields(NewCampaign))
 
 
@@ -80,7 +82,7 @@ def count(tx: Connection, *, status: Status | None = None) -> int:
 
 
 def change(tx: Connection, campaign_id: int, changes: Mapping[str, Any], *, now: datetime) -> Campaign:
-    """Change fields of a draft or scheduled campaign; the name may always be changed.
+    """Change fields: all of a draft or scheduled campaign, limits and window also under way, the name always.
 
     Args:
         changes: columns of `NewCampaign` with checked values; nothing else is accepted.
@@ -96,7 +98,8 @@ def change(tx: Connection, campaign_id: int, changes: Mapping[str, Any], *, now:
     wanted = {name: value for name, value in changes.items() if getattr(before, name) != value}
     if not wanted:
         return before
-    if before.status not in EDITABLE and wanted.keys() != {"name"}:
+    allowed = PACE_FIELDS if before.status in PACE_EDITABLE else frozenset()
+    if before.status not in EDITABLE and not wanted.keys() <= allowed | {"name"}:
         raise Conflict(f"Cannot edit a campaign in '{before.status.value}' status", code="not_editable")
     _check_references(tx, wanted)
     statement = (
@@ -105,11 +108,31 @@ def change(tx: Connection, campaign_id: int, changes: Mapping[str, Any], *, now:
         .values(**wanted, version=_TABLE.c.version + 1, updated_at=now)
         .returning(_TABLE)
     )
-    return _campaign(tx.execute(statement).mappings().one())
+    changed = _campaign(tx.execute(statement).mappings().one())
+    if wanted.keys() & PACE_FIELDS:
+        paces.follow(tx, changed, now=now)
+        return get(tx, campaign_id)
+    return changed
+
+
+def clone(tx: Connection, campaign_id: int, *, actor: str, now: datetime, name: str | None = None) -> Campaign:
+    """Make a draft with the content and settings of another campaign, whatever its state; nothing else is taken over.
+
+    Args:
+        name: None: that of the other one with "(copy)".
+    Raises:
+        NotFound: there is none.
+    """
+    campaign = get(tx, campaign_id)
+    values = {field: getattr(campaign, field) for field in _EDITABLE_FIELDS}
+    ending = " (copy)"
+    values["name"] = name or campaign.name[: _LONGEST_NAME - len(ending)] + ending
+    # The date was that campaign's.
+    return create(tx, NewCampaign(**{**values, "scheduled_at": None}), actor=actor, now=now)
 
 
 def remove(tx: Connection, campaign_id: int) -> None:
-    """Delete a campaign; its messages and totals stay in the figures.
+    """Delete a campaign and its schedule; its messages and totals stay in the figures.
 
     Raises:
         NotFound: there is none.

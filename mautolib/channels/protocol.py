@@ -8,20 +8,20 @@ is raised, and every message without a result was surely not handed over. The co
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mautolib.ledger.model import Result
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A finished message: envelope and bytes.
 
     Args:
         sender: envelope sender (MAIL FROM).
         recipient: the one address it goes to, as stored.
         data: headers and body with CRLF line ends, not dot-stuffed.
+        is_checked: whoever wrote `data` has proved that it is plain ASCII with CRLF line ends and a final one, and
+            that no line begins with a dot; channels need not look again.
     """
 
     message_id: int
@@ -30,6 +30,7 @@ class Outgoing:
     sender: str
     recipient: str
     data: bytes
+    is_checked: bool = False
 
 
 class Watch(Protocol):
@@ -51,7 +52,9 @@ class Channel(Protocol):
     name: str
 
     def deliver(self, messages: Iterable[Outgoing], watch: Watch) -> Iterator[Result]:
-        """Hand over `messages` in order, yielding the result of each before the next one begins.
+        """Hand over `messages` in order, yielding the result of each before the next one can be accepted.
+
+        A few messages may be taken ahead; what was taken and has no result was surely not handed over.
 
         Raises:
             TransientError: the way is closed for now; the messages without a result were not handed over.

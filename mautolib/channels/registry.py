@@ -7,12 +7,14 @@ from typing import Final
 
 from mautolib.channels.console import Console
 from mautolib.channels.protocol import Channel
+from mautolib.channels.ses_email import SesEmail
 from mautolib.channels.smtp_email import SmtpEmail
 from mautolib.errors import Misconfigured
 from mautolib.settings import Settings
 
 CHANNELS: Final[Mapping[str, Callable[[Settings], Channel]]] = {
     "smtp": SmtpEmail.from_settings,
+    "ses": SesEmail.from_settings,
     "console": Console.from_settings,
 }
 

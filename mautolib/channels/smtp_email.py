@@ -2,23 +2,27 @@
 
 Promise: MAIL, RCPT, DATA, the body and the final dot are driven separately, so a failure before the dot is known to
 be none of the other side's mail, and one after it is a doubt. One recipient per transaction; the address on the wire
-is the stored one. Envelope commands travel together where the server offers PIPELINING (RFC 2920); connections are
-reused. Registered as `smtp`.
+is the stored one. Where the server offers PIPELINING (RFC 2920) the envelope of the next message travels with the dot
+of the one before: one write and one answer a message. Connections are reused. Registered as `smtp`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from mautolib.channels.protocol import Outgoing, Watch
-from mautolib.channels.smtp_reply import Lost, Reply, refusal
+from mautolib.channels.smtp_reply import CutOff, Lost, Reply, refusal
 from mautolib.channels.smtp_session import SECURITY, Server, Session, open_session
 from mautolib.channels.wire import check_data, check_seven_bit, is_loopback, is_reserved, unfit, wire_address
 from mautolib.errors import Misconfigured, ProviderRejected, ProviderUnavailable
 from mautolib.ledger.model import Result, Stage, Verdict
 from mautolib.settings import Settings
 
+_DOT: Final = b".\r\n"
+#: So many bytes fit into any socket's buffer: a longer message is begun before its last write.
+_LAST_WRITE: Final = 65_536
 _LOOPBACK_ONLY: Final = "The demo sends to a mail sink on this machine only; MAUTO_SMTP_HOST is {host}"
 
 
@@ -58,15 +62,44 @@ class SmtpEmail:
             security=settings.smtp_security,
             username=settings.smtp_username,
             password=settings.smtp_password,
+            most_messages=settings.smtp_messages_per_connection,
+            most_seconds=settings.smtp_seconds_per_connection,
             loopback_only=settings.demo,
         )
         return cls(server, reserved_only=settings.demo)
 
     def deliver(self, messages: Iterable[Outgoing], watch: Watch) -> Iterator[Result]:
         """Hand over `messages` one by one; see `Channel.deliver`."""
-        for message in messages:
-            kept = watch.before(message)
-            yield kept if kept is not None else self._one(message, watch)
+        coming = _Coming(messages)
+        is_open = False
+        try:
+            while (message := coming.take()) is not None:
+                if not is_open:
+                    result = watch.before(message) or self._begin(message)
+                    if result is not None:
+                        yield result
+                        continue
+                # The server waits for this message; while it works, the next ones are looked at.
+                is_open = True
+                following = coming.look()
+                kept = None if following is None else watch.before(following)
+                early = self._early(following) if following is not None and kept is None else b""
+                result = self._hand_over(message, watch, early, coming.prepare)
+                is_open = bool(early) and self._session is not None
+                yield result
+                if kept is not None:
+                    coming.take()
+                    yield kept
+                elif is_open and following is not None:
+                    result = self._begun_early(following)
+                    is_open = result is None
+                    if result is not None:
+                        coming.take()
+                        yield result
+        finally:
+            if is_open:
+                # It must not take the next word for a message.
+                self._drop()
 
     def close(self) -> None:
         """End the session."""
@@ -74,47 +107,81 @@ class SmtpEmail:
             self._session.quit()
             self._session = None
 
-    def _one(self, message: Outgoing, watch: Watch) -> Result:
-        """One message, over a new connection if the old one has been closed between two messages."""
+    def _begin(self, message: Outgoing) -> Result | None:
+        """The envelope of a message, over a new connection if the old one has been closed between two messages.
+
+        Returns: what refused it; None when the server waits for the message.
+        """
         try:
             self._check_before_connecting(message)
         except ProviderRejected as error:
             return unfit(error)
+        if self._session is not None and self._session.is_worn():
+            self.close()
         for _ in range(2):
             session = self._session or open_session(self._server)
             self._session = session
             try:
-                return self._transaction(session, message, watch)
+                commands = self._commands(session, message)
+                return commands if isinstance(commands, Result) else self._envelope(session, commands)
             except ProviderRejected as error:
                 return unfit(error)
             except _ClosedBetween:
                 self._drop()
         raise ProviderUnavailable("The mail server closes every connection before it takes a message")
 
+    def _early(self, message: Outgoing) -> bytes:
+        """The envelope of the message after the one under way; nothing where it cannot be said yet."""
+        session = self._session
+        if session is None or not session.is_pipelined or session.is_worn(under_way=1):
+            return b""
+        try:
+            self._check_before_connecting(message)
+            commands = self._commands(session, message)
+        except ProviderRejected:
+            return b""  # its own turn finds and tells that
+        return b"" if isinstance(commands, Result) else _lines(commands)
+
+    def _begun_early(self, message: Outgoing) -> Result | None:
+        """What became of an envelope that was sent with the dot before; as `_begin`."""
+        session = self._session
+        assert session is not None
+        if session.read_usual(session.usual):
+            return None
+        received = session.received
+        try:
+            refused = self._envelope(session, [])
+        except _ClosedBetween:
+            return self._begin(message)
+        if refused is None:
+            # Most servers agree to every envelope in the same words.
+            session.usual = received if not session.received else b""
+        return refused
+
     def _check_before_connecting(self, message: Outgoing) -> None:
         wire_address(message.recipient, smtputf8=True)
-        check_data(message.data)
+        if not message.is_checked:
+            check_data(message.data)
         if self._reserved_only and not is_reserved(message.recipient):
             raise ProviderRejected("the demo writes to reserved domains only", code="invalid_address")
 
-    def _transaction(self, session: Session, message: Outgoing, watch: Watch) -> Result:
-        utf8 = "SMTPUTF8" in session.offers and not message.recipient.isascii()
+    def _commands(self, session: Session, message: Outgoing) -> list[str] | Result:
+        """MAIL, RCPT and DATA; or what keeps this server from taking the message."""
+        utf8 = session.takes_utf8 and not message.recipient.isascii()
         sender = wire_address(message.sender)
         recipient = wire_address(message.recipient, smtputf8=utf8)
-        if not utf8:
+        if not utf8 and not message.is_checked:
             check_seven_bit(message.data)
-        size = session.offers.get("SIZE", "")
-        if size.isdigit() and 0 < int(size) < len(message.data):
-            return Result(verdict=Verdict.FAILED, stage=Stage.MAIL, enhanced="5.3.4",
-                          reply=f"the mail server takes {size} bytes, the message has {len(message.data)}")  # fmt: skip
-        options = f" SIZE={len(message.data)}" if "SIZE" in session.offers else ""
+        length = len(message.data)
+        if 0 < session.size_limit < length:
+            reply = f"the mail server takes {session.size_limit} bytes, the message has {length}"
+            return Result(verdict=Verdict.FAILED, stage=Stage.MAIL, enhanced="5.3.4", reply=reply)
+        options = f" SIZE={length}" if session.takes_size else ""
         options += " BODY=8BITMIME SMTPUTF8" if utf8 else ""
-        commands = [f"MAIL FROM:<{sender}>{options}", f"RCPT TO:<{recipient}>", "DATA"]
-        refused = self._envelope(session, commands)
-        return refused if refused is not None else self._body(session, message, watch)
+        return [f"MAIL FROM:<{sender}>{options}", f"RCPT TO:<{recipient}>", "DATA"]
 
     def _envelope(self, session: Session, commands: list[str]) -> Result | None:
-        """MAIL, RCPT and DATA; None when the server waits for the message."""
+        """MAIL, RCPT and DATA; None when the server waits for the message. Without commands: they are said already."""
         stage = Stage.MAIL
         try:
             replies = _said(session, commands)
@@ -149,20 +216,31 @@ class SmtpEmail:
         return Result(verdict=Verdict.RELEASED, stage=stage, code=reply.code, enhanced=reply.enhanced,
                       reply=reply.text)  # fmt: skip
 
-    def _body(self, session: Session, message: Outgoing, watch: Watch) -> Result:
+    def _hand_over(self, message: Outgoing, watch: Watch, early: bytes, prepare: Callable[[], None]) -> Result:
+        """The message and its dot, with what may travel behind it; `prepare` is called while the server works."""
+        session = self._session
+        assert session is not None
+        data = message.data if message.is_checked else _stuffed(message.data)
+        # Where a write may take long or hide how far it came, the dot goes in a write of its own.
+        ahead = len(data) if session.is_encrypted else max(0, len(data) - _LAST_WRITE)
         try:
-            session.write(_stuffed(message.data))
+            if ahead:
+                session.write(data[:ahead])
+            if not watch.begins(message):
+                self._drop()
+                return Result(verdict=Verdict.RELEASED, stage=Stage.BODY, reply="stopped before the end")
         except Lost as error:
             self._drop()
             return Result(verdict=Verdict.DEFERRED, stage=Stage.BODY, reply=str(error))
-        if not watch.begins(message):
-            self._drop()
-            return Result(verdict=Verdict.RELEASED, stage=Stage.BODY, reply="stopped before the end")
+        rest = data[ahead:] if ahead else data
         try:
-            session.write(b".\r\n")
+            session.write(rest, _DOT + early)
+            prepare()
             reply = session.read(seconds=self._server.answer_seconds)
         except Lost as error:
             self._drop()
+            if isinstance(error, CutOff) and error.sent <= len(rest):
+                return Result(verdict=Verdict.DEFERRED, stage=Stage.BODY, reply=str(error))
             return Result(verdict=Verdict.UNKNOWN, stage=Stage.DOT, reply=str(error))
         return self._answered(session, reply)
 
@@ -184,15 +262,57 @@ class SmtpEmail:
             self._session = None
 
 
-def _said(session: Session, commands: list[str]) -> list[Reply]:
-    """The replies to the envelope, as far as they are needed to know what was refused."""
-    is_pipelined = "PIPELINING" in session.offers
-    if is_pipelined:
-        session.write("".join(f"{command}\r\n" for command in commands).encode())
-    replies: list[Reply] = []
-    for command in commands:
+class _Coming:
+    """The messages to come; `prepare` fetches one more than is looked at, so that it is written in a pause."""
+
+    def __init__(self, messages: Iterable[Outgoing]) -> None:
+        self._source = iter(messages)
+        self._fetched: deque[Outgoing] = deque()
+        self._failure: Exception | None = None
+
+    def take(self) -> Outgoing | None:
+        """The next message, which is then past."""
+        return self._fetched.popleft() if self._fetched else self._next()
+
+    def look(self) -> Outgoing | None:
+        """The next message, which stays."""
+        if not self._fetched:
+            message = self._next()
+            if message is None:
+                return None
+            self._fetched.append(message)
+        return self._fetched[0]
+
+    def prepare(self) -> None:
+        """Have one more message made; never raises, for the answer to another one is awaited."""
         try:
-            replies.append(session.read() if is_pipelined else session.say(command))
+            message = next(self._source, None)
+        except Exception as error:  # noqa: BLE001 - raised when its turn comes
+            self._failure = error
+        else:
+            if message is not None:
+                self._fetched.append(message)
+
+    def _next(self) -> Outgoing | None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return next(self._source, None)
+
+
+def _lines(commands: Sequence[str]) -> bytes:
+    return "".join([f"{command}\r\n" for command in commands]).encode()
+
+
+def _said(session: Session, commands: Sequence[str]) -> list[Reply]:
+    """The replies to the envelope, as far as they are needed to know what was refused."""
+    is_pipelined = session.is_pipelined
+    if is_pipelined and commands:
+        session.write(_lines(commands))
+    replies: list[Reply] = []
+    for number in range(3):
+        try:
+            replies.append(session.read() if is_pipelined else session.say(commands[number]))
         except Lost:
             if replies and replies[-1].code >= 400:
                 break

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from mautolib.errors import ProviderUnavailable
@@ -27,6 +28,14 @@ _NO_SUCH_ADDRESS: Final = frozenset({"5.1.1", "5.1.6", "5.1.10"})
 
 class Lost(ProviderUnavailable):
     """The connection broke, stalled, or something was said that is no reply."""
+
+
+class CutOff(Lost):
+    """A write that ended early; `sent` bytes of it left this process at most."""
+
+    def __init__(self, message: str, *, sent: int) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,16 +74,30 @@ class ReplyReader:
         """Whether something is buffered that nobody asked for."""
         return bool(self._buffer)
 
+    def skip(self, expected: bytes) -> bool:
+        """Take `expected` if that is exactly what is buffered; says whether it was."""
+        if self._buffer != expected:
+            return False
+        self._buffer = b""
+        return True
+
+    def buffered(self) -> bytes:
+        """What was received and not yet read."""
+        return self._buffer
+
     def read(self) -> Reply:
         """The next reply.
 
         Raises:
             Lost: end of connection, time-out, or nonsense.
         """
+        first = self._line()
+        if first[3:4] == b" ":
+            return _single(first)
         lines: list[str] = []
         code = 0
         while len(lines) < _MAX_LINES:
-            match = _LINE.fullmatch(self._line())
+            match = _LINE.fullmatch(first if not lines else self._line())
             if match is None or (code and int(match.group(1)) != code):
                 raise Lost("the mail server said something that is no SMTP reply")
             code = int(match.group(1))
@@ -88,8 +111,8 @@ class ReplyReader:
             if len(self._buffer) > _MAX_LINE:
                 raise Lost("the mail server's reply line is too long")
             try:
-                block = self._connection.recv(65536)
-            except TimeoutError as error:
+                block = self._connection.recv(16384)
+            except (TimeoutError, BlockingIOError) as error:
                 raise Lost("the mail server did not answer in time") from error
             except OSError as error:
                 raise Lost(f"the connection to the mail server broke: {error.strerror or error}") from error
@@ -98,6 +121,16 @@ class ReplyReader:
             self._buffer += block
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line.removesuffix(b"\r")
+
+
+@lru_cache(maxsize=256)
+def _single(line: bytes) -> Reply:
+    """A reply of one line; servers say the same few all day."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise Lost("the mail server said something that is no SMTP reply")
+    text = _UNPRINTABLE.sub(" ", (match.group(3) or b"").decode("utf-8", "replace")).strip()[:_MAX_TEXT]
+    return Reply(code=int(match.group(1)), text=text, lines=(text,))
 
 
 def refusal(stage: Stage, reply: Reply) -> Result:

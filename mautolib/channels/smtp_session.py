@@ -12,10 +12,12 @@ import contextlib
 import re
 import socket
 import ssl
+import struct
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from mautolib.channels.smtp_reply import Lost, Reply, ReplyReader
+from mautolib.channels.smtp_reply import CutOff, Lost, Reply, ReplyReader
 from mautolib.channels.wire import is_loopback
 from mautolib.errors import Misconfigured, ProviderUnavailable
 
@@ -40,6 +42,9 @@ class Server:
     connect_seconds: float = CONNECT_SECONDS
     command_seconds: float = COMMAND_SECONDS
     answer_seconds: float = ANSWER_SECONDS
+    #: A connection is renewed after so many messages or seconds; 0: never.
+    most_messages: int = 0
+    most_seconds: float = 0.0
 
 
 class Session:
@@ -48,27 +53,69 @@ class Session:
     def __init__(self, server: Server, connection: socket.socket) -> None:
         self.server = server
         self.offers: dict[str, str] = {}
+        self.is_pipelined = self.takes_utf8 = self.takes_size = False
+        #: The replies to the last envelope that was accepted, as they were received.
+        self.usual = b""
+        #: In bytes; 0: not told.
+        self.size_limit = 0
         #: Messages decided so far: a server that closes after some only wants a new connection.
         self.answered = 0
+        self._opened_at = time.monotonic()
         self._use(connection)
 
     def _use(self, connection: socket.socket) -> None:
         self._connection = connection
         self._reader = ReplyReader(connection)
+        self.is_encrypted = isinstance(connection, ssl.SSLSocket)
+        self._seconds = 0.0
 
-    def write(self, data: bytes) -> None:
-        """Send bytes; if this raises, not all of them left this process.
+    def is_worn(self, *, under_way: int = 0) -> bool:
+        """Whether it has served its time, so that the next message goes over a new one.
+
+        Args:
+            under_way: messages begun and not yet decided.
+        """
+        server = self.server
+        return 0 < server.most_messages <= self.answered + under_way or (
+            0 < server.most_seconds <= time.monotonic() - self._opened_at
+        )
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """Limit each read and write; on a plain line by the kernel, which spares asking it twice each time."""
+        if seconds == self._seconds:
+            return
+        self._seconds = seconds
+        if self.is_encrypted:
+            self._connection.settimeout(seconds)
+            return
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
+        self._connection.settimeout(None)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    def write(self, data: bytes, more: bytes = b"") -> None:
+        """Send bytes, and `more` in the same packet; if this raises, not all of them left this process.
 
         Raises:
-            Lost: the connection broke or stalled.
+            CutOff: the connection broke or stalled; says how many bytes left at most.
         """
+        sent = 0
         try:
-            self._connection.settimeout(self.server.command_seconds)
-            self._connection.sendall(data)
-        except TimeoutError as error:
-            raise Lost("the mail server takes no more data") from error
+            if not self._seconds:
+                self._wait_at_most(self.server.command_seconds)
+            if self.is_encrypted:
+                sent = len(data) + len(more)  # a record may have left although the call failed
+                self._connection.sendall(data + more)
+                return
+            sent = self._connection.sendmsg((data, more)) if more else self._connection.send(data)
+            if sent < len(data) + len(more):
+                rest = memoryview(data + more)
+                while sent < len(rest):
+                    sent += self._connection.send(rest[sent:])
+        except (TimeoutError, BlockingIOError) as error:
+            raise CutOff("the mail server takes no more data", sent=sent) from error
         except OSError as error:
-            raise Lost(f"the connection to the mail server broke: {error.strerror or error}") from error
+            raise CutOff(f"the connection to the mail server broke: {error.strerror or error}", sent=sent) from error
 
     def read(self, *, seconds: float | None = None) -> Reply:
         """The next reply.
@@ -76,8 +123,18 @@ class Session:
         Raises:
             Lost: as `ReplyReader.read`.
         """
-        self._connection.settimeout(seconds or self.server.command_seconds)
+        if not self._reader.has_more:
+            self._wait_at_most(seconds or self.server.command_seconds)
         return self._reader.read()
+
+    def read_usual(self, expected: bytes) -> bool:
+        """Take what the server has said if it is, byte for byte, `expected`; else nothing is taken."""
+        return bool(expected) and self._reader.skip(expected)
+
+    @property
+    def received(self) -> bytes:
+        """What the server has said that nobody has read yet."""
+        return self._reader.buffered()
 
     def say(self, command: str) -> Reply:
         """One command and its reply.
@@ -91,7 +148,7 @@ class Session:
     def quit(self) -> None:
         """End politely; never raises."""
         with contextlib.suppress(Lost):
-            self._connection.settimeout(2.0)
+            self._wait_at_most(2.0)
             self.write(b"QUIT\r\n")
             self.read(seconds=2.0)
         self.drop()
@@ -114,6 +171,11 @@ class Session:
         self.offers = {}
         for word, _, rest in words:
             self.offers[word] = f"{self.offers.get(word, '')} {rest}".strip()
+        self.is_pipelined = "PIPELINING" in self.offers
+        self.takes_utf8 = "SMTPUTF8" in self.offers
+        self.takes_size = "SIZE" in self.offers
+        size = self.offers.get("SIZE", "")
+        self.size_limit = int(size) if size.isascii() and size.isdigit() else 0
 
     def start_tls(self, context: ssl.SSLContext) -> None:
         """Encrypt a session that began in the clear."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final
 
 from mautolib.contacts.address import domain_name
@@ -23,6 +24,7 @@ _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
 _FORBIDDEN = re.compile(r'[\x00-\x20\x7f-\xa0"(),:;<>@\[\\\]\u2028\u2029]')
 
 
+@lru_cache(maxsize=256)  # one address is asked about several times in a row
 def wire_address(address: str, *, smtputf8: bool = False) -> str:
     """The address as it goes over the wire: `address` itself, its domain in punycode where it needs to be.
 

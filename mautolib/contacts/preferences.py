@@ -19,7 +19,7 @@ from mautolib.contacts import consent, store
 from mautolib.contacts.model import ConsentStatus, Contact, SuppressionReason
 from mautolib.errors import Conflict, InvalidInput, NotFound
 
-__all__ = ["SOURCE", "Preferences", "Standing", "look", "resubscribe", "update"]
+__all__ = ["SOURCE", "Preferences", "Standing", "language_of", "look", "resubscribe", "update"]
 
 #: `source` of the consent lines this page leaves.
 SOURCE: Final = "preference page"
@@ -60,6 +60,14 @@ def look(tx: Connection, contact_id: int, *, require_consent: bool = False) -> P
         return None
     standing = _standing(contact, consent.suppression_of(tx, contact.email_key), require_consent=require_consent)
     return Preferences(standing=standing, language=contact.language, timezone=contact.timezone)
+
+
+def language_of(tx: Connection, contact_id: int) -> str:
+    """The language tag of a person; "" when there is no such person."""
+    try:
+        return store.get(tx, contact_id).language
+    except NotFound:
+        return ""
 
 
 def resubscribe(tx: Connection, contact_id: int, *, now: datetime, network: str | None = None) -> bool:

@@ -58,6 +58,10 @@ automation_rules = _table(
     rule_id=_ID, name=_TEXT, description=_TEXT, active=_BOOL, trigger_type=_TEXT, trigger_config=_JSON,
     conditions=_JSON, actions=_JSON, priority=_INT, max_executions=_INT, cooldown_minutes=_INT, created_at=_TIME,
 )
+campaign_paces = _table(
+    "campaign_paces",
+    campaign_id=_ID, wake_at=_TIME, waits_for=_TEXT, expires_at=_TIME, is_stale=_BOOL,
+)
 campaign_totals = _table(
     "campaign_totals",
     campaign_id=_ID, recipients=_ID, skipped=_ID, in_flight=_ID, attempted=_ID, sent=_ID, delivered=_ID,
@@ -71,7 +75,7 @@ campaigns = _table(
     track_clicks=_BOOL, utm=_JSON, send_window=_JSON, max_per_hour=_INT, max_per_day=_INT, domain_limits=_JSON,
     expires_after_hours=_INT, status=_TEXT, status_reason=_TEXT, occurrence=_INT, scheduled_at=_TIME,
     schedule_id=_ID, requested_at=_TIME, planned_at=_TIME, started_at=_TIME, sent_at=_TIME, settled_at=_TIME,
-    version=_INT, created_by=_TEXT, created_at=_TIME, updated_at=_TIME,
+    version=_INT, created_by=_TEXT, created_at=_TIME, updated_at=_TIME, plan_at=_TIME, is_paced=_BOOL,
 )
 consents = _table(
     "consents",
@@ -227,8 +231,9 @@ messages = _table(
     occurrence=_INT, variant_id=_ID, content_id=_ID, dedupe_key=_TEXT, to_email=_TEXT, to_key=_TEXT, context=_JSON,
     status=_TEXT, reason=_TEXT, due_at=_TIME, next_try_at=_TIME, give_up_at=_TIME, attempt_no=_INT, attempt_id=_ID,
     lease_until=_TIME, last_code=_INT, last_stage=_TEXT, last_error=_TEXT, rfc_message_id=_TEXT, provider_id=_TEXT,
-    queued_at=_TIME, sent_at=_TIME, delivered_at=_TIME, bounced_at=_TIME, complained_at=_TIME,
+    queued_at=_TIME, sent_at=_TIME, delivered_at=_TIME, bounced_at=_TIME, complained_at=_TIME, held_for=_TEXT,
 )
+notice_refusals = _table("notice_refusals", refused_on=_DATE, reason=_TEXT, refusal_count=_ID)
 orders = _table(
     "orders",
     order_key=_ID, contact_id=_ID, source=_TEXT, order_id=_TEXT, placed_at=_TIME, currency=_CODE, total=_MONEY,
@@ -238,6 +243,11 @@ orders = _table(
 outbox = _table(
     "outbox",
     outbox_id=_ID, event_name=_TEXT, occurred_at=_TIME, data=_JSON, created_at=_TIME, expanded_at=_TIME,
+)
+provider_notices = _table(
+    "provider_notices",
+    notice_id=_ID, source=_TEXT, external_id=_TEXT, received_at=_TIME, body=_TEXT, status=_TEXT, kind=_TEXT,
+    detail=_TEXT, message_id=_ID, look_count=_INT, next_look_at=_TIME, settled_at=_TIME,
 )
 refresh_tokens = _table(
     "refresh_tokens",
@@ -252,6 +262,17 @@ refunds = _table(
 revoked_tokens = _table(
     "revoked_tokens",
     jti=_UUID, expires_at=_TIME,
+)
+schedule_runs = _table(
+    "schedule_runs",
+    schedule_id=_ID, occurrence=_INT, due_at=_TIME, started_at=_TIME, finished_at=_TIME, status=_TEXT,
+)
+schedules = _table(
+    "schedules",
+    schedule_id=_ID, campaign_id=_ID, schedule_type=_TEXT, status=_TEXT, send_at=_TIME, timezone_name=_TEXT,
+    recurrence_rule=_JSON, next_run_at=_TIME, runs_completed=_INT, max_runs=_INT, max_per_hour=_INT, max_per_day=_INT,
+    ab_test_id=_ID, auto_pick_winner=_BOOL, winner_wait_hours=_INT, max_late_minutes=_INT, error_message=_TEXT,
+    created_by=_TEXT, created_at=_TIME, updated_at=_TIME,
 )
 score_awards = _table(
     "score_awards",
@@ -293,10 +314,13 @@ segments = _table(
     evaluated_at=_TIME, version=_INT, created_at=_TIME, updated_at=_TIME, evaluation_due_at=_TIME,
     members_changed_at=_TIME,
 )
+send_slots = _table("send_slots", campaign_id=_ID, domain=_TEXT, next_slot_at=_TIME)
+send_tallies = _table("send_tallies", campaign_id=_ID, domain=_TEXT, minute=_TIME, claimed=_INT)
 sign_in_failures = _table(
     "sign_in_failures",
     failure_id=_ID, account_hash=_BYTES, network=_TEXT, failed_at=_TIME,
 )
+signing_certificates = _table("signing_certificates", url=_TEXT, pem=_TEXT, fetched_at=_TIME)
 stage_transitions = _table(
     "stage_transitions",
     transition_id=_ID, contact_id=_ID, previous_stage=_TEXT, new_stage=_TEXT, reason=_TEXT, actor=_TEXT,

@@ -116,6 +116,8 @@ class _Mac:
         block = key.ljust(64, b"\0")
         self._inner: _Hash = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
         self._outer: _Hash = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+        #: Both keyed states, for who signs many at once (`link_batch`).
+        self.states = (self._inner, self._outer)
 
     def begin(self, head: bytes) -> Callable[[bytes], bytes]:
         """A function that gives the MAC of `head` + its argument."""
@@ -168,7 +170,7 @@ class MessageLinks:
         self._path = f"/{signer.owner_id(owner)}/{self._contact}?"
         stamp = int(made_at.timestamp() * 1000).to_bytes(6, "big")
         self._front = signer.hidden_message(message_id) + stamp
-        self._head = _head(owner, contact_id, message_id, stamp)
+        self._head = head_of(owner, contact_id, message_id, stamp)
         self._macs = signer.signing_macs
         self._click_mac = self._macs[Purpose.CLICK].begin(self._head)
 
@@ -226,6 +228,7 @@ class LinkSigner:
         self.base_url = base_url.rstrip("/")
         self._permutations = {kind.value: _Permutation(id_key, kind) for kind in IdKind}
         self._messages = self._permutations[IdKind.MESSAGE.value]
+        self._contacts = self._permutations[IdKind.CONTACT.value]
         self._rings = {purpose: [_Mac(key) for key in keys] for purpose, keys in rings.items()}
         self.signing_macs = {purpose: macs[0] for purpose, macs in self._rings.items()}
         # Few campaigns at a time, many messages of each.
@@ -284,6 +287,10 @@ class LinkSigner:
         """The eight bytes that stand for a message in its tokens."""
         return self._messages.forward(message_id)
 
+    def hidden_contact(self, contact_id: int) -> bytes:
+        """The eight bytes behind the letter of a contact's public id."""
+        return self._contacts.forward(contact_id)
+
     def verify(self, purpose: Purpose, cid: str, uid: str, s: str, *, url: str = "") -> Token | None:
         """What a link says, or None when it was not made here for this purpose, owner, contact and URL.
 
@@ -300,7 +307,7 @@ class LinkSigner:
         stamp, mac, position = raw[8:14], raw[14:], int(match[2], 36)
         rest = position.to_bytes(4, "big") + url.encode("utf-8", "surrogatepass")
         for owner in self._read_owner(cid):
-            head = _head(owner, contact_id, message_id, stamp)
+            head = head_of(owner, contact_id, message_id, stamp)
             for key in self._rings[purpose]:
                 if hmac.compare_digest(key.begin(head)(rest), mac):
                     return Token(owner, contact_id, message_id, int.from_bytes(stamp, "big"), position)
@@ -333,12 +340,23 @@ class LinkSigner:
         return (Owner(kind=read[0], owner_id=read[1]),) if read is not None and read[0] in _OWNERS else ()
 
 
+def link_parts(base_url: str, owner_id: str, purpose: Purpose, url: str, position: int) -> tuple[str, str, str, bytes]:
+    """A link around the contact's public id and the token, and what its token signs besides the head."""
+    base = f"{base_url}/api/v1/track/"
+    if purpose is Purpose.CLICK:
+        quoted, encoded = _target(url)
+        return f"{base}click/{owner_id}/", f"?url={quoted}&s=", _base36(position), position.to_bytes(4, "big") + encoded
+    owner = "" if purpose is Purpose.CONFIRM else f"{owner_id}/"
+    return f"{base}{purpose.value}/{owner}", "?s=", "0", bytes(4)
+
+
 def is_web_url(url: str) -> bool:
     """Whether a link may lead there: http or https with a host, nothing a browser would read in another way."""
     return len(url) <= MAX_URL and _WEB_URL.match(url) is not None
 
 
-def _head(owner: Owner, contact_id: int, message_id: int, stamp: bytes) -> bytes:
+def head_of(owner: Owner, contact_id: int, message_id: int, stamp: bytes) -> bytes:
+    """What every token of a message signs."""
     return struct.pack(">cQQQ", owner.kind.value.encode(), owner.owner_id, contact_id, message_id) + stamp
 
 

@@ -8,6 +8,7 @@ replays them must bear a record twice (a crash between its effect and the end of
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -52,9 +53,16 @@ class Spool:
         """
         if self._file is None:
             self._file = self._open()
-        self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError:
+            # Half a line may be there, and what a failed fsync left behind is unknown: the next record gets a new file.
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError):
+                file.close()
+            raise
 
     def is_empty(self) -> bool:
         """Whether there is no file at all, of this process or another."""

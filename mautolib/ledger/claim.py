@@ -7,7 +7,8 @@ sending pump inside the transaction that also records its previous group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -28,16 +29,24 @@ _CONTACT_FIELDS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """What one claim gave: messages to hand over, and how many were skipped, by reason."""
+    """What one claim gave: messages to hand over, and how many were skipped, by reason.
+
+    Args:
+        is_busy: something else was done, or others are at it: ask again (`is_contended`: after a moment).
+        tallied: under which limits each message was counted, for those that are given back.
+    """
 
     attempt_id: int
     messages: tuple[Claimed, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
+    is_busy: bool = False
+    is_contended: bool = False
+    tallied: Mapping[int, Sequence[tuple[int, str]]] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was due."""
-        return not self.messages and not self.skipped
+        return not self.messages and not self.skipped and not self.is_busy
 
 
 def new_attempt(tx: Connection) -> int:
@@ -55,16 +64,23 @@ def claim(
     shard: int = 0,
     shards: int = 1,
     require_consent: bool = False,
+    paces_all: bool = False,
 ) -> Group:
-    """Take up to `size` due messages of one shard (contact_id modulo `shards`) under `attempt_id`."""
+    """Take up to `size` due messages of one shard (contact_id modulo `shards`) under `attempt_id`.
+
+    Campaigns with a pace are left to `campaigns.pacing`; with `paces_all` all marketing mail is. A campaign that
+    somebody is just changing is passed over, so that it keeps no other mail waiting; then there may be more to take.
+    """
     counts = tx.execute(
         statement("ledger.claim"),
         {
             "attempt_id": attempt_id, "size": size, "shard": shard, "shards": shards, "now": now,
-            "require_consent": require_consent, "lease_seconds": LEASE_SECONDS, "inner_key": identity.inner_key,
-            "outer_key": identity.outer_key, "domain": identity.domain,
+            "require_consent": require_consent, "paces_all": paces_all, "lease_seconds": LEASE_SECONDS,
+            "inner_key": identity.inner_key, "outer_key": identity.outer_key, "domain": identity.domain,
         },
     ).all()  # fmt: skip
+    if not counts and not paces_all and tx.scalar(statement("ledger.is_any_held")):
+        return Group(attempt_id=attempt_id, is_busy=True, is_contended=True)
     skipped = {row.reason: row.message_count for row in counts if row.reason is not None}
     if len(skipped) == len(counts):
         return Group(attempt_id=attempt_id, skipped=skipped)
@@ -73,8 +89,8 @@ def claim(
 
 def held(tx: Connection, attempt_id: int) -> tuple[Claimed, ...]:
     """What an attempt holds; after a lost connection this tells whether its claim was committed."""
-    rows = tx.execute(statement("ledger.claimed"), {"attempt_id": attempt_id}).mappings()
-    return tuple(_claimed(dict(row)) for row in rows)
+    rows = tx.execute(statement("ledger.claimed"), {"attempt_id": attempt_id}).all()
+    return tuple([_claimed(tuple(row)) for row in rows])
 
 
 def refused(tx: Connection, attempt_id: int, *, require_consent: bool = False) -> dict[int, Skip]:
@@ -85,19 +101,45 @@ def refused(tx: Connection, attempt_id: int, *, require_consent: bool = False) -
     return {row.message_id: Skip(row.reason) for row in rows}
 
 
-def _claimed(row: Mapping[str, Any]) -> Claimed:
-    contact = {"id": str(row["contact_id"]), **{name: row[name] for name in _CONTACT_FIELDS}}
+class ContactRow(Mapping[str, Any]):
+    """What a template may name of a contact, read out of its row when it is asked for."""
+
+    __slots__ = ("_row",)
+
+    def __init__(self, row: Sequence[Any]) -> None:
+        """`row` begins with the id and goes on as `_CONTACT_FIELDS`."""
+        self._row = row
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._row[_PLACES[name]]
+        read = _READERS.get(name)
+        return value if read is None else read(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+    def __repr__(self) -> str:
+        return f"ContactRow(id={self._row[0]})"
+
+
+_PLACES: Final = {name: place for place, name in enumerate(("id", *_CONTACT_FIELDS))}
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "id": str, "custom_fields": json.loads, "created_at": datetime.fromisoformat
+}  # fmt: skip
+#: How many columns of the statement are the message's own; the contact follows.
+_OWN: Final = 11
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+
+def _claimed(row: tuple[Any, ...]) -> Claimed:
+    to_email, person = row[8], row[_OWN:]
+    contact: Mapping[str, Any] = ContactRow(person)
+    if person[0] is None:
+        # Nobody we know: every name a template may use is there, and empty.
+        contact = {"id": "", **dict.fromkeys(_CONTACT_FIELDS, ""), "custom_fields": {}, "email": to_email}
     return Claimed(
-        message_id=row["message_id"],
-        contact_id=row["contact_id"],
-        attempt_id=row["attempt_id"],
-        attempt_no=row["attempt_no"],
-        kind=Kind(row["kind"]),
-        campaign_id=row["campaign_id"],
-        workflow_id=row["workflow_id"],
-        content_id=row["content_id"],
-        to_email=row["to_email"],
-        rfc_message_id=row["rfc_message_id"],
-        context=row["context"],
-        contact=contact if row["contact_id"] else {},
+        row[0], row[1], row[2], row[3], _KINDS[row[4]], row[5], row[6], row[7], to_email, row[9], row[10], contact
     )

@@ -7,11 +7,15 @@ change it. The hash is made in SQL when a message is first claimed; here are its
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 
 from mautolib.settings import Settings
 
 _BLOCK = 64
+#: Tags a channel puts on a message for a provider that tells them again; values are the decimal ids.
+MESSAGE_TAG: Final = "mauto_message"
+ATTEMPT_TAG: Final = "mauto_attempt"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +58,20 @@ class Journal:
 
     def begins(self, attempt_id: int, contact_id: int, message_id: int) -> None:
         """Note that the next byte may make the other side accept this message."""
-        self._write(["begins", attempt_id, contact_id, message_id])
+        self._append(f'["begins",{attempt_id},{contact_id},{message_id}]\n')
 
     def result(self, outcome: Outcome) -> None:
         """Note what became of a message."""
-        result = outcome.result
-        self._write([
-            "result", outcome.attempt_id, outcome.contact_id, outcome.message_id, result.verdict, result.stage,
-            result.code, result.enhanced, result.reply, result.provider_id, result.reason,
-            result.retry_after_seconds,
-        ])  # fmt: skip
+        contact_id, message_id, attempt_id, result, _ = outcome
+        verdict, stage, code, enhanced, reply, provider_id, reason, retry = result
+        self._append(
+            f'["result",{attempt_id},{contact_id},{message_id},"{verdict}","{stage}",'
+            f"{'null' if code is None else code},{_quoted(enhanced)},"
+            f"{_quoted(reply)},{_quoted(provider_id)},{_json(reason)},{_json(retry)}]\n"
+        )
 
     def sync(self) -> None:
-        """Make everything written so far survive a power cut."""
+        """Make everything noted so far survive a power cut."""
         os.fsync(self._descriptor)
 
     def close(self, *, is_settled: bool) -> None:
@@ -79,7 +81,14 @@ class Journal:
         os.close(self._descriptor)
 
     def _write(self, line: list[Any]) -> None:
-        os.write(self._descriptor, (json.dumps(line, separators=(",", ":")) + "\n").encode())
+        self._append(json.dumps(line, separators=(",", ":")) + "\n")
+
+    def _append(self, line: str) -> None:
+        os.write(self._descriptor, line.encode())
+
+
+def _json(value: object) -> str:
+    return "null" if value is None else json.dumps(value)
 
 
 @dataclass(kw_only=True)

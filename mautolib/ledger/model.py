@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 
 class Kind(StrEnum):
@@ -55,7 +55,7 @@ TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = {
     Status.SENT: frozenset({Status.DELIVERED, Status.BOUNCED, Status.COMPLAINED}),
     Status.DELIVERED: frozenset({Status.BOUNCED, Status.COMPLAINED}),
     Status.FAILED: frozenset({Status.QUEUED}),
-    Status.BOUNCED: frozenset(),
+    Status.BOUNCED: frozenset({Status.COMPLAINED}),
     Status.COMPLAINED: frozenset(),
     Status.SKIPPED: frozenset(),
 }
@@ -107,9 +107,10 @@ class Stage(StrEnum):
     DOT = "dot"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What became of one message in one attempt, as a channel or the sender itself found.
+
+    A tuple, as is everything made once a message: a million of them are.
 
     Args:
         code: the reply code where the receiving side spoke, else None.
@@ -128,8 +129,7 @@ class Result:
     retry_after_seconds: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A result with the attempt it belongs to; only that attempt may still write it.
 
     Args:
@@ -200,8 +200,7 @@ class NewMessage:
     skip: Skip | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A message in our hands until its lease is over, with all that is needed to write and address it."""
 
     message_id: int

@@ -7,12 +7,25 @@ transactional mail. It does not wake anybody: a trigger on the table does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import CTE, Column, Connection, Select, Text, case, cast, func, literal, select
+from sqlalchemy import (
+    CTE,
+    Column,
+    Connection,
+    FromClause,
+    Select,
+    TableValuedAlias,
+    Text,
+    case,
+    cast,
+    func,
+    literal,
+    select,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from mautolib.db import tables
@@ -36,6 +49,21 @@ class Queued:
     def total(self) -> int:
         """All new rows."""
         return self.queued + sum(self.skipped.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """When messages to people in one time zone are due, tried first and given up.
+
+    Args:
+        held_for: why they are tried later than they are due.
+    """
+
+    timezone: str
+    due_at: datetime
+    next_try_at: datetime
+    give_up_at: datetime
+    held_for: str | None = None
 
 
 def queue(tx: Connection, messages: Iterable[NewMessage]) -> int:
@@ -67,12 +95,14 @@ def queue_audience(
     occurrence: int,
     due_at: datetime,
     give_up_at: datetime,
+    by_zone: Sequence[Timing] = (),
 ) -> Queued:
     """Queue one message of a campaign run for everybody in `audience`, in one statement.
 
     Args:
-        audience: a query with the columns contact_id, content_id, variant_id and reason (why somebody is not
-            written to, or null).
+        audience: a query with the columns contact_id, content_id, variant_id, timezone and reason (why somebody is
+            not written to, or null).
+        by_zone: the times of people by their time zone, where that matters; "" are those of all other people.
     """
     people = audience.subquery("audience")
     prefix = f"campaign:{campaign_id}:occ:{occurrence}:contact:"
@@ -88,15 +118,37 @@ def queue_audience(
         "due_at": literal(due_at, _MESSAGES.c.due_at.type),
         "give_up_at": literal(give_up_at, _MESSAGES.c.give_up_at.type),
     }
-    return _store(tx, select(*(value.label(name) for name, value in values.items())).order_by(people.c.contact_id))
+    source: FromClause = people
+    if by_zone:
+        zones = _zones(by_zone)
+        names = [timing.timezone for timing in by_zone]
+        known = case((people.c.timezone.in_(names), people.c.timezone), else_="")
+        source = people.join(zones, zones.c.timezone == known)
+        values |= {name: zones.c[name] for name in ("due_at", "give_up_at", "next_try_at", "held_for")}
+    wanted = select(*(value.label(name) for name, value in values.items())).select_from(source)
+    return _store(tx, wanted.order_by(people.c.contact_id))
+
+
+def _zones(by_zone: Sequence[Timing]) -> TableValuedAlias:
+    names = ("due_at", "next_try_at", "give_up_at", "held_for")
+    rows = [
+        {"timezone": timing.timezone, "due_at": timing.due_at.isoformat(),
+         "next_try_at": timing.next_try_at.isoformat(), "give_up_at": timing.give_up_at.isoformat(),
+         "held_for": timing.held_for}
+        for timing in by_zone
+    ]  # fmt: skip
+    columns = [Column("timezone", Text), *(Column(name, _MESSAGES.c[name].type) for name in names)]
+    function = func.jsonb_to_recordset(cast(rows, _MESSAGES.c.context.type))
+    return function.table_valued(*columns, name="zones").render_derived(name="zones", with_types=True)
 
 
 def _store(tx: Connection, wanted_rows: Select[Any]) -> Queued:
     """Register the keys, insert a message for each new one, and count."""
     rows = wanted_rows.subquery("rows")
-    wanted: CTE = select(
-        *rows.c, func.nextval("message_ids").label("message_id"), rows.c.due_at.label("next_try_at")
-    ).cte("wanted")
+    given = list(rows.c)
+    if "next_try_at" not in rows.c:
+        given.append(rows.c.due_at.label("next_try_at"))
+    wanted: CTE = select(*given, func.nextval("message_ids").label("message_id")).cte("wanted")
     key_columns = ["dedupe_key", "contact_id", "message_id"]
     fresh = (
         insert(_KEYS)

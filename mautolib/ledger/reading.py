@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Select, case, cast, func, select, union_all
 
 from mautolib.db import tables
 from mautolib.db.statements import statement
+from mautolib.errors import NotFound
 from mautolib.ledger.model import Kind, Status
 
-__all__ = ["Message", "MessageFilter", "count_messages", "messages"]
+__all__ = ["Attempt", "Message", "MessageFilter", "attempts", "count_messages", "message", "messages"]
 
 _M, _CONTENTS, _C = tables.messages.c, tables.message_contents.c, tables.contacts.c
 
@@ -66,6 +67,16 @@ class Message:
     unsubscribed_at: datetime | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What became of one attempt, or of a doubt about it."""
+
+    at: datetime
+    stage: str | None
+    code: int | None
+    reply: str | None
+
+
 def messages(
     tx: Connection, wanted: MessageFilter, *, skip: int = 0, limit: int | None = 50, before: int | None = None
 ) -> list[Message]:
@@ -75,10 +86,53 @@ def messages(
         limit: None: all of them.
         before: id of the last message of the page before.
     """
-    query = _selected().where(*_conditions(wanted)).order_by(_M.message_id.desc()).offset(skip).limit(limit)
+    conditions = _conditions(wanted)
     if before is not None:
-        query = query.where(_M.message_id < before)
-    rows = tx.execute(query).mappings().all()
+        conditions.append(_M.message_id < before)
+    if limit is None:
+        return _read(tx, _selected().where(*conditions))
+    if wanted.campaign_id is None or wanted.contact_id is not None or wanted.status is not None:
+        found = select(_M.message_id).where(*conditions).order_by(_M.message_id.desc()).offset(skip).limit(limit)
+    else:
+        found = _newest(conditions, skip, limit)
+    # First the page, then what belongs to it: what is left out is joined with nothing.
+    return _read(tx, _selected().where(_M.message_id.in_(found)))
+
+
+def message(tx: Connection, message_id: int) -> Message:
+    """One message.
+
+    Raises:
+        NotFound: there is none.
+    """
+    found = _read(tx, _selected().where(_M.message_id == message_id))
+    if not found:
+        raise NotFound("Message not found")
+    return found[0]
+
+
+def attempts(tx: Connection, message_id: int, contact_id: int) -> list[Attempt]:
+    """What is written down about the attempts of a message, oldest first; `contact_id` 0: to nobody we know."""
+    table = tables.message_attempts.c
+    query = select(table.recorded_at.label("at"), table.stage, table.code, table.reply).where(
+        table.contact_id == contact_id, table.message_id == message_id
+    )
+    return [Attempt(**row) for row in tx.execute(query.order_by(table.recorded_at, table.attempt_no)).mappings()]
+
+
+def _newest(conditions: list[ColumnElement[bool]], skip: int, limit: int) -> Select[Any]:
+    """The ids of a page of a campaign: of each state the newest, as its index gives them; else all would be sorted."""
+    newest = _M.message_id.desc()
+    parts = [
+        select(_M.message_id).where(*conditions, _M.status == status.value).order_by(newest).limit(skip + limit)
+        for status in Status
+    ]
+    ids = union_all(*(part.subquery().select() for part in parts)).subquery().c.message_id
+    return select(ids).order_by(ids.desc()).offset(skip).limit(limit)
+
+
+def _read(tx: Connection, query: Select[Any]) -> list[Message]:
+    rows = tx.execute(query.order_by(_M.message_id.desc())).mappings().all()
     owned = {row["message_id"]: row["contact_id"] for row in rows if row["contact_id"] is not None}
     ids = {"contact_ids": sorted(set(owned.values())), "message_ids": list(owned)}
     times = {row.message_id: row for row in tx.execute(statement("ledger.reactions"), ids)} if owned else {}
@@ -92,11 +146,14 @@ def count_messages(tx: Connection, wanted: MessageFilter, *, at_most: int | None
 
 
 def _selected() -> Select[Any]:
-    same = ("message_id", "kind", "campaign_id", "workflow_id", "occurrence", "status", "reason", "variant_id",
+    same = ("message_id", "kind", "workflow_id", "occurrence", "status", "reason", "variant_id",
             "due_at", "last_code", "last_error", "provider_id", "queued_at", "sent_at", "delivered_at", "bounced_at",
             "complained_at")  # fmt: skip
+    # A test belongs to no campaign, so that it never stands in its way; it knows which it shows.
+    shown = cast(_M.context["campaign"]["id"].astext, BigInteger)
+    campaign_id = case((_M.kind == Kind.TEST.value, shown), else_=_M.campaign_id)
     return select(
-        *(_M[name] for name in same), _M.attempt_no.label("attempts"),
+        *(_M[name] for name in same), campaign_id.label("campaign_id"), _M.attempt_no.label("attempts"),
         func.nullif(_M.contact_id, 0).label("contact_id"), func.coalesce(_M.to_email, _C.email).label("email"),
         _CONTENTS.subject, func.nullif(_CONTENTS.locale, "").label("locale"),
     ).select_from(

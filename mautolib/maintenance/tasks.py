@@ -27,6 +27,7 @@ _LOG = logging.getLogger(__name__)
 _MONTHS_AHEAD = 2
 _IDEMPOTENCY = timedelta(hours=24)
 _SIGN_IN_FAILURES = timedelta(days=1)
+_NOTICES = timedelta(days=90)
 _LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -46,7 +47,7 @@ def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str |
     Args:
         now: the moment ages are measured at.
         task: only this one.
-    Returns: `partitions` made; `contacts_indexed` for searching; `hit_months`, `idempotency_keys`, `tokens`,
+    Returns: `partitions` made; `contacts_indexed` for searching; `hit_months`, `idempotency_keys`, `tokens`, `notices`,
         `sign_in_failures`, `import_tables` and `uploads` removed; `erasures` completed.
     Raises:
         InvalidInput: no such task.
@@ -111,6 +112,11 @@ def _forget_uploads(engine: Engine, settings: Settings, now: datetime) -> int:
     return imports.forget_orphans(engine, settings, now=now)
 
 
+def _forget_notices(engine: Engine, settings: Settings, now: datetime) -> int:
+    with engine.begin() as tx:
+        return tx.execute(statement("feedback.forget_notices"), {"older_than": now - _NOTICES}).rowcount
+
+
 def _erase(engine: Engine, settings: Settings, now: datetime) -> int:
     completed = 0
     while (carried := privacy.carry_out(engine, settings, now=now)).completed:
@@ -139,6 +145,7 @@ _WORK: dict[Task, dict[str, Callable[[Engine, Settings, datetime], int]]] = {
         "idempotency_keys": _forget_answers,
         "tokens": _forget_tokens,
         "sign_in_failures": _forget_sign_ins,
+        "notices": _forget_notices,
     },
     Task.IMPORTS: {"import_tables": _drop_import_rows, "uploads": _forget_uploads},
     Task.ERASURE: {"erasures": _erase},

@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from mautolib.pages.preference_words import LANGUAGE_NAMES
-from mautolib.pages.words import WORDS
+from mautolib.pages.words import LANGUAGE_NAMES, WORDS
+from mautolib.templates.language import base_of, direction_of
 
 __all__ = ["Notice", "away", "blocked", "confirm_subscription", "confirm_unsubscribe", "confirmation_over",
-           "content_security_policy", "interstitial", "language_of", "link_not_valid", "preferences",
+           "content_security_policy", "interstitial", "language_for", "language_of", "link_not_valid", "preferences",
            "subscription_confirmed", "unsubscribed"]  # fmt: skip
 
 _FOLDER = Path(__file__).parent / "templates"
@@ -74,6 +74,17 @@ def language_of(accept_language: str) -> str:
             wanted.append((quality, code))
     # Stable: of equal weights the first one named wins.
     return max(wanted, key=lambda pair: pair[0])[1] if wanted else "en"
+
+
+def language_for(chosen: str, accept_language: str) -> str:
+    """The language to speak to a known person: theirs, else the browser's, else English.
+
+    Args:
+        chosen: the contact's language. English is what is kept of everybody who named none, so a browser that asks
+            for another language is believed more.
+    """
+    base = base_of(chosen)
+    return base if base in WORDS and base != "en" else language_of(accept_language)
 
 
 def confirm_unsubscribe(language: str, *, action: str) -> str:
@@ -171,6 +182,6 @@ def interstitial(language: str, *, url: str) -> str:
 def _page(language: str, kind: str, **values: Any) -> str:
     words = WORDS[language]
     return _environment().get_template("public.html").render(
-        language=language, kind=kind, title=words[f"{kind}_title"], text=words.get(f"{kind}_text", ""),
-        button=words.get(f"{kind}_button", ""), style=_style(), **values,
+        language=language, direction=direction_of(language), kind=kind, title=words[f"{kind}_title"],
+        text=words.get(f"{kind}_text", ""), button=words.get(f"{kind}_button", ""), style=_style(), **values,
     )  # fmt: skip

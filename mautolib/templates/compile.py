@@ -20,9 +20,9 @@ from jinja2 import Template, TemplateSyntaxError, nodes
 from mautolib.errors import InvalidInput
 from mautolib.templates import checks
 from mautolib.templates.data import plain
+from mautolib.templates.language import normal_tag
 from mautolib.templates.markup import Kind, Markup, scan
 from mautolib.templates.sandbox import (
-    HTML,
     PLAIN,
     RENDER_ERRORS,
     CountedContext,
@@ -31,6 +31,7 @@ from mautolib.templates.sandbox import (
     Watch,
     bounded_join,
     count_work,
+    environments,
     short_range,
     watching,
 )
@@ -71,11 +72,12 @@ class Rendered:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One compiled part; `squeeze` where the text was made from HTML."""
+    """One compiled part; `source` is what was compiled, `squeeze` where the text was made from HTML."""
 
     name: str
     environment: MailEnvironment
     template: Template
+    source: str
     squeeze: bool = False
 
     def render(self, names: dict[str, Any]) -> str:
@@ -177,42 +179,53 @@ class CompiledTemplate:
         subject, html, text = self.parts
         names = {"range": short_range, **values}
         line, body, plain_text = subject.render(names), html.render(names), text.render(names)
-        if not line.isprintable() or "  " in line:
-            line = _CONTROLS.sub(" ", line)
         if text.squeeze:
-            if "\n\n\n" in plain_text:
-                plain_text = _MANY_LINE_ENDS.sub("\n\n", plain_text)
-            plain_text = plain_text.strip("\n") + "\n"
-        return Rendered(subject=line.strip(), html=body, text=plain_text)
+            plain_text = squeezed(plain_text).strip("\n") + "\n"
+        return Rendered(subject=one_line(line), html=body, text=plain_text)
+
+
+def one_line(text: str) -> str:
+    """A subject as one line: runs of blanks and control characters are one blank."""
+    if not text.isprintable() or "  " in text:
+        text = _CONTROLS.sub(" ", text)
+    return text.strip()
+
+
+def squeezed(text: str) -> str:
+    """Text with at most one empty line in a row."""
+    return _MANY_LINE_ENDS.sub("\n\n", text) if "\n\n\n" in text else text
 
 
 def compile_template(
-    subject: str, html_body: str, text_body: str = "", *, strict: bool = False, variables: Collection[str] = ()
-) -> CompiledTemplate:
+    subject: str, html_body: str, text_body: str = "", *, strict: bool = False, variables: Collection[str] = (),
+    language: str = "",
+) -> CompiledTemplate:  # fmt: skip
     """Compile the three parts of a mail; never raises, problems are part of the result.
 
     Args:
         text_body: empty: made from the HTML.
         strict: a name without a value is an error, here where it can be known, else when rendering.
         variables: further names (beside `SENDING_NAMES`) that the sender will give.
+        language: whose conventions `date`, `number` and `money` follow; empty: ISO dates, `1,234.50`.
     """
+    escaping, bare = environments(normal_tag(language))
     markup = scan(html_body) if len(html_body) <= checks.MAX_SOURCE else scan("")
     problems: list[Problem] = []
     used: dict[str, tuple[str, int]] = {}
     made = not text_body.strip()
     text_source = _made_text(html_body) if made else text_body
     sources = (
-        ("subject", PLAIN, subject.rstrip("\r\n"), None),
-        ("html_body", HTML, html_body, markup),
-        ("text_body", PLAIN, text_source, None),
+        ("subject", bare, subject.rstrip("\r\n"), None),
+        ("html_body", escaping, html_body, markup),
+        ("text_body", bare, text_source, None),
     )
     parts: list[Part] = []
     for name, environment, source, html in sources:
-        template = None
         if not (made and name == "text_body" and problems):
-            template = _compile_part(name, environment, source, html, problems, used)
-        if template is not None:
-            parts.append(Part(name=name, environment=environment, template=template, squeeze=made and html is None))
+            part = _compile_part(name, environment, source, html, problems, used)
+            if part is not None:
+                is_made = made and name == "text_body"
+                parts.append(dataclasses.replace(part, squeeze=True) if is_made else part)
     if _LINE_ENDS.search(subject.rstrip("\r\n")):
         problems.append(Problem(part="subject", line=2, message="the subject must be one line"))
     unknown = checks.undeclared(sorted(used), {*SENDING_NAMES, *variables}, CONTACT_FIELDS)
@@ -249,7 +262,7 @@ def _compile_part(
     markup: Markup | None,
     problems: list[Problem],
     used: dict[str, tuple[str, int]],
-) -> Template | None:
+) -> Part | None:
     """Check and compile one part; adds to `problems` and `used`."""
     found = checks.size_problems(source)
     if not found:
@@ -261,16 +274,19 @@ def _compile_part(
                     used.setdefault(name, (part, line))
                 found = checks.html_problems(markup) if markup else []
                 protected = protect(markup) if markup else source
-                template = _compiled(environment, tree if protected == source else environment.parse(protected))
+                template = compile_tree(environment, tree if protected == source else environment.parse(protected))
         except TemplateSyntaxError as error:
             found = [(error.lineno, f"Template syntax error: {error.message}")]
         except (RecursionError, MemoryError, SyntaxError, ValueError, OverflowError):
             found = [(1, "Template syntax error: nested too deep")]
     problems += [Problem(part=part, line=line, message=message) for line, message in found]
-    return None if found else template
+    if found:
+        return None
+    return Part(name=part, environment=environment, template=template, source=protected)
 
 
-def _compiled(environment: MailEnvironment, tree: nodes.Template) -> Template:
+def compile_tree(environment: MailEnvironment, tree: nodes.Template) -> Template:
+    """A parsed template made ready to run, its work counted."""
     count_work(tree)
     tree.set_environment(environment)
     code = environment.compile(tree, None, _FILE)

@@ -46,9 +46,9 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "fr": {
         "subject": "Veuillez confirmer votre inscription",
-        "text": "Cette adresse a été inscrite pour recevoir nos e-mails. Si c’était vous, veuillez confirmer :",
+        "text": "Cette adresse a été inscrite pour recevoir nos e-mails. Si c’était vous, veuillez confirmer :",
         "button": "Confirmer l’inscription",
-        "otherwise": "Si ce n’était pas vous, ne faites rien : sans confirmation, vous ne recevrez aucune newsletter.",
+        "otherwise": "Si ce n’était pas vous, ne faites rien : sans confirmation, vous ne recevrez aucune newsletter.",
     },
     "es": {
         "subject": "Confirme su suscripción",
@@ -68,6 +68,18 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
         "button": "Aanmelding bevestigen",
         "otherwise": "Was u dat niet, doe dan niets: zonder uw bevestiging ontvangt u geen nieuwsbrief.",
     },
+    "pt": {
+        "subject": "Confirme a sua inscrição",
+        "text": "Este endereço foi inscrito para receber os nossos e-mails. Se foi o seu pedido, confirme-o:",
+        "button": "Confirmar inscrição",
+        "otherwise": "Se não foi o seu pedido, não faça nada: sem confirmação, não receberá nenhuma newsletter.",
+    },
+    "ar": {
+        "subject": "يُرجى تأكيد اشتراكك",
+        "text": "سُجِّل هذا العنوان لتلقي رسائلنا الإلكترونية. إذا كنت أنت من طلب ذلك، فيُرجى التأكيد:",
+        "button": "تأكيد الاشتراك",
+        "otherwise": "إذا لم تكن أنت من طلب ذلك، فلا تفعل شيئًا: لن تصلك أي نشرة بريدية من دون تأكيدك.",
+    },
     "ja": {
         "subject": "配信登録の確認をお願いします",
         "text": "このアドレスでメール配信の登録がありました。ご本人の場合は、次のボタンで確認してください。",
@@ -76,9 +88,9 @@ WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "zh": {
         "subject": "请确认您的订阅",
-        "text": "有人用此地址订阅了我们的邮件。如果是您本人,请确认:",
+        "text": "有人用此地址订阅了我们的邮件。如果是您本人，请确认：",
         "button": "确认订阅",
-        "otherwise": "如果不是您本人,请忽略此邮件:未经您确认,您不会收到任何资讯邮件。",
+        "otherwise": "如果不是您本人，请忽略此邮件：未经您确认，您不会收到任何资讯邮件。",
     },
 }
 

@@ -2,8 +2,8 @@
 
 Promise: no filter makes much out of little (results stay in the order of size of what went in), none reads anything
 but its arguments, and none fails on a missing value. `date`, `number` and `money` write what every country reads:
-ISO dates, `1,234.50`, `1,234.50 EUR`. The filters that begin with `_` are put in by `compile` where a value stands
-in an address, a style or outside quotes. Used by `sandbox` only.
+ISO dates, `1,234.50`, `1,234.50 EUR`, where a mail has no language (else see `localized`). The filters that begin
+with `_` are put in by `compile` where a value stands in an address, a style or outside quotes. Used by `sandbox` only.
 """
 
 from __future__ import annotations
@@ -43,18 +43,35 @@ def date(value: Any, format: str = "%Y-%m-%d", timezone: str = "") -> str:
     """
     if isinstance(value, Undefined) or value is None or value == "":
         return shown(value)
-    unknown = [letter for letter in _DIRECTIVE.findall(str(format)) if letter not in _DIRECTIVES or not letter]
+    check_letters(str(format))
+    moment = moment_of(value, timezone)
+    return str(value) if moment is None else moment.strftime(str(format))
+
+
+def check_letters(pattern: str) -> None:
+    """Refuse a date format with letters we do not know.
+
+    Raises:
+        TemplateRuntimeError: names the first one.
+    """
+    unknown = [letter for letter in _DIRECTIVE.findall(pattern) if letter not in _DIRECTIVES or not letter]
     if unknown:
         raise TemplateRuntimeError(f"date: unknown letter %{unknown[0]} in the format")
+
+
+def moment_of(value: Any, timezone: str = "") -> dt.datetime | None:
+    """The date or time behind a value, in a zone where one is given; None for anything else.
+
+    Raises:
+        TemplateRuntimeError: no such zone.
+    """
     moment = _moment(value)
-    if moment is None:
-        return str(value)
-    if timezone and moment.tzinfo is not None:
-        try:
-            moment = moment.astimezone(ZoneInfo(str(timezone)))
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise TemplateRuntimeError(f"date: unknown time zone {str(timezone)[:64]}") from None
-    return moment.strftime(str(format))
+    if moment is None or not timezone or moment.tzinfo is None:
+        return moment
+    try:
+        return moment.astimezone(ZoneInfo(str(timezone)))
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise TemplateRuntimeError(f"date: unknown time zone {str(timezone)[:64]}") from None
 
 
 def _moment(value: Any) -> dt.datetime | None:
@@ -68,7 +85,7 @@ def _moment(value: Any) -> dt.datetime | None:
 
 def number(value: Any, digits: int | None = None) -> str:
     """A number with thousands separators: `1234.5|number` is `1,234.5`, `|number(2)` is `1,234.50`."""
-    amount = _decimal(value)
+    amount = decimal_of(value)
     if amount is None:
         return shown(value)
     if digits is None:
@@ -78,14 +95,19 @@ def number(value: Any, digits: int | None = None) -> str:
 
 def money(value: Any, currency: str = "") -> str:
     """An amount in the digits of its currency, and its code: `1234.5|money('EUR')` is `1,234.50 EUR`."""
-    amount = _decimal(value)
+    amount = decimal_of(value)
     if amount is None:
         return shown(value)
     code = str(currency or "").upper()
-    return f"{_rounded(amount, _MINOR_DIGITS.get(code, 2))} {code}".rstrip()
+    return f"{_rounded(amount, minor_digits(code))} {code}".rstrip()
 
 
-def _decimal(value: Any) -> Decimal | None:
+def minor_digits(currency: str) -> int:
+    """How many digits a currency has after the point."""
+    return _MINOR_DIGITS.get(currency, 2)
+
+
+def decimal_of(value: Any) -> Decimal | None:
     """The value as a finite number of sane size, or None (a missing or non-numeric value is shown as it is)."""
     if isinstance(value, Undefined) or value is None or isinstance(value, bool):
         return None
@@ -98,10 +120,15 @@ def _decimal(value: Any) -> Decimal | None:
 
 def _rounded(amount: Decimal, digits: int) -> str:
     with localcontext(prec=60):
-        return f"{amount.quantize(Decimal(1).scaleb(-_between(digits, 0, 8)), rounding=ROUND_HALF_UP):,f}"
+        return f"{amount.quantize(Decimal(1).scaleb(-between(digits, 0, 8)), rounding=ROUND_HALF_UP):,f}"
 
 
-def _between(value: Any, low: int, high: int) -> int:
+def between(value: Any, low: int, high: int) -> int:
+    """A whole number an author gave, if it lies between two bounds.
+
+    Raises:
+        TemplateRuntimeError: it does not.
+    """
     if not isinstance(value, int) or not low <= value <= high:
         raise TemplateRuntimeError(f"a whole number from {low} to {high} is needed here, not {str(value)[:20]}")
     return value
@@ -119,15 +146,15 @@ def replace(text: Any, old: Any, new: Any) -> str:
 
 def total(items: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
     """The sum of the numbers (also those given as text); what is no number counts nothing."""
-    amounts = (_decimal(_member(item, attribute)) for item in items)
-    result = sum((amount for amount in amounts if amount is not None), _decimal(start) or Decimal(0))
+    amounts = (decimal_of(_member(item, attribute)) for item in items)
+    result = sum((amount for amount in amounts if amount is not None), decimal_of(start) or Decimal(0))
     return int(result) if result == result.to_integral_value() else float(result)
 
 
 def truncate(value: Any, length: int = 255, killwords: bool = False, end: str = "...") -> str:
     """The text cut to `length` characters including `end`; between words unless `killwords`."""
     text = shown(value)
-    if len(text) <= _between(length, len(end), MAX_TEXT):
+    if len(text) <= between(length, len(end), MAX_TEXT):
         return text
     kept = text[: length - len(end)]
     return (kept if killwords else kept.rsplit(" ", 1)[0]) + end
@@ -179,7 +206,7 @@ def _member(item: Any, attribute: str | int | None) -> Any:
 def batch(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Groups of `size` items (the last may be smaller): rows of a grid."""
     group: list[Any] = []
-    _between(size, 1, 100)
+    between(size, 1, 100)
     for item in items:
         group.append(item)
         if len(group) == size:
@@ -191,23 +218,23 @@ def batch(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 def rounded(value: Any, precision: int = 0) -> Any:
     """The number rounded half away from zero to `precision` digits."""
-    amount = _decimal(value)
+    amount = decimal_of(value)
     if amount is None:
         return value
-    _between(precision, 0, 8)
+    between(precision, 0, 8)
     result = float(amount.quantize(Decimal(1).scaleb(-precision), rounding=ROUND_HALF_UP))
     return int(result) if precision == 0 else result
 
 
 def whole(value: Any, default: int = 0) -> int:
     """The value as a whole number, or `default`."""
-    amount = _decimal(value)
+    amount = decimal_of(value)
     return default if amount is None else int(amount)
 
 
 def real(value: Any, default: float = 0.0) -> float:
     """The value as a number, or `default`."""
-    amount = _decimal(value)
+    amount = decimal_of(value)
     return default if amount is None else float(amount)
 
 

@@ -12,26 +12,14 @@ import html as html_text
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
+from mautolib.templates.language import UNSUBSCRIBE, base_of, direction_of
 from mautolib.templates.markup import Attribute, Markup, find_marks, scan
 
 _LINK_TAGS = frozenset({"a", "area", "v:rect", "v:roundrect", "v:shape"})
 _WEB = re.compile(r"https?://", re.I)
 _BODY_END = re.compile(r"</body\s*>", re.I)
 _UNSUBSCRIBE_NAME = re.compile(r"\bunsubscribe_url\b")
-
-RIGHT_TO_LEFT: Final = frozenset({"ar", "dv", "fa", "he", "iw", "ps", "sd", "ug", "ur", "yi"})
-_UNSUBSCRIBE: Final = {
-    "ar": "إلغاء الاشتراك", "bg": "Отписване", "cs": "Odhlásit odběr", "da": "Afmeld", "de": "Abmelden",
-    "el": "Διαγραφή", "en": "Unsubscribe", "es": "Darse de baja", "et": "Loobu", "fa": "لغو اشتراک",
-    "fi": "Peruuta tilaus", "fr": "Se désinscrire", "he": "להסרה מרשימת התפוצה", "hi": "सदस्यता समाप्त करें",
-    "hr": "Odjava", "hu": "Leiratkozás", "id": "Berhenti berlangganan", "it": "Annulla iscrizione",
-    "ja": "配信停止", "ko": "수신거부", "lt": "Atsisakyti", "lv": "Atteikties", "nb": "Avmeld", "nl": "Afmelden",
-    "no": "Avmeld", "pl": "Wypisz się", "pt": "Cancelar inscrição", "ro": "Dezabonare", "ru": "Отписаться",
-    "sk": "Odhlásiť odber", "sl": "Odjava", "sr": "Одјава", "sv": "Avregistrera", "th": "ยกเลิกการรับข่าวสาร",
-    "tr": "Abonelikten çık", "uk": "Відписатися", "ur": "ان سبسکرائب کریں", "vi": "Hủy đăng ký", "zh": "退订",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,13 +123,12 @@ def ensure_footer(
         unsubscribe_url: usually the mark `{{ unsubscribe_url }}`; a body that names `unsubscribe_url` has its link.
         language: of the reader; its base decides label and direction.
     """
-    base = language.replace("_", "-").split("-", 1)[0].lower()
-    label = _UNSUBSCRIBE.get(base, _UNSUBSCRIBE["en"])
+    label = UNSUBSCRIBE.get(base_of(language), UNSUBSCRIBE["en"])
     address = " ".join(postal_address.split())
     if html.strip():
         link = "" if _has_link(html, unsubscribe_url) else unsubscribe_url
         shown = "" if address and html_text.escape(address) in _unmarked(html) else address
-        html = _with_html_footer(html, link, shown, label, "rtl" if base in RIGHT_TO_LEFT else "ltr")
+        html = _with_html_footer(html, link, shown, label, direction_of(language))
     if text.strip():
         lines = [] if _has_link(text, unsubscribe_url) else [f"{label}: {unsubscribe_url}"]
         if address and address not in text:

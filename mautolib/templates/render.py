@@ -39,13 +39,15 @@ class Preview:
 
 
 def render_limited(
-    subject: str, html_body: str, text_body: str, variables: Mapping[str, Any], *, strict: bool = False
-) -> Preview:
+    subject: str, html_body: str, text_body: str, variables: Mapping[str, Any], *, strict: bool = False,
+    language: str = "",
+) -> Preview:  # fmt: skip
     """Compile and render a mail with the limits of a preview.
 
     Args:
         variables: everything the template may name; copied, never rendered.
         strict: a name without a value is an error instead of a warning.
+        language: whose conventions dates and numbers follow; empty: those of no country.
 
     Raises:
         InvalidInput: `Template syntax error: ...`, `Template error: ...` or `Undefined variable: ...`.
@@ -53,7 +55,7 @@ def render_limited(
     """
     request = {
         "subject": subject, "html_body": html_body, "text_body": text_body,
-        "variables": plain(variables), "strict": strict,
+        "variables": plain(variables), "strict": strict, "language": language,
     }  # fmt: skip
     if sum(map(len, (subject, html_body, text_body))) > MAX_REQUEST // 4:
         raise InvalidInput("Template error: longer than 4 MB", code="template_error")

@@ -20,7 +20,7 @@ from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from markupsafe import Markup
 
-from mautolib.templates import filters
+from mautolib.templates import filters, localized
 
 MAX_OUTPUT: Final = 1_000_000
 MAX_STEPS: Final = 20_000
@@ -216,13 +216,13 @@ class MailEnvironment(ImmutableSandboxedEnvironment):
     context_class = CountedContext
     concat = staticmethod(bounded_join)
 
-    def __init__(self, *, escaping: bool) -> None:
+    def __init__(self, *, escaping: bool, language: str = "") -> None:
         super().__init__(
             autoescape=escaping, undefined=Missing, finalize=_finalized, keep_trailing_newline=True, cache_size=0
         )
         self.globals.clear()
         self.globals["range"] = short_range
-        self.filters = dict(filters.FILTERS)
+        self.filters = filters.FILTERS | localized.filters_of(language)
         self.tests = {name: self.tests[name] for name in filters.TESTS}
         self.filters |= {"_counted": _counted, "_concatenated": _concatenated, "_weighed": _weighed}
 
@@ -318,6 +318,16 @@ def _rewritten(value: Any) -> Any:
 
 HTML: Final = MailEnvironment(escaping=True)
 PLAIN: Final = MailEnvironment(escaping=False)
+
+
+@functools.lru_cache(maxsize=64)
+def environments(language: str) -> tuple[MailEnvironment, MailEnvironment]:
+    """The environment that escapes and the one that does not, with the filters of a language (a normal tag)."""
+    if not language:
+        return HTML, PLAIN
+    return MailEnvironment(escaping=True, language=language), MailEnvironment(escaping=False, language=language)
+
+
 #: What a rendering may raise besides our own errors: wrong types, missing keys, limits.
 RENDER_ERRORS: Final = (
     TemplateRuntimeError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError,

@@ -60,6 +60,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         request["text_body"],
         strict=False,
         variables=list(variables),
+        language=request.get("language", ""),
     )
     try:
         compiled.refuse()

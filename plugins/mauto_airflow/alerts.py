@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import smtplib
+from collections.abc import Mapping
 from typing import Any
 
 from mautolib.errors import MautoError
@@ -30,6 +31,12 @@ async def report_missed_deadline(dag_id: str, **_: Any) -> None:
     import asyncio
 
     await asyncio.to_thread(_alert, f"{dag_id} is late", "It was not finished in time; look at its runs in Airflow.")
+
+
+def report_stuck(rows: Mapping[str, int]) -> None:
+    """Called by a task that found something waiting longer than it should, once when it begins."""
+    lines = [f"{what}: {count}" for what, count in rows.items()]
+    _alert("something is stuck", "\n".join([*lines, "Look at the runs of campaign_send and feedback_processing."]))
 
 
 def _alert(subject: str, text: str) -> None:

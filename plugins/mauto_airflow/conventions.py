@@ -29,6 +29,7 @@ IMPORTED = AssetAlias("mauto/contacts/imported")
 MESSAGES = Asset("mauto/messages", uri="mauto://messages")
 ENROLLMENTS = Asset("mauto/enrollments", uri="mauto://enrollments")
 SCORES = Asset("mauto/scores", uri="mauto://scores")
+FEEDBACK = Asset("mauto/feedback", uri="mauto://feedback")
 ANALYTICS = Asset("mauto/analytics", uri="mauto://analytics")
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import date
+from datetime import UTC, date, datetime, time
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from mauto_airflow import conventions, moments
+from mauto_airflow import alerts, conventions, moments
 from mauto_airflow.warehouse import warehouse
 from mautolib.errors import InvalidInput, TransientError
 
@@ -233,6 +233,38 @@ def keep_in_order(params: Mapping[str, Any]) -> dict[str, int]:
         counts: dict[str, int] = maintenance.run(engine, settings, now=moments.now(), task=params.get("task"))
     _say("Everything was in order.", sum(counts.values()), f"Maintenance: {counts}.")
     return counts
+
+
+def process_feedback(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
+    """Read the bounce mailbox, apply notices, settle doubts, judge hits again where asked, and name what is stuck."""
+    from mautolib import feedback
+
+    with warehouse() as (engine, settings):
+        again = _judge_again(engine, params)
+        done = feedback.process(engine, settings, now=moments.now())
+    counts = {
+        "mails": done.mails.stored, "quarantined": done.mails.quarantined, "applied": done.applied,
+        "parked": done.parked, "ignored": done.ignored, "settled": done.settled, "suppressed": done.suppressed,
+        "broken": done.broken, "stuck": sum(done.stuck.values()), **again,
+    }  # fmt: skip
+    outlet.extra = counts
+    _say("No feedback had come in.", sum(counts.values()), f"Feedback: {counts}.")
+    if done.alarms:
+        alerts.report_stuck(done.alarms)
+    return counts
+
+
+def _judge_again(engine: Engine, params: Mapping[str, Any]) -> dict[str, int]:
+    """The verdicts that changed since the day in the form; nothing without one."""
+    from mautolib import feedback
+
+    if not params.get("recompute_verdicts"):
+        return {}
+    since = datetime.combine(date.fromisoformat(params["recompute_verdicts"]), time(), UTC)
+    found = feedback.recompute(engine, since=since, now=moments.now())
+    _LOG.info("Judged %s hits since %s again: %s verdicts of %s campaigns changed.",
+              found.judged, params["recompute_verdicts"], found.changed, found.campaigns)  # fmt: skip
+    return {"judged": found.judged, "changed": found.changed}
 
 
 def _sum(results: list[dict[str, int]]) -> dict[str, int]:

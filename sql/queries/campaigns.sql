@@ -7,7 +7,7 @@ from campaigns
 where planned_at is null
     and (
         status = 'sending'
-        or (status = 'scheduled' and scheduled_at <= cast(:now as timestamptz))
+        or (status = 'scheduled' and coalesce(plan_at, scheduled_at) <= cast(:now as timestamptz))
     )
     and (cast(:campaign_id as bigint) is null or campaign_id = cast(:campaign_id as bigint))
     and campaign_id <> all(cast(:done as bigint[]))
@@ -22,7 +22,7 @@ from campaigns
 where planned_at is null
     and (
         status = 'sending'
-        or (status = 'scheduled' and scheduled_at <= cast(:now as timestamptz))
+        or (status = 'scheduled' and coalesce(plan_at, scheduled_at) <= cast(:now as timestamptz))
     )
     and (cast(:campaign_id as bigint) is null or campaign_id = cast(:campaign_id as bigint))
 order by campaign_id;
@@ -38,6 +38,32 @@ where status = 'sent'
         where messages.campaign_id = campaigns.campaign_id and messages.status = 'queued'
     )
 returning campaign_id;
+
+-- name: requeue
+-- Queues messages of a campaign again that ended badly or in doubt, a batch at a time; attempts and Message-ID stay.
+with again as materialized (
+    select contact_id, message_id
+    from messages
+    where campaign_id = cast(:campaign_id as bigint)
+        and kind = 'campaign'
+        and status = any(cast(:statuses as text[]))
+        and status in ('failed', 'unknown')
+    limit cast(:size as int)
+    for update
+)
+update messages
+set status = 'queued', reason = null, next_try_at = cast(:now as timestamptz),
+    give_up_at = cast(:give_up_at as timestamptz), held_for = null
+from again
+where messages.contact_id = again.contact_id and messages.message_id = again.message_id;
+
+-- name: send_again
+-- A campaign with something to do again; a paused one stays paused.
+update campaigns
+set status = case when status = 'sent' then 'sending' else status end,
+    sent_at = null, settled_at = null, version = version + 1,
+    updated_at = cast(:now as timestamptz)
+where campaign_id = cast(:campaign_id as bigint);
 
 -- name: skip_of_ended
 -- Nothing of a cancelled, failed or deleted campaign waits for ever.
@@ -99,12 +125,12 @@ where campaigns.status in ('sending', 'paused')
     and coalesce(campaign_totals.refreshed_at, '-infinity') < cast(:older_than as timestamptz);
 
 -- name: aging_totals
--- Ended campaigns to be recounted: people open, click and opt out long after the last message, and what was in
--- flight or in doubt is decided late. The older the campaign, the rarer.
+-- Ended campaigns and those between two runs, to be recounted: people open, click and opt out long after the
+-- last message, and what was in flight or in doubt is decided late. The older the campaign, the rarer.
 select campaigns.campaign_id
 from campaigns
 inner join campaign_totals on campaign_totals.campaign_id = campaigns.campaign_id
-where campaigns.status in ('sent', 'cancelled')
+where campaigns.status in ('sent', 'cancelled', 'scheduled')
     and campaign_totals.refreshed_at < cast(:now as timestamptz) - greatest(
         interval '9 minutes',
         (cast(:now as timestamptz) - coalesce(campaigns.sent_at, campaigns.updated_at)) / 20

@@ -6,16 +6,31 @@
 select nextval('attempt_ids');
 
 -- name: claim
--- Takes due messages under one attempt: those that may go are leased, the others become skipped.
+-- Takes due messages under one attempt, first what people wait for: those that may go are leased, the others skipped.
 with open_campaigns as materialized (
-    select campaign_id from campaigns where status = 'sending' for share
+    select campaign_id
+    from campaigns
+    where status = 'sending' and not is_paced and not cast(:paces_all as boolean)
+    -- One that is just planned, edited or stopped keeps no other mail waiting.
+    for share skip locked
 ),
 sources as materialized (
-    select cast(0 as bigint) as campaign_key
+    select cast(0 as bigint) as campaign_key where not cast(:paces_all as boolean)
     union all
     select campaign_id from open_campaigns
 ),
-picked as materialized (
+urgent as materialized (
+    select contact_id, message_id, give_up_at <= cast(:now as timestamptz) as is_late
+    from messages
+    where status = 'queued'
+        and kind in ('transactional', 'confirmation', 'test', 'internal')
+        and next_try_at <= cast(:now as timestamptz)
+        and contact_id % cast(:shards as int) = cast(:shard as int)
+    order by next_try_at, message_id
+    limit cast(:size as int)
+    for update skip locked
+),
+others as materialized (
     select due.contact_id, due.message_id, due.is_late
     from sources
     cross join lateral (
@@ -25,14 +40,16 @@ picked as materialized (
         from messages
         where messages.status = 'queued'
             and coalesce(messages.campaign_id, 0) = sources.campaign_key
+            and messages.kind in ('campaign', 'workflow', 'automation')
             and messages.next_try_at <= cast(:now as timestamptz)
             and messages.contact_id % cast(:shards as int) = cast(:shard as int)
         order by messages.next_try_at, messages.message_id
         limit cast(:size as int)
         for update skip locked
     ) as due
-    limit cast(:size as int)
+    limit cast(:size as int) - (select count(*) from urgent)
 ),
+picked as (select * from urgent union all select * from others),
 decided as materialized (
     select
         picked.contact_id, picked.message_id,
@@ -70,18 +87,36 @@ select taken.status, taken.reason, count(*) as message_count
 from taken
 group by taken.status, taken.reason;
 
+-- name: is_any_held
+-- Whether somebody holds a campaign whose messages `claim` takes: it was passed over.
+with free as materialized (
+    select campaign_id
+    from campaigns
+    where status = 'sending' and planned_at is not null and not is_paced
+    for share skip locked
+)
+select exists (
+    select from campaigns
+    where status = 'sending' and planned_at is not null and not is_paced
+        and campaign_id not in (select campaign_id from free)
+);
+
 -- name: claimed
--- What an attempt holds, longest due first, with the contact as it is now.
+-- What an attempt holds, longest due first, with the contact as it is now; a test shows whom it names. What few
+-- templates name comes as text, read when it is named. The order of the columns is that of `claim._claimed`.
 select
     messages.message_id, messages.contact_id, messages.attempt_id, messages.attempt_no,
     messages.kind, messages.campaign_id, messages.workflow_id, messages.content_id,
-    messages.rfc_message_id, messages.context,
-    coalesce(messages.to_email, contacts.email) as to_email,
-    contacts.email, contacts.first_name, contacts.last_name, contacts.phone, contacts.country,
-    contacts.language, contacts.timezone, contacts.currency, contacts.custom_fields,
-    contacts.source, contacts.created_at
+    coalesce(messages.to_email, contacts.email) as to_email, messages.rfc_message_id,
+    messages.context, contacts.contact_id as shown_id, contacts.email, contacts.first_name,
+    contacts.last_name, contacts.phone, contacts.country, contacts.language, contacts.timezone,
+    contacts.currency, cast(contacts.custom_fields as text) as custom_fields, contacts.source,
+    cast(contacts.created_at as text) as created_at
 from messages
-left join contacts on contacts.contact_id = messages.contact_id
+left join contacts on contacts.contact_id = case
+    when messages.kind = 'test' then cast(messages.context ->> 'as_contact_id' as bigint)
+    else messages.contact_id
+end
 where messages.attempt_id = cast(:attempt_id as bigint) and messages.status = 'sending'
 order by messages.next_try_at, messages.message_id;
 
@@ -102,6 +137,22 @@ where messages.attempt_id = cast(:attempt_id as bigint)
             and refusals.kind in ('campaign', 'workflow', 'automation')
         )
     );
+
+-- name: waiting
+-- What the claim would find about one queued message.
+select
+    messages.next_try_at, messages.give_up_at, messages.held_for,
+    messages.give_up_at <= cast(:now as timestamptz) as is_late,
+    case
+        when refusals.refusal is not null then refusals.refusal
+        when cast(:require_consent as boolean) and refusals.consent_status <> 'granted'
+            and refusals.kind in ('campaign', 'workflow', 'automation') then 'no_consent'
+    end as refusal
+from messages
+inner join message_refusals as refusals
+    on refusals.contact_id = messages.contact_id and refusals.message_id = messages.message_id
+where messages.contact_id = cast(:contact_id as bigint)
+    and messages.message_id = cast(:message_id as bigint);
 
 -- name: record
 -- Writes outcomes, each only if its attempt still holds the message, and logs the attempts.
@@ -170,6 +221,73 @@ select
 from recorded
 left join contacts on contacts.contact_id = recorded.contact_id
 order by recorded.message_id;
+
+-- name: record_sent
+-- As `record`, for what was accepted: the messages of one attempt, with their events and webhook facts.
+with accepted as materialized (
+    select *
+    from unnest(
+        cast(:contact_ids as bigint[]), cast(:message_ids as bigint[]), cast(:codes as int[]),
+        cast(:replies as text[]), cast(:provider_ids as text[]), cast(:addresses as text[])
+    ) as given (contact_id, message_id, code, reply, provider_id, address)
+),
+recorded as (
+    update messages
+    set status = 'sent', reason = null, lease_until = null, last_stage = 'dot', last_error = null,
+        last_code = accepted.code,
+        provider_id = coalesce(nullif(accepted.provider_id, ''), messages.provider_id),
+        sent_at = cast(:now as timestamptz)
+    from accepted
+    where messages.contact_id = accepted.contact_id
+        and messages.message_id = accepted.message_id
+        and messages.attempt_id = cast(:attempt_id as bigint)
+        and messages.status in ('sending', 'unknown')
+    returning
+        messages.contact_id, messages.message_id, messages.campaign_id, messages.workflow_id,
+        messages.kind, messages.attempt_no, accepted.code, accepted.reply, accepted.address,
+        nextval('event_ids') as event_id
+),
+logged as (
+    insert into message_attempts (
+        contact_id, message_id, attempt_no, attempt_id, claimed_at, outcome, stage, code, reply
+    )
+    select
+        contact_id, message_id, attempt_no, cast(:attempt_id as bigint),
+        cast(:claimed_at as timestamptz), 'sent', 'dot', code, reply
+    from recorded
+    on conflict do nothing
+),
+-- The attempt is the key of its event: both are written or neither, so event_keys is not needed.
+told as (
+    insert into events (
+        event_id, contact_id, occurred_at, received_at, event_type, source, properties,
+        campaign_id, message_id
+    )
+    select
+        event_id, contact_id, cast(:now as timestamptz), cast(:now as timestamptz), 'email_sent',
+        'mauto', jsonb_strip_nulls(
+            jsonb_build_object('kind', kind, 'workflow_id', cast(workflow_id as text))
+        ), campaign_id, message_id
+    from recorded
+    where contact_id > 0 and kind not in ('test', 'internal')
+    returning event_id, contact_id, occurred_at
+),
+waiting as (
+    insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
+    select contact_id % 64, occurred_at, min(event_id), array_agg(event_id), count(*)
+    from told
+    group by contact_id % 64, occurred_at, event_id / 8192
+),
+facts as (
+    insert into outbox (event_name, occurred_at, data)
+    select 'email.sent', cast(:now as timestamptz), jsonb_build_object(
+        'message_id', cast(message_id as text), 'campaign_id', cast(campaign_id as text),
+        'contact_id', cast(nullif(contact_id, 0) as text), 'email', address
+    )
+    from recorded
+    where kind not in ('test', 'internal')
+)
+select count(*) from recorded;
 
 -- name: expire_leases
 -- Leases that ran out become doubts, in one statement: nothing is read first and written later.

@@ -13,7 +13,7 @@ from (
 -- The earliest campaign to plan or finish, message to hand over, or lease to expire.
 select min(due_at)
 from (
-    select scheduled_at as due_at from campaigns where status = 'scheduled'
+    select coalesce(plan_at, scheduled_at) as due_at from campaigns where status = 'scheduled'
     union all
     select requested_at from campaigns where status = 'sending' and planned_at is null
     union all
@@ -26,11 +26,23 @@ from (
                 and messages.status in ('queued', 'sending')
         )
     union all
-    select next_due.next_try_at
+    select
+        case
+            when sources.is_stale then cast('epoch' as timestamptz)
+            else least(greatest(next_due.next_try_at, sources.wake_at), sources.expires_at)
+        end
     from (
-        select cast(0 as bigint) as campaign_key
+        select
+            cast(0 as bigint) as campaign_key, cast(null as timestamptz) as wake_at,
+            cast(null as timestamptz) as expires_at, false as is_stale
         union all
-        select campaign_id from campaigns where status = 'sending'
+        select
+            campaigns.campaign_id, greatest(paces.wake_at, common.wake_at), paces.expires_at,
+            coalesce(paces.is_stale, false)
+        from campaigns
+        left join campaign_paces as paces on paces.campaign_id = campaigns.campaign_id
+        left join campaign_paces as common on common.campaign_id = 0
+        where campaigns.status = 'sending'
     ) as sources
     cross join lateral (
         select messages.next_try_at
@@ -43,6 +55,10 @@ from (
     union all
     select min(lease_until) from messages where status = 'sending'
 ) as waiting;
+
+-- name: feedback_due
+-- The earliest notice to look at, or look at again.
+select min(next_look_at) from provider_notices where next_look_at is not null;
 
 -- name: erasures_due
 -- The oldest erasure that has not ended, or the moment it is tried again.

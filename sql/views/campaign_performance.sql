@@ -13,7 +13,7 @@ with ledger as (
         count(*) filter (where sent_at is not null) as sent,
         count(*) filter (where sent_at is not null and status <> 'bounced') as delivered,
         count(*) filter (where status = 'bounced') as bounced,
-        count(*) filter (where status = 'bounced' and reason = 'soft') as soft_bounced,
+        count(*) filter (where status = 'bounced' and reason in ('soft', 'blocked')) as soft_bounced,
         count(*) filter (where status = 'failed') as failed,
         count(*) filter (where status = 'unknown') as unknown,
         count(*) filter (where complained_at is not null) as complained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -84,12 +85,32 @@ def test_a_cursor_walks_the_list_and_the_state_filters(editor: httpx.Client, vie
         ({"segment_id": "987654321"}, ["body", "segment_id"]),
         ({"scheduled_at": "2026-01-02T03:04:05"}, ["body", "scheduled_at"]),
         ({"utm": {"source": 5}}, ["body", "utm", "source"]),
+        ({"utm": {"source": "x" * 201}}, ["body", "utm", "source"]),
+        ({"preheader": "x" * 201}, ["body", "preheader"]),
+        ({"domain_limits": {"no domain": 1}}, ["body", "domain_limits", "no domain", "[key]"]),
+        ({"domain_limits": {"*": -1}}, ["body", "domain_limits", "*"]),
+        ({"send_window": {"start": "24:00"}}, ["body", "send_window", "start"]),
+        ({"send_window": {"start": "10:00", "end": "10:00"}}, ["body", "send_window"]),
+        ({"send_window": {"weekdays": []}}, ["body", "send_window", "weekdays"]),
+        ({"send_window": {"weekdays": [8]}}, ["body", "send_window", "weekdays", 0]),
+        ({"send_window": {"weekdays": [1, 1]}}, ["body", "send_window"]),
+        ({"send_window": {"quiet_start": "22:00"}}, ["body", "send_window"]),
+        ({"locales": {"no tag": {"subject": "x", "html_body": "x"}}}, ["body", "locales", "no tag", "[key]"]),
+        ({"locales": {"de": {"subject": "x"}}}, ["body", "locales", "de", "html_body"]),
+        ({"locales": {"de": {"subject": "a\nb", "html_body": "x"}}}, ["body", "locales", "de", "subject"]),
     ],
 )
 def test_a_bad_value_is_422_and_named(editor: httpx.Client, values: dict[str, Any], loc: list[str]) -> None:
     answer = editor.post(CAMPAIGNS, json={**BODY, **values})
     assert answer.status_code == 422
     assert [item["loc"] for item in answer.json()["detail"]] == [loc]
+
+
+def test_one_language_is_given_once(editor: httpx.Client) -> None:
+    words = {"subject": "x", "html_body": "<p>x</p>"}
+    answer = editor.post(CAMPAIGNS, json={**BODY, "locales": {"pt-BR": words, "pt-br": words}})
+    assert answer.status_code == 422 and answer.json()["detail"][0]["loc"] == ["body", "locales", "pt-br"]
+    assert created(editor, locales={"pt-BR": words, "zh-Hant-TW": words})["locales"].keys() == {"pt-BR", "zh-Hant-TW"}
 
 
 def test_a_body_may_be_as_large_as_one_mebibyte(editor: httpx.Client) -> None:
@@ -111,6 +132,95 @@ def test_patch_edits_a_draft_under_if_match(editor: httpx.Client) -> None:
     assert (same.status_code, same.json()) == (200, body)
     assert editor.patch(path, json={"status": None}).status_code == 422
     assert editor.patch(path, json={"status": "sent"}).status_code == 409
+
+
+def test_patch_of_the_status_does_what_the_actions_do(editor: httpx.Client) -> None:
+    made = created(editor)
+    path = f"{CAMPAIGNS}{made['id']}"
+
+    def patched(**values: Any) -> tuple[int, Any]:
+        answer = editor.patch(path, json=values)
+        return answer.status_code, answer.json().get("status")
+
+    later, past = "2190-01-01T00:00:00Z", "2020-01-01T00:00:00Z"
+    assert patched(status="scheduled")[0] == 422, "it has no date"
+    assert patched(scheduled_at=past) == (200, "draft") and patched(status="scheduled")[0] == 422
+    assert patched(status="paused")[0] == patched(status="sending")[0] == patched(status="cancelled")[0] == 409
+    assert patched(status="scheduled", scheduled_at=later) == (200, "scheduled")
+    shown = editor.get(path).json()
+    assert shown["scheduled_at"] == later and shown["schedule_id"] is not None
+    assert patched(status="scheduled") == (200, "scheduled"), "the same changes nothing"
+    assert editor.get(path).json() == shown
+    moved = editor.patch(path, json={"scheduled_at": "2190-06-01T00:00:00Z", "subject": "New"}).json()
+    assert (moved["scheduled_at"], moved["subject"], moved["status"]) == ("2190-06-01T00:00:00Z", "New", "scheduled")
+    refused = editor.patch(path, json={"scheduled_at": past})
+    assert refused.status_code == 422 and refused.json()["detail"][0]["loc"] == ["body", "scheduled_at"]
+    assert patched(scheduled_at=None)[0] == 422
+    assert patched(status="paused") == (200, "paused")
+    assert patched(subject="No")[0] == 409
+    assert patched(status="sending") == (200, "scheduled"), "resuming goes on where it was"
+    assert patched(status="draft") == (200, "draft")
+    assert editor.get(path).json()["schedule_id"] is None
+    assert patched(status="draft", scheduled_at=past) == (200, "draft")
+    assert patched(scheduled_at=later, status="scheduled") == (200, "scheduled")
+    assert patched(status="draft", scheduled_at=past) == (200, "draft"), "unscheduled, a date is a note again"
+    assert patched(status="scheduled", scheduled_at=later)[1] == "scheduled"
+    assert patched(status="cancelled") == (200, "cancelled") and patched(status="draft")[0] == 409
+
+
+def test_what_may_be_edited_follows_the_state(editor: httpx.Client) -> None:
+    made = created(editor)
+    path = f"{CAMPAIGNS}{made['id']}"
+    sent(editor, made["id"])
+    pace = {
+        "max_per_hour": 5, "max_per_day": 50, "domain_limits": {"Example.COM": 3, "*": 9},
+        "send_window": {"start": "08:00", "end": "20:00"},
+    }  # fmt: skip
+    for state in ("sending", "paused"):
+        changed = editor.patch(path, json={**pace, "max_per_day": 60, "name": state})
+        assert changed.status_code == 200, changed.text
+        assert changed.json()["domain_limits"] == {"example.com": 3, "*": 9}
+        for values in (
+            {"subject": "x"}, {"html_body": "x"}, {"utm": {}, "from_name": "x"}, {"expires_after_hours": 5},
+            {"segment_id": None, "track_opens": False}, {"scheduled_at": "2190-01-01T00:00:00Z"},
+            {"subject": "x", **pace},
+        ):  # fmt: skip
+            refused = editor.patch(path, json=values)
+            assert (refused.status_code, refused.json()["code"]) == (409, "not_editable"), values
+        assert editor.patch(path, json={"subject": BODY["subject"]}).status_code == 200, "what it is already"
+        editor.post(f"{path}/pause")
+    editor.post(f"{path}/cancel")
+    refused = editor.patch(path, json={"max_per_hour": 9})
+    assert (refused.status_code, refused.json()["code"]) == (409, "not_editable")
+    assert editor.patch(path, json={"name": "Kept"}).json()["name"] == "Kept"
+
+
+def test_own_words_win_over_the_template(service: LiveService, editor: httpx.Client) -> None:
+    words = {"subject": "Theirs", "html_body": "<p>theirs</p>", "text_body": "theirs"}
+    template = editor.post("/api/v1/templates/", json={"name": f"Base {uuid4()}", **words})
+    made = created(editor, template_id=template.json()["id"], subject="", html_body="")
+
+    def shown() -> tuple[str, bool]:
+        rendered = editor.get(f"{CAMPAIGNS}{made['id']}/preview").json()["rendered"]
+        return rendered["subject"], "theirs" in rendered["html_body"]
+
+    assert shown() == ("Theirs", True)
+    editor.patch(f"{CAMPAIGNS}{made['id']}", json={"subject": "Ours"})
+    assert shown() == ("Ours", True)
+    editor.patch(f"{CAMPAIGNS}{made['id']}", json={"html_body": "<p>ours</p>"})
+    assert shown() == ("Ours", False)
+
+
+def test_deleting_a_scheduled_campaign_takes_its_schedule(service: LiveService, editor: httpx.Client) -> None:
+    made = created(editor, scheduled_at="2190-01-01T00:00:00Z")
+    path = f"{CAMPAIGNS}{made['id']}"
+    assert editor.patch(path, json={"status": "scheduled"}).status_code == 200
+    query = text("select count(*) from schedules where campaign_id = cast(:id as bigint)")
+    with service.engine.begin() as tx:
+        assert tx.scalar(query, {"id": made["id"]}) == 1
+    assert editor.delete(path).status_code == 204
+    with service.engine.begin() as tx:
+        assert tx.scalar(query, {"id": made["id"]}) == 0
 
 
 def test_send_queues_once_and_says_so(service: LiveService, editor: httpx.Client) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from api.tracking import GIF, TRACKING_OPENAPI
+from mautolib.classification.hit_verdicts import RULE_VERSION
 from mautolib.contacts import confirmation, consent
 from mautolib.contacts.model import SuppressionReason
 from mautolib.ledger.model import NewContent
@@ -35,7 +36,7 @@ def test_an_open_answers_the_pixel_and_is_kept(tracking: Tracking, contact_id: i
     hit = tracking.rows("select * from hits join hit_verdicts using (hit_id)")[0]
     assert (hit.kind, hit.contact_id, hit.campaign_id, hit.message_id) == ("open", contact_id, 7, 31)
     assert (hit.user_agent, hit.network, hit.is_head, hit.verdict, hit.rule_version) == (
-        BROWSER, "127.0.0.0/24", False, "human", 1)  # fmt: skip
+        BROWSER, "127.0.0.0/24", False, "human", RULE_VERSION)  # fmt: skip
     event = tracking.rows("select * from events")[0]
     assert (event.event_type, event.contact_id, event.campaign_id, event.message_id, event.source) == (
         "email_opened", contact_id, 7, 31, "mauto")  # fmt: skip
@@ -77,7 +78,7 @@ def test_a_click_without_a_genuine_token_names_the_destination(tracking: Trackin
     url = quote("https://evil.example/?a=1&b=2", safe="")
     answer = tracking.client.get(f"/api/v1/track/click/7/{contact_id}?url={url}{s}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert '<p class="host">evil.example</p>' in answer.text
+    assert '<p class="host" dir="ltr">evil.example</p>' in answer.text
     assert "https://evil.example/?a=1&amp;b=2" in answer.text
     assert tracking.count("events") == 0
 
@@ -147,7 +148,7 @@ def test_the_page_asks_and_only_the_form_acts(tracking: Tracking, contact_id: in
     path = path_of(tracking.links(contact_id, message_id=40).unsubscribe())
     page = tracking.client.get(path, headers={"Accept-Language": "de-CH,de;q=0.9"})
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert '<html lang="de">' in page.text
+    assert '<html lang="de" dir="ltr">' in page.text
     assert f'<form method="post" action="{path}">' in page.text
     assert "anna" not in page.text
     assert tracking.rows("select subscribed from contacts") == [(True,)]
@@ -267,7 +268,7 @@ def test_the_preference_page_shows_what_is_so(tracking: Tracking) -> None:
     path = path_of(tracking.links(contact_id).preferences())
     page = tracking.client.get(path, headers={"Accept-Language": "de"})
     assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert "Sie haben unsere E-Mails abonniert." in page.text and "anna" not in page.text
+    assert "A sua inscrição nos nossos e-mails está ativa." in page.text and "anna" not in page.text
     assert page.text.count(f'<form method="post" action="{path}"') == 2
     assert '<option value="pt-BR" lang="pt-BR" selected>' in page.text
     assert '<option value="Europe/Lisbon" selected>' in page.text
@@ -302,7 +303,7 @@ def test_language_and_time_zone_are_the_persons_choice(tracking: Tracking, conta
     path = path_of(tracking.links(contact_id).preferences())
     wanted = {"action": "update", "language": "de", "timezone": "Europe/Berlin"}
     saved = tracking.client.post(path, data=wanted)
-    assert (saved.status_code, "Your choice has been saved." in saved.text) == (200, True)
+    assert (saved.status_code, "Ihre Auswahl wurde gespeichert." in saved.text) == (200, True)
     assert tracking.rows(STATE) == [(True, "unknown", "de", "Europe/Berlin")]
     told = tracking.client.post(path, json={"action": "update", "timezone": ""}, headers=JSON)
     assert told.json() == {"message": "Your choice has been saved.", "subscribed": True, "standing": "subscribed",

@@ -10,6 +10,7 @@ import pytest
 
 from mautolib.contacts import confirmation
 from mautolib.ledger.model import NewContent
+from mautolib.pages.words import WORDS
 from tests.tracked import Tracking, path_of, running_tracking, tracking
 
 __all__ = ["running_tracking", "tracking"]
@@ -30,8 +31,8 @@ def page(chromium: Any, tracking: Tracking, request: pytest.FixtureRequest) -> I
     assert [text for text in complaints if "favicon" not in text and "422" not in text] == []
 
 
-def _looks_right(page: Any, button: Any) -> None:
-    assert page.locator("html").get_attribute("lang") == "de"
+def _looks_right(page: Any, button: Any, language: str = "de") -> None:
+    assert page.locator("html").get_attribute("lang") == language
     box, card = button.bounding_box(), page.locator("main").bounding_box()
     assert box["height"] >= 44
     assert (card["x"] >= 0, card["x"] + card["width"] <= 320) == (True, True)
@@ -88,17 +89,38 @@ def test_choosing_by_label_and_leaving_and_coming_back(page: Any, tracking: Trac
     page.get_by_label("Sprache").select_option(label="Français")
     page.get_by_label("Zeitzone").select_option(label="Paris")
     page.get_by_role("button", name="Speichern").click()
-    assert page.get_by_role("status").inner_text() == "Ihre Auswahl wurde gespeichert."
+    # From here on the page speaks the language that was chosen.
+    assert page.get_by_role("status").inner_text() == "Votre choix a été enregistré."
     assert tracking.rows("select language, timezone from contacts") == [("fr", "Europe/Paris")]
-    assert page.get_by_label("Zeitzone").input_value() == "Europe/Paris"
+    assert page.get_by_label("Fuseau horaire").input_value() == "Europe/Paris"
     _fits(page)
     for button, notice, subscribed in (
-        ("Abmelden", "Sie sind abgemeldet.", False), ("Anmelden", "Sie sind angemeldet.", True),
+        ("Me désabonner", "Vous êtes désabonné.", False), ("M’abonner", "Vous êtes abonné.", True),
     ):  # fmt: skip
         page.get_by_role("button", name=button).click()
         assert page.get_by_role("status").inner_text() == notice
         assert tracking.rows("select subscribed from contacts") == [(subscribed,)]
-        _looks_right(page, page.get_by_role("button", name="Speichern"))
+        _looks_right(page, page.get_by_role("button", name="Enregistrer"), language="fr")
+
+
+@pytest.mark.parametrize("language", ["ar", "ja"])
+def test_pages_run_the_way_their_language_does(page: Any, tracking: Tracking, language: str) -> None:
+    contact_id = tracking.contact(language=language)
+    words, links = WORDS[language], tracking.links(contact_id)
+    page.goto(path_of(links.preferences()))
+    _looks_right(page, page.get_by_role("button", name=words["preferences_save"]), language=language)
+    _fits(page)
+    save, card = page.locator("button[value=update]").bounding_box(), page.locator("main").bounding_box()
+    is_at_the_left = save["x"] - card["x"] < card["x"] + card["width"] - save["x"] - save["width"]
+    field = page.get_by_label(words["preferences_language"])
+    assert (field.evaluate("element => getComputedStyle(element).direction"), is_at_the_left) == (
+        ("rtl", False) if language == "ar" else ("ltr", True))  # fmt: skip
+    page.goto(path_of(links.unsubscribe()))
+    page.keyboard.press("Tab")
+    button = page.get_by_role("button", name=words["confirm_button"])
+    assert button.evaluate("element => getComputedStyle(element).outlineWidth") == "3px"
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name=words["done_title"]).wait_for()
 
 
 def test_a_choice_there_is_not_is_said_aloud(page: Any, tracking: Tracking) -> None:

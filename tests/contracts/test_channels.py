@@ -14,11 +14,13 @@ from mautolib.channels.null import Null
 from mautolib.channels.protocol import Channel, Outgoing
 from mautolib.channels.registry import CHANNELS as REGISTERED
 from mautolib.channels.registry import open_channel
+from mautolib.channels.ses_email import Account, SesEmail
 from mautolib.channels.smtp_email import SmtpEmail
 from mautolib.channels.smtp_session import Server
 from mautolib.errors import Misconfigured
 from mautolib.ledger.model import Result, Skip, Stage, Verdict
 from mautolib.settings import Settings
+from tests import ses_server
 from tests.contracts.smtp_server import Script, SmtpServer
 from tests.contracts.watching import NotingWatch, outgoing
 
@@ -66,7 +68,17 @@ def null(_: Path) -> Iterator[tuple[Channel, Arrived]]:
     channel.close()
 
 
-CHANNELS = {"smtp": smtp, "smtp pipelined": smtp_pipelined, "console": console, "null": null}
+@contextmanager
+def ses(_: Path) -> Iterator[tuple[Channel, Arrived]]:
+    with ses_server.working() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in ses_server.CREDENTIALS.items():
+            patch.setenv(name, value)
+        channel = SesEmail(Account(region=ses_server.REGION, endpoint_url=server.url, answer_seconds=10))
+        yield channel, lambda: [message.raw_data.encode() for message in server.arrived()]
+        channel.close()
+
+
+CHANNELS = {"smtp": smtp, "smtp pipelined": smtp_pipelined, "ses": ses, "console": console, "null": null}
 
 
 @pytest.fixture(params=list(CHANNELS))
@@ -148,5 +160,6 @@ def test_a_message_that_smtp_cannot_carry_fails_here(made: tuple[Channel, Arrive
 def test_the_registry_opens_what_settings_name(tmp_path: Path) -> None:
     assert open_channel(Settings(channel="smtp")).name == "smtp"
     assert open_channel(Settings(channel="console", home=tmp_path)).name == "console"
-    with pytest.raises(Misconfigured, match="MAUTO_CHANNEL is 'pigeon'; it takes smtp, console"):
+    assert open_channel(Settings(channel="ses", ses_region="eu-central-1")).name == "ses"
+    with pytest.raises(Misconfigured, match="MAUTO_CHANNEL is 'pigeon'; it takes smtp, ses, console"):
         open_channel(Settings(channel="pigeon"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from mautolib.channels.smtp_reply import is_about_policy
 from mautolib.channels.smtp_session import Server
 from mautolib.errors import ProviderUnavailable
 from mautolib.ledger.model import Result, Stage, Verdict
+from mautolib.settings import Settings
 from tests.contracts.smtp_server import DROP, HANG, Script, SmtpServer
 from tests.contracts.watching import NotingWatch, outgoing
 
@@ -185,3 +187,51 @@ def test_the_queue_id_is_kept() -> None:
     with SmtpServer(Script(dot=replies)) as server:
         results = send(server, [outgoing(number) for number in (1, 2, 3)])
     assert [result.provider_id for result in results] == ["4FzX2k1y", "1qXyZ-0001", "1699"]
+
+
+@pytest.mark.parametrize("offers", [PIPELINED, STEP_BY_STEP], ids=["pipelined", "step by step"])
+def test_a_connection_is_renewed_after_so_many_messages(offers: Sequence[str]) -> None:
+    """Refused ones count: the other side counts them too. Each connection ends politely."""
+    replies = ["250 ok", "550 5.1.1 no such user", "250 ok"]
+    with SmtpServer(Script(offers=offers, rcpt=replies)) as server:
+        results = send(server, [outgoing(number) for number in range(1, 8)], most_messages=3)
+    assert [r.verdict for r in results] == [Verdict.SENT, Verdict.BOUNCED, *[Verdict.SENT] * 5]
+    assert server.connections == 3 and server.commands.count("QUIT") == 3
+    words = [command.split(" ")[0] for command in server.commands]
+    per_connection = "".join(word[0] for word in words).split("Q")
+    assert [part.count("M") for part in per_connection] == [3, 3, 1, 0], "no envelope is begun over a worn connection"
+    assert [m.recipient for m in server.accepted] == [f"person{n}@mail.example" for n in (1, 3, 4, 5, 6, 7)]
+
+
+def test_a_connection_is_renewed_after_so_many_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(0.0, 10.0)
+    monkeypatch.setattr("mautolib.channels.smtp_session.time.monotonic", lambda: next(clock))
+    with SmtpServer(Script()) as server:
+        results = send(server, [outgoing(1), outgoing(2), outgoing(3)], most_seconds=15)
+    assert [r.verdict for r in results] == [Verdict.SENT] * 3
+    assert server.connections == server.commands.count("QUIT") > 1
+
+
+def test_connection_limits_come_from_the_settings() -> None:
+    settings = Settings(smtp_host="127.0.0.1", smtp_messages_per_connection=2)
+    with SmtpServer(Script()) as server:
+        channel = SmtpEmail.from_settings(replace(settings, smtp_port=server.port))
+        assert len(list(channel.deliver([outgoing(number) for number in range(1, 6)], NotingWatch()))) == 5
+        channel.close()
+    assert server.connections == 3
+
+
+@pytest.mark.parametrize("offers", [("PIPELINING", "SIZE 10000000", "8BITMIME", "SMTPUTF8"), ("SIZE",), ()])
+def test_only_what_a_server_offers_is_asked_of_it(offers: Sequence[str]) -> None:
+    """SIZE (RFC 1870) with the true length; 8BITMIME and SMTPUTF8 (RFC 6531) for an address that needs them."""
+    plain, wide = outgoing(1), outgoing(2, "用户@mail.example")
+    with SmtpServer(Script(offers=offers)) as server:
+        results = send(server, [plain, wide])
+    said = [command for command in server.commands if command.startswith("MAIL")]
+    size = f" SIZE={len(plain.data)}" if offers else ""
+    assert said[0] == f"MAIL FROM:<news@shop.example>{size}"
+    if "SMTPUTF8" in offers:
+        assert said[1:] == [f"MAIL FROM:<news@shop.example>{size} BODY=8BITMIME SMTPUTF8"]
+        assert [r.verdict for r in results] == [Verdict.SENT, Verdict.SENT]
+    else:
+        assert said[1:] == [] and [r.verdict for r in results] == [Verdict.SENT, Verdict.FAILED]

@@ -19,6 +19,7 @@ FACE = {
     "campaign_send": ({"campaign_id", "senders", "group_size", "dry_run"}, {"bulk", "transactional"}, "mauto/messages"),
     "workflow_advance": ({"workflow_id", "dry_run"}, {"warehouse"}, "mauto/enrollments"),
     "cohort_analytics": ({"as_of", "from", "to", "rebuild"}, {"warehouse"}, "mauto/analytics"),
+    "feedback_processing": ({"recompute_verdicts"}, {"warehouse"}, "mauto/feedback"),
     "maintenance": ({"task"}, {"warehouse"}, None),
 }
 

@@ -15,7 +15,8 @@ from mautolib.segments import NewSegment
 from mautolib.segments.rules import Definition
 from mautolib.workflows import recipes
 
-ALL = ("contact_import", "score_recalculation", "campaign_send", "workflow_advance", "cohort_analytics", "maintenance")
+ALL = ("contact_import", "score_recalculation", "campaign_send", "workflow_advance", "cohort_analytics", "maintenance",
+       "feedback_processing")  # fmt: skip
 
 
 def scalar(engine: Engine, sql: str) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import io
 import itertools
+import json
 import re
 import secrets
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from sqlalchemy import text
 from mautolib.auth import users
 from mautolib.auth.roles import Role
 from mautolib.events.links import LinkSigner, MessageLinks, Owner
+from tests import sns
 from tests.live_service import PASSWORD, LiveService
 
 PREFIX = "/api/v1"
@@ -203,6 +205,22 @@ class Objects:
         self._post(f"/campaigns/{made}/pause")
         return made
 
+    def schedule(self) -> str:
+        """A recurring schedule of a draft of its own that waits for its first run."""
+        rule = {"interval": "daily"}
+        body = {"campaign_id": self.campaign(), "send_at": "2030-01-07T08:00:00Z", "recurrence_rule": rule}
+        return self._made("/schedules/", {**body, "schedule_type": "recurring"})
+
+    def paused_schedule(self) -> str:
+        """A schedule that was paused."""
+        made = self.schedule()
+        self._post(f"/schedules/{made}/pause")
+        return made
+
+    def message(self) -> str:
+        """A transactional message that waits."""
+        return self._made("/messages/", {"email": self.email(), "subject": "Hello", "html_body": "<p>Hello</p>"})
+
     def queued_import(self) -> str:
         """A file nobody has read yet."""
         file = f"email\n{self.email()}\n".encode()
@@ -295,6 +313,11 @@ def _one_click(objects: Objects, request: Ready) -> None:
     request.content, request.headers = b"List-Unsubscribe=One-Click", {"Content-Type": FORM}
 
 
+def _notice(objects: Objects, request: Ready) -> None:
+    sns.trust(objects.service.engine)
+    request.json = sns.message(json.dumps({"notificationType": "Delivery"}), message_id=objects.number())
+
+
 #: What stands at a place of a path.
 _MAKERS: dict[str, Callable[[Objects], str]] = {
     f"{PREFIX}{place}": maker
@@ -306,6 +329,8 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/segments/{id}/contacts/{contact_id}": Objects.contact,
         "/templates/{id}": Objects.template,
         "/campaigns/{id}": Objects.campaign,
+        "/messages/{id}": Objects.message,
+        "/schedules/{id}": Objects.schedule,
         "/imports/{id}": Objects.queued_import,
         "/events/{id}": Objects.event,
         "/orders/{id}": Objects.order,
@@ -320,11 +345,13 @@ _STATES: dict[tuple[str, str], Callable[[Objects], str]] = {
     ("POST", f"{PREFIX}/campaigns/{{id}}/pause"): Objects.sending_campaign,
     ("POST", f"{PREFIX}/campaigns/{{id}}/resume"): Objects.paused_campaign,
     ("POST", f"{PREFIX}/campaigns/{{id}}/cancel"): Objects.sending_campaign,
+    ("POST", f"{PREFIX}/campaigns/{{id}}/retry"): Objects.sending_campaign,
+    ("POST", f"{PREFIX}/schedules/{{id}}/resume"): Objects.paused_schedule,
 }
 #: Operations that end, or depend on, what they are called with.
 _OWN_CALLERS: dict[str, Callable[[Objects, Ready], None]] = {
     "login": _sign_in, "refresh": _renew, "logout": _as_own_user, "change_password": _change_password,
-    "track_unsubscribe": _one_click,
+    "track_unsubscribe": _one_click, "receive_ses_notice": _notice,
 }  # fmt: skip
 #: Fields of an example that are one's own, or name something that exists.
 _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
@@ -334,12 +361,14 @@ _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
     "external_id": lambda objects, value: objects.number(),
     "order_id": lambda objects, value: objects.number(),
     "cart_id": lambda objects, value: objects.number(),
+    "addresses": lambda objects, value: objects.email(),
     "contact_id": lambda objects, value: objects.contact(),
     "tag_ids": lambda objects, value: objects.tag(),
     "template_id": lambda objects, value: objects.template(),
     "segment_id": lambda objects, value: objects.segment(),
     "segment_a": lambda objects, value: objects.segment(),
     "segment_b": lambda objects, value: objects.segment(),
+    "campaign_id": lambda objects, value: objects.campaign(),
     "exclude_campaign_ids": lambda objects, value: objects.campaign(),
 }
 
@@ -371,6 +400,13 @@ def _message(objects: Objects, contact_id: str) -> None:
         make_message(tx, int(contact_id))
 
 
+def _campaign_message(objects: Objects, campaign_id: str) -> None:
+    from tests.builders import make_message
+
+    with objects.service.engine.begin() as tx:
+        make_message(tx, int(objects.contact()), campaign_id=int(campaign_id))
+
+
 def _member(objects: Objects, segment_id: str) -> None:
     objects.admin.post(f"{PREFIX}/segments/{segment_id}/contacts/{objects.contact()}")
 
@@ -384,6 +420,7 @@ _GROWING: dict[str, Callable[[Objects, str], Any]] = {
         "/contacts/{id}/consents": _consent,
         "/contacts/{id}/events": _event,
         "/contacts/{id}/messages": _message,
+        "/campaigns/{id}/messages": _campaign_message,
         "/segments/{id}/contacts": _member,
         "/suppression": lambda objects, _: objects.suppressed_address(),
         "/audit-log/": lambda objects, _: objects.contact(),

@@ -86,7 +86,7 @@ VERBS = {
 }
 ALLOWED = {
     ("draft", "send"): "sending", ("draft", "schedule"): "scheduled", ("scheduled", "send"): "sending",
-    ("scheduled", "schedule"): "scheduled", ("scheduled", "pause"): "paused", ("scheduled", "cancel"): "cancelled",
+    ("scheduled", "pause"): "paused", ("scheduled", "cancel"): "cancelled",
     ("sending", "pause"): "paused", ("sending", "cancel"): "cancelled", ("paused", "resume"): "sending",
     ("paused", "cancel"): "cancelled",
 }  # fmt: skip
@@ -140,11 +140,11 @@ def test_every_problem_is_listed_at_once(tx: Connection, settings: Settings) -> 
     broken = replace(settings, postal_address="", default_from_email="", public_base_url="http://shop.example")
     campaign = add_campaign(
         tx, subject=" ", html_body="<p>{{ contact.frist_name }} {{ nobody }}{% if %}</p>", reply_to="not an address",
-        max_per_hour=100, send_window={"start": "09:00"}, locales={"de": {}},
+        max_per_hour=100, send_window={"start": "09:00", "end": "09:00"}, locales={"de": {}},
     )  # fmt: skip
     assert paths(tx, broken, campaign) == {
-        "subject", "html_body", "reply_to", "from_email", "postal_address", "public_base_url", "max_per_hour",
-        "send_window", "locales",
+        "subject", "html_body", "reply_to", "from_email", "postal_address", "public_base_url", "send_window",
+        "locales",
     }  # fmt: skip
     with pytest.raises(InvalidInput) as caught:
         launch.request_send(tx, broken, campaign.campaign_id, now=NOW)
@@ -167,7 +167,12 @@ def test_every_problem_is_listed_at_once(tx: Connection, settings: Settings) -> 
         ({"preheader": "{{ broken"}, "Template syntax error"),
         ({"from_email": "news@"}, "from_email is not an address"),
         ({"from_email": "a@b.example\r\nBcc: x@y.example"}, "from_email is not an address"),
-        ({"domain_limits": {"mail.example": 10}}, "domain_limits is not supported yet"),
+        ({"send_window": {"start": "09:00", "end": "09:00"}}, "The window never opens"),
+        ({"send_window": {"weekdays": []}}, "The window never opens"),
+        ({"send_window": {"start": "10:00", "end": "12:00", "quiet_start": "09:00", "quiet_end": "12:00"}},
+         "never opens"),
+        ({"send_window": {"quiet_start": "22:00"}}, "Quiet hours have a start and an end"),
+        ({"send_window": {"quiet_start": "22:00", "quiet_end": "22:00"}}, "begin and end at the same time"),
     ],
 )  # fmt: skip
 def test_each_fault_is_found_before_launch(

@@ -234,7 +234,10 @@ def test_the_built_in_text_speaks_the_languages_of_the_pages(
     assert link is not None and "/api/v1/track/confirm/u" in link[1]
     assert unescape(link[1]) in plain
     assert mail["Subject"] == WORDS[language]["subject"]
-    assert f'<html lang="{language}">' in html and "1 High Street" in html and "1 High Street" in plain
+    document = re.search(r"<html [^>]+>", html)
+    assert document is not None and f'lang="{language}"' in document[0]
+    assert ('dir="rtl"' in document[0]) == (language == "ar")
+    assert "1 High Street" in html and "1 High Street" in plain
     assert "evil" not in mail.as_string(), "who signs somebody up does not write to them"
     assert "List-Unsubscribe" not in mail
     assert "/track/open/" not in html and "/track/click/" not in html

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 
-from api.tracking import GIF
+from api.tracking import GIF, TrackingApp
 from mautolib.events.spool import spool_folder
 from mautolib.settings import Settings
 from tests.builders import make_contact
-from tests.tracked import Gate, count, links_of, path_of, rows, tracked, until
+from tests.tracked import BROWSER, Gate, count, links_of, not_here, path_of, rows, serving, tracked, until
 
 TARGET = "https://shop.example/sale"
 
@@ -52,7 +58,7 @@ def test_hits_outlive_a_database_that_is_away_from_the_start(
     assert rows(fresh_engine, "select kind, count(*) from hits group by kind order by kind") == [
         ("click", 1), ("open", 2)]  # fmt: skip
     assert count(fresh_engine, "events", "event_type = 'email_opened'") == 2
-    assert count(fresh_engine, "event_pending") == 3
+    assert rows(fresh_engine, "select sum(event_count) from event_pending") == [(3,)]
 
 
 def test_a_connection_that_died_while_idle_costs_nothing(
@@ -176,3 +182,90 @@ def test_the_trackers_role_is_enough_and_may_not_read(
         for forbidden in ("select 1 from contacts", "select 1 from hits", "delete from hits", "delete from events"):
             with pytest.raises(ProgrammingError, match="permission denied"), connection.begin_nested():
                 connection.execute(text(forbidden))
+
+
+def test_a_failing_spool_still_redirects_and_counts_the_loss(
+    gate: Gate, settings: Settings, fresh_engine: Engine, contact_id: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    links = links_of(settings, contact_id)
+    folder = spool_folder(settings)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("not a folder: nothing can be kept here")
+    gate.shut()
+    app = TrackingApp(not_here, gate.through(settings))
+    with serving(app) as url, httpx.Client(base_url=url, timeout=20, trust_env=False, verify=False) as client:
+        browser = {"User-Agent": BROWSER}
+        assert client.get(path_of(links.open()), headers=browser).content == GIF
+        assert client.get(path_of(links.click(TARGET)), headers=browser).headers["location"] == TARGET
+        assert (app.writer.dropped, app.writer.spooled) == (2, 0)
+        assert "hits lost" in caplog.text
+        # A word of the person's is not dropped: who asks is told to come again (a mail provider does).
+        for path, form in ((links.unsubscribe(), {"List-Unsubscribe": "One-Click"}),
+                           (links.preferences(), {"action": "unsubscribe"})):  # fmt: skip
+            refused = client.post(path_of(path), data=form)
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "10")
+        told = client.post(path_of(links.unsubscribe()), headers={"Accept": "application/json"})
+        assert (told.status_code, told.json()["code"]) == (503, "unavailable")
+        gate.reopen()
+        folder.unlink()
+        until(lambda: client.post(path_of(links.unsubscribe())).status_code == 200)
+        assert client.get(path_of(links.open()), headers=browser).content == GIF
+        until(lambda: count(fresh_engine, "hits", "kind = 'open'") == 1)
+    assert count(fresh_engine, "suppressions") == 1
+
+
+def test_what_was_answered_is_on_disk(
+    gate: Gate, settings: Settings, contact_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the database away: the record is synced before the reader has an answer, and its folder once."""
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(number: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{number}"))
+        real(number)
+
+    monkeypatch.setattr("mautolib.events.spool.os.fsync", fsync)
+    path = path_of(links_of(settings, contact_id).open())
+    gate.shut()
+    with tracked(gate.through(settings)) as client:
+        for number in range(1, 4):
+            client.get(path)
+            files = [name for name in synced if name.endswith(".ndjson")]
+            assert (len(files), _spooled(settings)) == (number, number)
+    assert str(spool_folder(settings)) in synced, "the name of the file, too, survives a crash"
+
+
+def test_an_answered_hit_survives_the_immediate_death_of_the_process(
+    settings: Settings, fresh_engine: Engine, contact_id: int
+) -> None:
+    """Killed right after an answer, by a process that writes to the database: every answer is a row."""
+    script = (
+        "import sys, uvicorn; from api.tracking import TrackingApp; from tests.tracked import not_here; "
+        "from mautolib.settings import Settings; from pathlib import Path; "
+        "app = TrackingApp(not_here, Settings(**eval(sys.stdin.read()))); "
+        "uvicorn.run(app, host='127.0.0.1', port=int(sys.argv[1]), log_level='error', access_log=False)"
+    )
+    given = {name: getattr(settings, name) for name in (
+        "database_url", "home", "environment", "secret_keys", "suppression_pepper", "public_base_url")}  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    links = links_of(settings, contact_id)
+    with subprocess.Popen([sys.executable, "-c", script, str(port)], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(repr(given).replace("PosixPath", "Path").encode())
+        process.stdin.close()
+        answered = 0
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, headers={"User-Agent": BROWSER}) as one:
+            until(lambda: _is_up(port))
+            for _ in range(20):
+                assert one.get(path_of(links.click(TARGET))).headers["location"] == TARGET
+                answered += 1
+            process.kill()
+    assert count(fresh_engine, "hits") == answered
+
+
+def _is_up(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False

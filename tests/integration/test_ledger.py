@@ -29,7 +29,7 @@ from mautolib.ledger.model import (
     Verdict,
 )
 from mautolib.ledger.queue import queue
-from mautolib.ledger.record import record
+from mautolib.ledger.record import record, record_sent
 from mautolib.settings import Settings
 from tests.integration.mailing import NOW, add_contacts, launched, rows, states
 
@@ -144,6 +144,17 @@ def test_a_claim_leases_and_numbers(fresh_engine: Engine, settings: Settings) ->
     assert {row.status for row in found} == {"sending"} and {row.attempt_id for row in found} == {group.attempt_id}
     assert all(timedelta(seconds=880) < row.left <= timedelta(seconds=900) for row in found)
     assert one.rfc_message_id != two.rfc_message_id
+
+
+def test_a_claimed_contact_is_as_it_is_kept(fresh_engine: Engine, settings: Settings) -> None:
+    launched(fresh_engine, settings, 1)
+    with fresh_engine.begin() as tx:
+        (one,) = take(tx, settings).messages
+        row = tx.execute(text("select * from contacts")).mappings().one()
+    expected = {"id": str(row["contact_id"]), **{name: row[name] for name in one.contact if name != "id"}}
+    assert dict(one.contact) == expected and len(one.contact) == 12
+    assert isinstance(one.contact["created_at"], datetime) and one.contact["created_at"].tzinfo is not None
+    assert one.contact.get("nothing") is None and "nothing" not in one.contact
 
 
 def test_the_message_id_is_a_keyed_hash_and_stays(fresh_engine: Engine, settings: Settings) -> None:
@@ -390,3 +401,45 @@ def test_a_journal_of_settled_attempts_changes_nothing(fresh_engine: Engine, set
     dead(settings, group.attempt_id, begins=list(group.messages), results=[])
     assert recover(fresh_engine, settings, datetime.now(UTC)).recorded == 0
     assert states(fresh_engine, campaign_id) == {"sent": 2}
+
+
+def test_accepted_messages_are_written_as_any_outcome_is(fresh_engine: Engine, settings: Settings) -> None:
+    """The statement for what nearly every outcome is says the same as the one for all of them."""
+    launched(fresh_engine, settings, 3)
+    reply = 'ok "quoted" \\ back, {braces}, NULL'
+    result = Result(verdict=Verdict.SENT, stage=Stage.DOT, code=251, reply=reply, provider_id="Q\\1")
+    with fresh_engine.begin() as tx:
+        queue(tx, workflow_messages(tx, [1, 2], workflow_id=9))
+        group = take(tx, settings, 5)
+        assert len(group.messages) == 5
+    given = [outcome._replace(to_email=f"at{n}@mail.example") for n, outcome in enumerate(outcomes(group, result))]
+    seen = []
+    for write in (record, record_sent):
+        with fresh_engine.connect() as tx:
+            counted = write(tx, given, now=NOW, claimed_at=NOW - timedelta(seconds=3))
+            assert (counted if isinstance(counted, int) else len(counted)) == 5
+            tables = [
+                tx.execute(text(query)).all()
+                for query in (
+                    "select message_id, status, reason, lease_until, last_stage, last_code, last_error, provider_id, "
+                    "sent_at, attempt_no from messages order by message_id",
+                    "select * from message_attempts order by message_id",
+                    "select contact_id, occurred_at, received_at, event_type, source, external_id, properties, "
+                    "campaign_id as of_campaign, message_id, order_key from events "
+                    "where event_type = 'email_sent' order by message_id",
+                    "select pending.bucket, events.contact_id, pending.occurred_at from event_pending as pending "
+                    "inner join events on events.event_id = any(pending.event_ids) order by 2, 1, events.event_id",
+                    "select event_name, occurred_at, data from outbox where event_name = 'email.sent' "
+                    "order by outbox_id",
+                )
+            ]
+            again = write(tx, given, now=NOW)
+            assert (again if isinstance(again, int) else len(again)) == 0, "twice is once"
+            tx.rollback()
+        tables[1] = [tuple(row._mapping[name] for name in row._mapping if name != "recorded_at") for row in tables[1]]
+        seen.append([[tuple(row) for row in table] for table in tables])
+    assert seen[0] == seen[1]
+    assert [len(table) for table in seen[0]][:3] == [5, 5, 5] and len(seen[0][4]) == 5
+    with fresh_engine.begin() as tx:
+        assert record_sent(tx, [outcome._replace(attempt_id=999) for outcome in given], now=NOW) == 0, "not its holder"
+        assert record_sent(tx, [], now=NOW) == 0

@@ -1,7 +1,7 @@
 """Group E: envelope, headers, MIME. What an attacker puts into a name, address or text stays a name, address or text.
 
-E6 (one key for full-width forms) is tested with contacts. Not in this version, so nothing to attack: custom headers
-by template or API (E8, here: the exact header set), DKIM (E10), attachments (E12), verified sender domains (E13).
+E6 (one key for full-width forms) is tested with contacts; signing, senders and attachments (E10 to E13) are in
+`test_e_signing`. There are no custom headers by template or API (E8, here: the exact header set).
 """
 
 from __future__ import annotations

@@ -28,6 +28,25 @@ def test_the_reader_is_spoken_to_in_a_language_they_asked_for(header: str, langu
     assert public.language_of(header) == language
 
 
+@pytest.mark.parametrize(("chosen", "header", "language"), [
+    ("fr", "de", "fr"), ("pt-BR", "de", "pt"), ("zh_Hant_TW", "", "zh"), ("AR", "en", "ar"), ("en", "de", "de"),
+    ("en", "", "en"), ("en-GB", "fr,en", "fr"), ("", "it", "it"), ("kl", "ja", "ja"), ("kl", "", "en"),
+    ("<b>", "", "en"),
+])  # fmt: skip
+def test_a_known_person_is_spoken_to_in_their_language(chosen: str, header: str, language: str) -> None:
+    assert public.language_for(chosen, header) == language
+
+
+def test_nine_languages_are_spoken_and_none_is_another_in_disguise() -> None:
+    assert set(WORDS) >= {"en", "de", "fr", "es", "it", "pt", "ja", "zh", "ar"}
+    for name in ("confirm_text", "done_text", "optin_text", "over_text", "blocked_text", "preferences_subscribed"):
+        assert len({words[name] for words in WORDS.values()}) == len(WORDS)
+    for language, letters in (
+        ("ja", "[\u3040-\u30ff\u4e00-\u9fff]"), ("zh", "[\u4e00-\u9fff]"), ("ar", "[\u0600-\u06ff]"),
+    ):  # fmt: skip
+        assert all(re.search(letters, text) for text in WORDS[language].values())
+
+
 def test_what_is_put_in_is_escaped() -> None:
     page = public.interstitial("en", url="""https://x.example/"><script>alert('1')</script>""")
     assert "<script" not in page
@@ -37,7 +56,7 @@ def test_what_is_put_in_is_escaped() -> None:
 
 @pytest.mark.parametrize("url", ["https://[::1", "https://shop.example@evil.example/", "http://evil.example:8443/x"])
 def test_the_destination_is_named_even_when_it_is_odd(url: str) -> None:
-    host = re.search(r'class="host">([^<]+)<', public.interstitial("en", url=url))
+    host = re.search(r'class="host" dir="ltr">([^<]+)<', public.interstitial("en", url=url))
     assert host is not None
     assert host[1] == (url if "[" in url else "evil.example")
 

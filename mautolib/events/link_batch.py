@@ -1,0 +1,73 @@
+"""The links of a content, prepared once: per message only an id and one token each are left to make.
+
+Promise: exactly the links `MessageLinks` makes, byte for byte (tested), in a third of the time: what the messages of
+a content share is written once as `Form`, and the tokens of a message are signed and encoded together. Called by
+message building; verifying is `links.LinkSigner`'s.
+"""
+
+from __future__ import annotations
+
+import struct
+from binascii import b2a_base64
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from mautolib.events.links import LinkSigner, Owner, Purpose, head_of, link_parts
+
+#: A token without its tail, in characters; the public id of a contact.
+TOKEN_LENGTH: Final = 40
+CONTACT_LENGTH: Final = 12
+_URLSAFE: Final = bytes.maketrans(b"+/", b"-_")
+
+
+class Wanted(NamedTuple):
+    """One link of a content: what it is for, and for clicks where it leads and its position."""
+
+    purpose: Purpose
+    url: str = ""
+    position: int = 0
+
+
+class Form(NamedTuple):
+    """One link as text: `before` + public id of the contact + `between` + token + `after`."""
+
+    before: str
+    between: str
+    after: str
+
+
+class LinkBatch:
+    """All links of one content; safe to share between threads."""
+
+    def __init__(self, signer: LinkSigner, owner: Owner, wanted: Sequence[Wanted]) -> None:
+        """Args:
+        wanted: in the order in which `sign` gives their tokens.
+        Raises:
+            InvalidInput: a click does not lead to an http(s) URL.
+        """
+        self._signer = signer
+        self._owner = owner
+        self.forms: list[Form] = []
+        self._plans = []
+        for purpose, url, position in wanted:
+            before, between, after, signed = link_parts(signer.base_url, signer.owner_id(owner), purpose, url, position)
+            self.forms.append(Form(before, between, after))
+            inner, outer = signer.signing_macs[purpose].states
+            self._plans.append((inner.copy, outer.copy, signed))
+        self._split = struct.Struct(f"{TOKEN_LENGTH}s" * len(wanted)).unpack
+
+    def sign(self, contact_id: int, message_id: int, made_milliseconds: int) -> tuple[bytes, tuple[bytes, ...]]:
+        """The contact's public id, and the token of each link, in ASCII."""
+        stamp = made_milliseconds.to_bytes(6, "big")
+        front = self._signer.hidden_message(message_id) + stamp
+        head = head_of(self._owner, contact_id, message_id, stamp)
+        raw = []
+        for copy_inner, copy_outer, signed in self._plans:
+            inner, outer = copy_inner(), copy_outer()
+            inner.update(head + signed)
+            outer.update(inner.digest())
+            raw.append(outer.digest()[:16])
+        # Each token is 30 bytes, a whole number of base64 groups: they can be encoded together.
+        encoded = b2a_base64(front + front.join(raw), newline=False).translate(_URLSAFE) if raw else b""
+        hidden = b2a_base64(self._signer.hidden_contact(contact_id), newline=False).translate(_URLSAFE)
+        return b"u" + hidden[: CONTACT_LENGTH - 1], self._split(encoded)
