@@ -16,8 +16,9 @@ _LANGUAGES = ("en", "de", "fr", "es", "it", "nl", "pt", "pl", "sv", "da", "nb", 
               "ru", "uk", "ja", "ko", "zh", "zh_Hant", "ar", "he", "vi", "th", "id")  # fmt: skip
 _TRADE_NAMES = {
     "america": "US", "united states of america": "US", "u.s.": "US", "u.s.a.": "US", "great britain": "GB",
-    "england": "GB", "scotland": "GB", "wales": "GB", "northern ireland": "GB", "u.k.": "GB", "britain": "GB",
-    "eire": "IE", "republic of ireland": "IE", "holland": "NL", "the netherlands": "NL", "czech republic": "CZ",
+    "england": "GB", "scotland": "GB", "wales": "GB", "northern ireland": "GB", "u.k.": "GB", "uk": "GB",
+    "britain": "GB", "eire": "IE", "republic of ireland": "IE", "holland": "NL", "the netherlands": "NL",
+    "czech republic": "CZ",
     "south korea": "KR", "republic of korea": "KR", "korea, republic of": "KR", "russian federation": "RU",
     "taiwan, province of china": "TW", "viet nam": "VN", "uae": "AE", "turkey": "TR", "swaziland": "SZ",
     "macedonia": "MK", "ivory coast": "CI", "cape verde": "CV", "burma": "MM", "hong kong": "HK", "macau": "MO",
@@ -35,7 +36,8 @@ def country_code(name: str) -> str | None:
 
 
 def _folded(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("&", "and").split())
+    text = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join(text.replace("&", "and").replace("\u2019", "'").split())
 
 
 @cache

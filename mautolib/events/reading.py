@@ -156,7 +156,7 @@ def get_event(tx: Connection, event_id: int) -> Event:
     Raises:
         NotFound: no such event.
     """
-    # As index events_by_number has it; the primary key begins with the moment, which is not known here.
+    # As index events_by_block has it; the primary key begins with the moment, which is not known here.
     row = tx.execute(_events().where(_E.event_id + 0 == event_id)).one_or_none()
     if row is None:
         raise NotFound("Event not found")

@@ -274,20 +274,25 @@ made as (
     returning contact_id
 ),
 
-told as (
-    insert into events (contact_id, occurred_at, received_at, event_type, source, properties)
-    select
-        contact_id, cast(:now as timestamptz), cast(:now as timestamptz), 'contact_created',
-        'mauto', cast(:properties as jsonb)
+numbered as materialized (
+    select nextval('event_ids') as event_id, contact_id
     from made
-    returning event_id, contact_id
+),
+
+told as (
+    insert into events (
+        event_id, contact_id, occurred_at, received_at, event_type, source, properties)
+    select
+        event_id, contact_id, cast(:now as timestamptz), cast(:now as timestamptz),
+        'contact_created', 'mauto', cast(:properties as jsonb)
+    from numbered
 ),
 
 queued as (
     insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
     select
         contact_id % 64, cast(:now as timestamptz), min(event_id), array_agg(event_id), count(*)
-    from told
+    from numbered
     group by contact_id % 64, event_id / 8192
 ),
 

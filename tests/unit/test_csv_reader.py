@@ -51,6 +51,24 @@ def test_the_delimiter_is_found(mark: str, line: str) -> None:
     assert read('"a,b;c",d;"e;f;g"\n').delimiter == ","
 
 
+@pytest.mark.parametrize(
+    ("said", "mark"),
+    [("sep=;\n", ";"), ("SEP=,\r\n", ","), ('"sep=\t"\n', "\t"), ("sep=|\r", "|"), ("sep=;;;\n", ";")],
+)
+def test_a_line_before_the_header_may_say_the_delimiter(said: str, mark: str) -> None:
+    data = f"{said}email{mark}n{mark}m\na@x.co{mark}1{mark}a,b;c\n".replace("a,b;c", '"a,b;c|d"')
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        file = read(data.encode(encoding))
+        assert (file.delimiter, file.header) == (mark, ["email", "n", "m"])
+        assert list(file.records()) == [(3, ["a@x.co", "1", "a,b;c|d"])]
+    assert read(data, delimiter=":").header == [f"email{mark}n{mark}m"]
+    with pytest.raises(InvalidInput, match="Line 2 has bytes") as failure:
+        read(said.encode() + b"Stra\xdfe\n")
+    assert failure.value.line == 2
+    for plain in ("sep=x\n", "sep=\n", "sepal,b\n", "a,sep=;\n"):
+        assert read(plain).header[0] in ("sep=x", "sep=", "sepal", "a")
+
+
 def test_a_quote_that_is_never_closed_costs_its_row_only() -> None:
     data = "e,b\n1,x\n2,\"open\n" + "".join(f"{n},y\n" for n in range(3, 400)) + '400,"z"\n'
     found = rows(data)

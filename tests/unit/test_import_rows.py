@@ -156,7 +156,10 @@ def test_a_country_nobody_knows_is_kept_beside() -> None:
     assert (row.get("country"), row["custom_fields"]) == (None, '{"country": "Channel Islands"}')
     codes = [country_code(name) for name in ("United States", "united  KINGDOM", "España", "中国", "EIRE", "Atlantis")]
     assert codes == ["US", "GB", "ES", "CN", "IE", None]
-    assert staged(["email", "country"], ["a@b.example", "usa"])["country"] == "usa"
+    for typed, kept in (("usa", "usa"), ("de", "de"), ("276", "276"), ("中国", "CN"), ("ドイツ", "DE"), ("德国", "DE"),
+                        ("Čad", "TD"), ("UK", "GB"), ("uae", "AE"), ("Côte d'Ivoire", "CI"), ("Côte d’Ivoire", "CI"),
+                        ("??", "??")):  # fmt: skip
+        assert staged(["email", "country"], ["a@b.example", typed])["country"] == kept
 
 
 @pytest.mark.parametrize(

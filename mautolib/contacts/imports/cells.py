@@ -20,6 +20,8 @@ __all__ = ["NOES", "READERS", "Foreign", "Refused", "first", "moment"]
 
 #: What an export puts before a cell that a spreadsheet would run as a formula.
 _GUARD = re.compile(r"'+[=+\-@\t\r]")
+#: Codes of countries; two short names that are none are read as names.
+_CODE = re.compile(r"(?!(?:uk|uae)$)(?:[a-z]{2,3}|[0-9]{3})", re.IGNORECASE)
 _YES_NO: Final = {"true": "t", "yes": "t", "1": "t", "false": "f", "no": "f", "0": "f"}
 NOES: Final = frozenset(word for word, flag in _YES_NO.items() if flag == "f")
 Reader = Callable[[str], str]
@@ -73,12 +75,12 @@ def _remembered(read: Callable[[str], str]) -> Callable[[str], str]:
 
 
 def _country(value: str) -> str:
+    code = None if _CODE.fullmatch(value) else country_code(value)
+    if code is not None:
+        return code
     if len(value) <= TEXT_LIMITS["country"]:
         return _text("country")(value)
-    code = country_code(value)
-    if code is None:
-        raise Foreign
-    return code
+    raise Foreign
 
 
 def _timezone(value: str) -> str:

@@ -35,6 +35,8 @@ MAX_RECORD = 1 << 17
 #: Looking for the cells of a broken line takes time by the square of its length.
 _MAX_GUESSED = 2000
 _DELIMITERS = ",;\t|"
+#: What Excel writes and reads before the header.
+_SAID = re.compile(r'"?sep=([,;\t|])"?[,;\t|]*[\r\n]*', re.IGNORECASE)
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
          (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))  # fmt: skip
 #: How much of a sample must be no UTF-8 (and how many lines) before the file is called Windows-1252 unasked.
@@ -84,7 +86,11 @@ class CsvFile:
         self._waiting: deque[str] = deque()
         self._await(self._lines())
         self._pending: list[str] = []
-        self.delimiter = delimiter or _delimiter_of(self._waiting[0] if self._waiting else "")
+        said = _SAID.fullmatch(self._waiting[0]) if self._waiting else None
+        if said:
+            self._waiting.popleft()
+            self._number = 1
+        self.delimiter = delimiter or (said[1] if said else _delimiter_of(self._waiting[0] if self._waiting else ""))
         self.header = self._read_header()
 
     def __enter__(self) -> CsvFile:
@@ -186,17 +192,20 @@ class CsvFile:
         try:
             record = next(csv.reader(self._feed(), delimiter=self.delimiter), [])
         except (csv.Error, _Endless) as error:
-            raise InvalidInput("Line 1 has a quote that is not closed", line=1) from error
+            raise self._unreadable("has a quote that is not closed") from error
         if len(self._pending) == 1 and not self._is_sound():
             record = _guess(self._pending[0].rstrip("\r\n"), self.delimiter, None) or record
-        self._number = len(self._pending)
-        self._pending.clear()
         header = [cell.strip() for cell in record]
         if not any(header):
             raise InvalidInput("The file is empty or its first line is; line 1 must name the columns", line=1)
         if any(self.unclean.search(cell) for cell in header):
-            raise InvalidInput(f"Line 1 has bytes that are not {self.encoding}; name the encoding of the file", line=1)
+            raise self._unreadable(f"has bytes that are not {self.encoding}; name the encoding of the file")
+        self._number += len(self._pending)
+        self._pending.clear()
         return header
+
+    def _unreadable(self, problem: str) -> InvalidInput:
+        return InvalidInput(f"Line {self._number + 1} {problem}", line=self._number + 1)
 
     def _await(self, data: bytes) -> None:
         text = self._decoded(data)
