@@ -6,7 +6,7 @@ STACK := $(PY) -m mautolib.stack
 UV := $(if $(shell command -v uv),uv,.venv/bin/uv)
 COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 # A file of tests stays together: its tests may share what they set up.
-CORES := -n auto --maxprocesses 8 --dist loadfile
+CORES := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 export PYTHON
 
 .DEFAULT_GOAL := help
