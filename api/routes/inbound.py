@@ -25,7 +25,8 @@ _EXAMPLE = {
 }  # fmt: skip
 _SCHEMA = {"type": "object", "additionalProperties": True, "description": "A message of SNS, as SNS writes it."}
 _MEDIA = {"schema": _SCHEMA, "example": _EXAMPLE}
-_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {JSON: _MEDIA, "text/plain": _MEDIA}}}
+#: SNS says text/plain of the same JSON, which is taken too; generators of clients know JSON only.
+_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {JSON: _MEDIA}}}
 
 
 class ShownReceipt(Answer):
