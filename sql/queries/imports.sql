@@ -117,25 +117,6 @@ from import_rows
 where import_rows.reject_code is not null
 order by import_rows.line;
 
--- name: fold_single
--- Other policies: addresses with one row, as the row says.
-insert into import_people
-with repeated as (
-    select email_key from import_rows
-    where reject_code is null
-    group by email_key having count(*) > 1
-)
-
-select
-    single.email, single.email_key, single.flags, 1, false,
-    coalesce(not single.subscribed and cast(:policy as text) <> 'fill_empty', false),
-    single.first_name, single.last_name, single.phone, single.country, single.language,
-    single.timezone, single.currency, single.custom_fields, single.subscribed, single.created_at,
-    single.consent_status, single.consent_source, single.consent_at
-from import_rows as single
-left join repeated on repeated.email_key = single.email_key
-where single.reject_code is null and repeated.email_key is null;
-
 -- name: fold_repeated
 -- Other policies: addresses with several rows, each applied to what the ones before it left.
 insert into import_people
@@ -192,6 +173,19 @@ select
 from folded
 inner join ranked as first on first.email_key = folded.email_key and first.line = folded.first_line
 left join entries on entries.email_key = folded.email_key;
+
+-- name: fold_single
+-- Other policies: addresses with one row (those with several are folded already), as the row says.
+insert into import_people
+select
+    single.email, single.email_key, single.flags, 1, false,
+    coalesce(not single.subscribed and cast(:policy as text) <> 'fill_empty', false),
+    single.first_name, single.last_name, single.phone, single.country, single.language,
+    single.timezone, single.currency, single.custom_fields, single.subscribed, single.created_at,
+    single.consent_status, single.consent_source, single.consent_at
+from import_rows as single
+left join import_people as repeated on repeated.email_key = single.email_key
+where single.reject_code is null and repeated.email_key is null;
 
 -- name: new_people
 -- Whom the rows name and nobody knows. Policy skip takes the first row of each address. The address as typed is null
@@ -310,41 +304,51 @@ select count(*) as contact_count
 from made;
 
 -- name: update_people
--- Applies the policy to contacts that were known and remembers the changed ones.
--- Locked in the order of keys.
+-- Applies the policy to contacts that were known, and remembers those it changed; only they are locked, in the order
+-- of keys.
 with known as materialized (
-    select
-        contacts.contact_id, people.row_count,
-        people.is_opt_out and contacts.subscribed as is_opt_out,
-        imported_text(:policy, contacts.first_name, people.first_name,
-            'first_name' = any(cast(:mapped as text[])), '') as first_name,
-        imported_text(:policy, contacts.last_name, people.last_name,
-            'last_name' = any(cast(:mapped as text[])), '') as last_name,
-        imported_text(:policy, contacts.phone, people.phone,
-            'phone' = any(cast(:mapped as text[])), '') as phone,
-        imported_text(:policy, contacts.country, people.country,
-            'country' = any(cast(:mapped as text[])), '') as country,
-        imported_text(:policy, contacts.language, people.language,
-            'language' = any(cast(:mapped as text[])), cast(:blank_language as text)) as language,
-        imported_text(:policy, contacts.timezone, people.timezone,
-            'timezone' = any(cast(:mapped as text[])), '') as timezone,
-        imported_text(:policy, contacts.currency, people.currency,
-            'currency' = any(cast(:mapped as text[])), '') as currency,
-        case
-            when people.custom_fields is null then contacts.custom_fields
-            when cast(:policy as text) = 'fill_empty'
-                then people.custom_fields || contacts.custom_fields
-            else (contacts.custom_fields || people.custom_fields) - cleared.keys
-        end as custom_fields
+    select contacts.contact_id, people.row_count, applied.*
     from import_people as people
     inner join contacts on contacts.email_key = people.email_key
     left join import_touched on import_touched.contact_id = contacts.contact_id
     cross join lateral (
-        select coalesce(array_agg(entry.key), '{}') as keys
-        from jsonb_each(people.custom_fields) as entry
-        where cast(:policy as text) = 'overwrite' and entry.value = 'null'
-    ) as cleared
+        select
+            people.is_opt_out and contacts.subscribed as is_opt_out,
+            imported_text(:policy, contacts.first_name, people.first_name,
+                'first_name' = any(cast(:mapped as text[])), '') as first_name,
+            imported_text(:policy, contacts.last_name, people.last_name,
+                'last_name' = any(cast(:mapped as text[])), '') as last_name,
+            imported_text(:policy, contacts.phone, people.phone,
+                'phone' = any(cast(:mapped as text[])), '') as phone,
+            imported_text(:policy, contacts.country, people.country,
+                'country' = any(cast(:mapped as text[])), '') as country,
+            imported_text(:policy, contacts.language, people.language,
+                'language' = any(cast(:mapped as text[])), cast(:blank_language as text))
+                as language,
+            imported_text(:policy, contacts.timezone, people.timezone,
+                'timezone' = any(cast(:mapped as text[])), '') as timezone,
+            imported_text(:policy, contacts.currency, people.currency,
+                'currency' = any(cast(:mapped as text[])), '') as currency,
+            case
+                when people.custom_fields is null then contacts.custom_fields
+                when cast(:policy as text) = 'fill_empty'
+                    then people.custom_fields || contacts.custom_fields
+                when cast(:policy as text) = 'overwrite'
+                    then (contacts.custom_fields || people.custom_fields) - array(
+                        select entry.key
+                        from jsonb_each(people.custom_fields) as entry
+                        where entry.value = 'null')
+                else contacts.custom_fields || people.custom_fields
+            end as custom_fields
+    ) as applied
     where import_touched.contact_id is null
+        and (
+            applied.is_opt_out
+            or (contacts.first_name, contacts.last_name, contacts.phone, contacts.country,
+                contacts.language, contacts.timezone, contacts.currency, contacts.custom_fields)
+            is distinct from
+            (applied.first_name, applied.last_name, applied.phone, applied.country,
+                applied.language, applied.timezone, applied.currency, applied.custom_fields))
     order by contacts.email_key
     for update of contacts
 ),
@@ -364,13 +368,6 @@ changed as (
         version = contacts.version + 1, updated_at = cast(:now as timestamptz)
     from known
     where contacts.contact_id = known.contact_id
-        and (
-            known.is_opt_out
-            or (contacts.first_name, contacts.last_name, contacts.phone, contacts.country,
-                contacts.language, contacts.timezone, contacts.currency, contacts.custom_fields)
-            is distinct from
-            (known.first_name, known.last_name, known.phone, known.country,
-                known.language, known.timezone, known.currency, known.custom_fields))
     returning contacts.contact_id, known.row_count, known.is_opt_out
 )
 

@@ -507,6 +507,26 @@ def test_an_address_somebody_else_makes_meanwhile_is_known(bed: Bed, policy: str
     assert bed.scalars(WAITING) == bed.scalars("select event_id from events order by 1")
 
 
+def test_a_contact_changed_meanwhile_is_merged_with_that_change(bed: Bed) -> None:
+    bed.take(["email,first_name,Size", "a@x.co,A,S", "b@x.co,B,S"])
+    import_id = bed.ask(["email,first_name,Size", "a@x.co,Ann,M", "b@x.co,B,S"], update_policy="merge")
+    done: list[imports.Import] = []
+    thread = threading.Thread(
+        target=lambda: done.append(imports.run(bed.engine, bed.settings, import_id, now=LATER))
+    )
+    with bed.engine.begin() as other:
+        other.execute(text("update contacts set custom_fields = custom_fields || '{\"Shoe\": \"42\"}', phone = '1'"))
+        thread.start()
+        wait_for(lambda: bed.scalars("select count(*) from pg_stat_activity where datname = current_database() "
+                                     "and wait_event_type = 'Lock'")[0])  # fmt: skip
+    thread.join()
+    # The second contact is as the file says either way: it is not waited for, nor written.
+    assert [(one.status, counts(one)) for one in done] == [("completed", (2, 0, 1, 1, 0, 0))]
+    ann, ben = bed.one("a@x.co"), bed.one("b@x.co")
+    assert (ann.first_name, ann.phone, ann.custom_fields) == ("Ann", "1", {"Size": "M", "Shoe": "42"})
+    assert (ben.custom_fields, ben.version) == ({"Size": "S", "Shoe": "42"}, 1)
+
+
 def test_an_import_picked_to_end_a_deadlock_merges_again(bed: Bed) -> None:
     """Others lock contacts in another order: suppressing a list goes by id, not by address."""
     bed.take(["email,first_name", "a@x.co,A"])

@@ -132,8 +132,9 @@ def merge(
 
 
 def _fold(tx: Connection, run: Callable[[str], Any]) -> None:
-    run("fold_single")
     run("fold_repeated")
+    _analyze(tx, "import_people (email_key)")
+    run("fold_single")
     _analyze(tx, "import_people (email_key)")
 
 
