@@ -36,3 +36,10 @@ alter table import_rows
     add column consent_source text, add column consent_at timestamptz, add column tags jsonb,
     add column reject_column text, add column reject_value text;
 comment on column import_rows.flags is '1 disposable, 2 free provider, 4 role-based, added up.';
+
+-- Counting the characters of every address, twice each, was a third of what the constraints of contacts cost: what is
+-- short enough in octets is so in characters.
+alter table contacts
+    drop constraint address_has_at_most_320_characters,
+    add constraint address_has_at_most_320_characters
+        check (email <> '' and (octet_length(email) <= 320 or length(email) <= 320));
