@@ -154,7 +154,8 @@ def _with_html_footer(html: str, url: str, address: str, label: str, direction: 
         lines.append(f'<span class="mauto-footer" dir="auto">{_literal(html_text.escape(address))}</span>')
     if url:
         lines.append(
-            f'<a class="mauto-footer" href="{_attribute_value(url)}" style="color:#6b7280;font-size:12px;font-weight:normal">{label}</a>'
+            f'<a class="mauto-footer" href="{_attribute_value(url)}" '
+            f'style="color:#6b7280;font-size:12px;font-weight:normal">{label}</a>'
         )
     if not lines:
         return html
