@@ -61,11 +61,11 @@ class Assembly:
     """One content, laid out."""
 
     def __init__(
-        self, template: CompiledTemplate, *, forms: Mapping[Path, tuple[int, Form]], constants: Mapping[Path, str],
+        self, template: CompiledTemplate, *, forms: Mapping[Path, Form], constants: Mapping[Path, str],
         frame: Frame, strict: bool,
     ) -> None:  # fmt: skip
         """Args:
-        forms: the links by the name they have in the template, each with its number in the batch.
+        forms: the links by the name they have in the template.
         constants: look-ups that are the same in every message.
         frame: header and seams of the message.
         Raises:
@@ -211,8 +211,8 @@ class Assembly:
             elif piece.path in self._constants:
                 add(piece.text_of(self._constants[piece.path]))
             elif piece.path in self._forms:
-                number, form = self._forms[piece.path]
-                before, between, after = (str(escape(text)) if piece.is_escaped else text for text in form)
+                *texts, number = self._forms[piece.path]
+                before, between, after = (str(escape(text)) if piece.is_escaped else text for text in texts)
                 for item in (before, Fixed("contact", CONTACT_LENGTH), between, Fixed(("token", number), TOKEN_LENGTH)):
                     add(item)
                 add(after)

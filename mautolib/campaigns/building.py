@@ -160,8 +160,8 @@ class Blueprint:
         if self._names_preferences:
             named[("preferences_url",)] = Wanted(Purpose.PREFERENCES)
         self._batch = LinkBatch(self._signer, self._owner, list(named.values()))
-        forms = {path: (number, self._batch.forms[number]) for number, path in enumerate(named)}
-        number, form = forms["unsubscribe_url",]
+        forms = dict(zip(named, self._batch.forms, strict=True))
+        form = forms["unsubscribe_url",]
         if self._is_marketing:
             # Never too long for a line: only the id and the token differ from message to message.
             sample = f"<{form.before}{'u' * CONTACT_LENGTH}{form.between}{'t' * TOKEN_LENGTH}{form.after}>"
@@ -170,23 +170,23 @@ class Blueprint:
         try:
             assembly = Assembly(
                 self._template, forms=forms, constants=constants, strict=is_strict,
-                frame=self._frame(number, form),
+                frame=self._frame(form),
             )  # fmt: skip
         except WholeNeeded:
             return None
-        tokens = [("token", number) for number in range(len(named))]
+        tokens = [("token", number) for number in range(self._batch.token_count)]
         assembly.numbered(["to", "subject", "date", "message_id", "attempt", "contact", *tokens])
         return assembly
 
-    def _frame(self, number: int, form: Form) -> Frame:
+    def _frame(self, form: Form) -> Frame:
         head: list[tuple[Any, bytes]] = [
             ("to", b"\r\n"), ("subject", b""), ("date", b"Message-ID: <"),
             ("message_id", f">\r\n{ATTEMPT_HEADER}: ".encode()), ("attempt", b"\r\n"),
         ]  # fmt: skip
         if self._is_marketing:
-            before, between, after = (text.encode("ascii") for text in form)
+            before, between, after = (text.encode("ascii") for text in form[:3])
             head[-1] = ("attempt", b"\r\nList-Unsubscribe: <" + before)
-            head += [("contact", between), (("token", number), after + b">\r\n" + _ONE_CLICK)]
+            head += [("contact", between), (("token", form.token), after + b">\r\n" + _ONE_CLICK)]
         last, following = head[-1]
         head[-1] = (last, following + self._opening)
         return Frame(start=self._head + b"To: ", head=head, between=self._between, end=self._closing)

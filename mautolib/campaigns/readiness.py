@@ -22,12 +22,17 @@ from mautolib.channels.registry import open_channel
 from mautolib.channels.wire import is_loopback, wire_address
 from mautolib.contacts.address import is_address
 from mautolib.errors import InvalidInput, Misconfigured, NotFound, ProviderRejected
+from mautolib.events.links import is_web_url
 from mautolib.settings import Settings, variable
 from mautolib.templates import catalogue
+from mautolib.templates.checks import CLIP_BYTES
 from mautolib.templates.compile import CompiledTemplate, compile_template
 from mautolib.templates.language import is_tag
-from mautolib.templates.links import add_preheader
+from mautolib.templates.links import add_preheader, find_links
 
+#: What a tracked link is longer than its target, and what pixel, footer and preheader take, in bytes.
+_LINK_GROWS: Final = 140
+_FOOTER: Final = 1_500
 #: Names a template may use elsewhere, but a campaign does not give.
 _NOT_GIVEN: Final = ("event", "confirm_url")
 
@@ -167,7 +172,12 @@ def compiled_text(text: Text) -> CompiledTemplate:
 def warnings_of(text: Text) -> list[str]:
     """What can be sent but will not be shown as meant: scripts, more HTML than Gmail shows."""
     where = f"locales.{text.locale}: " if text.locale else ""
-    return [f"{where}{warning}" for warning in compiled_text(text).warnings]
+    found = list(compiled_text(text).warnings)
+    size = len(text.html_body.encode("utf-8", "replace"))
+    grown = size + sum(len(link.url) // 2 + _LINK_GROWS for link in find_links(text.html_body) if is_web_url(link.url))
+    if size <= CLIP_BYTES < grown + _FOOTER:
+        found.append("With tracked links and footer the HTML is larger than 102 KB: Gmail cuts it off")
+    return [f"{where}{warning}" for warning in found]
 
 
 def _unknown_names(compiled: CompiledTemplate, where: tuple[str, ...]) -> Iterator[Problem]:

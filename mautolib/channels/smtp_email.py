@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 from mautolib.channels.protocol import Outgoing, Watch
@@ -167,9 +168,11 @@ class SmtpEmail:
 
     def _commands(self, session: Session, message: Outgoing) -> list[str] | Result:
         """MAIL, RCPT and DATA; or what keeps this server from taking the message."""
-        utf8 = session.takes_utf8 and not message.recipient.isascii()
+        is_ascii = message.recipient.isascii()
+        utf8 = session.takes_utf8 and not is_ascii
         sender = wire_address(message.sender)
-        recipient = wire_address(message.recipient, smtputf8=utf8)
+        # Within ASCII it makes no difference, and that question was asked already.
+        recipient = wire_address(message.recipient, smtputf8=utf8 or is_ascii)
         if not utf8 and not message.is_checked:
             check_seven_bit(message.data)
         length = len(message.data)
@@ -247,8 +250,7 @@ class SmtpEmail:
     def _answered(self, session: Session, reply: Reply) -> Result:
         session.answered += 1
         if 200 <= reply.code < 300:
-            return Result(verdict=Verdict.SENT, stage=Stage.DOT, code=reply.code, enhanced=reply.enhanced,
-                          reply=reply.text, provider_id=reply.queue_id)  # fmt: skip
+            return _accepted(reply)
         if reply.code == 421:
             self._drop()
         if reply.code >= 400:
@@ -260,6 +262,12 @@ class SmtpEmail:
         if self._session is not None:
             self._session.drop()
             self._session = None
+
+
+@lru_cache(maxsize=64)
+def _accepted(reply: Reply) -> Result:
+    return Result(verdict=Verdict.SENT, stage=Stage.DOT, code=reply.code, enhanced=reply.enhanced, reply=reply.text,
+                  provider_id=reply.queue_id)  # fmt: skip
 
 
 class _Coming:

@@ -1,9 +1,10 @@
 """Tracking links: public ids and signed message tokens, made while rendering and read when a hit comes in.
 
 A public id is a keyed permutation of a row id (it hides counts, it is not a secret); the token `s` carries the
-message and a 128-bit MAC over purpose, owner, contact, message, time, position and URL. Every key of the ring
-verifies, only the newest signs; public ids are keyed by the pepper and outlive rotation. Links hold no address and
-no sequential id. Called by message rendering and `api/tracking.py`. It stores nothing and knows no HTTP.
+message and a 128-bit MAC over purpose, owner, contact, message and time, that of a click also a 96-bit MAC over owner,
+position and URL: nobody is led where no mail of that owner leads. Every key of the ring verifies, only the newest
+signs; public ids are keyed by the pepper and outlive rotation. Links hold no address and no sequential id. Called by
+message rendering and `api/tracking.py`. It stores nothing and knows no HTTP.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -31,9 +32,12 @@ _URLSAFE = bytes.maketrans(b"+/", b"-_")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PLAIN_ID = re.compile(r"[0-9]{1,19}\Z", re.ASCII)
-# 40 characters of base64 (message 8, time 6, MAC 16 bytes), then the link's position in base 36. The tail is always
-# alphanumeric, so a mail client's link finder never cuts a trailing - or _ off.
-_TOKEN = re.compile(r"([A-Za-z0-9_-]{40})(0|[1-9a-z][0-9a-z]{0,3})\Z", re.ASCII)
+# 40 characters of base64 (message 8, time 6, MAC 16 bytes), of a click 16 more (MAC of its target, 12 bytes), then the
+# link's position in base 36. The tail is always alphanumeric, so a mail client's link finder never cuts a trailing -
+# or _ off. The two MACs of a click are apart because the first is that of all links of a message, the second that of
+# a link in all messages: ten links of a million messages are a million and ten MACs, not ten million.
+_TOKEN = re.compile(r"([A-Za-z0-9_-]{40})([A-Za-z0-9_-]{16})?(0|[1-9a-z][0-9a-z]{0,3})\Z", re.ASCII)
+_TARGET_MAC = 12
 _MAX_ID = (1 << 63) - 1
 _HALF = (1 << 32) - 1
 _WEB_URL = re.compile(
@@ -172,7 +176,7 @@ class MessageLinks:
         self._front = signer.hidden_message(message_id) + stamp
         self._head = head_of(owner, contact_id, message_id, stamp)
         self._macs = signer.signing_macs
-        self._click_mac = self._macs[Purpose.CLICK].begin(self._head)
+        self._signer, self._owner = signer, owner
 
     def open(self) -> str:
         """The address of the open pixel."""
@@ -204,15 +208,18 @@ class MessageLinks:
         Raises:
             InvalidInput: not an http(s) URL of at most 4096 characters.
         """
-        quoted, encoded = _target(url)
-        token = self._token(self._click_mac(position.to_bytes(4, "big") + encoded), _base36(position))
-        return f"{self._base}click{self._path}url={quoted}&s={token}"
+        tail = self._signer.target_mark(self._owner, position, url) + _base36(position)
+        return f"{self._base}click{self._path}url={_target(url)[0]}&s={self._click_token}{tail}"
 
     def _short(self, purpose: Purpose) -> str:
-        return self._token(self._macs[purpose].begin(self._head)(bytes(4)), "0")
+        return f"{self._token(purpose)}0"
 
-    def _token(self, mac: bytes, tail: str) -> str:
-        return b2a_base64(self._front + mac, newline=False).translate(_URLSAFE).decode("ascii") + tail
+    @cached_property
+    def _click_token(self) -> str:
+        return self._token(Purpose.CLICK)
+
+    def _token(self, purpose: Purpose) -> str:
+        return _text(self._front + self._macs[purpose].begin(self._head)(bytes(4)))
 
 
 class LinkSigner:
@@ -234,6 +241,7 @@ class LinkSigner:
         # Few campaigns at a time, many messages of each.
         self.owner_id = lru_cache(maxsize=1024)(self._owner_id)
         self._read_owner = lru_cache(maxsize=1024)(self._read_any_owner)
+        self.target_mark = lru_cache(maxsize=4096)(self._target_mark)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> LinkSigner:
@@ -302,20 +310,40 @@ class LinkSigner:
         if match is None or raw is None or contact_id is None:
             return None
         message_id = self._messages.backward(raw[:8])
-        if message_id > _MAX_ID:
+        is_click = purpose is Purpose.CLICK
+        position = int(match[3], 36)
+        if message_id > _MAX_ID or is_click != (match[2] is not None) or (not is_click and (position or url)):
             return None
-        stamp, mac, position = raw[8:14], raw[14:], int(match[2], 36)
-        rest = position.to_bytes(4, "big") + url.encode("utf-8", "surrogatepass")
+        stamp, mac = raw[8:14], raw[14:]
         for owner in self._read_owner(cid):
             head = head_of(owner, contact_id, message_id, stamp)
             for key in self._rings[purpose]:
-                if hmac.compare_digest(key.begin(head)(rest), mac):
+                if not hmac.compare_digest(key.begin(head)(bytes(4)), mac):
+                    continue
+                if not is_click or hmac.compare_digest(_mark(key, owner, position, url), match[2]):
                     return Token(owner, contact_id, message_id, int.from_bytes(stamp, "big"), position)
         return None
 
     def verify_confirmation(self, uid: str, s: str) -> Token | None:
         """What a double opt-in link says (its path names no owner), or None when it was not made here."""
         return self.verify(Purpose.CONFIRM, self.owner_id(Owner.of()), uid, s)
+
+    def parts(self, owner: Owner, purpose: Purpose, url: str = "", position: int = 0) -> tuple[str, str, str]:
+        """A link around the contact's public id and the token of its purpose, which is that of the whole message.
+
+        Raises:
+            InvalidInput: a click that does not lead to an http(s) URL.
+        """
+        base, owner_id = f"{self.base_url}/api/v1/track/", self.owner_id(owner)
+        if purpose is Purpose.CLICK:
+            mark = self.target_mark(owner, position, url)
+            return f"{base}click/{owner_id}/", f"?url={_target(url)[0]}&s=", f"{mark}{_base36(position)}"
+        of_owner = "" if purpose is Purpose.CONFIRM else f"{owner_id}/"
+        return f"{base}{purpose.value}/{of_owner}", "?s=", "0"
+
+    def _target_mark(self, owner: Owner, position: int, url: str) -> str:
+        _target(url)
+        return _mark(self._rings[Purpose.CLICK][0], owner, position, url)
 
     def _owner_id(self, owner: Owner) -> str:
         return self.public_id(owner.kind, owner.owner_id)
@@ -340,16 +368,6 @@ class LinkSigner:
         return (Owner(kind=read[0], owner_id=read[1]),) if read is not None and read[0] in _OWNERS else ()
 
 
-def link_parts(base_url: str, owner_id: str, purpose: Purpose, url: str, position: int) -> tuple[str, str, str, bytes]:
-    """A link around the contact's public id and the token, and what its token signs besides the head."""
-    base = f"{base_url}/api/v1/track/"
-    if purpose is Purpose.CLICK:
-        quoted, encoded = _target(url)
-        return f"{base}click/{owner_id}/", f"?url={quoted}&s=", _base36(position), position.to_bytes(4, "big") + encoded
-    owner = "" if purpose is Purpose.CONFIRM else f"{owner_id}/"
-    return f"{base}{purpose.value}/{owner}", "?s=", "0", bytes(4)
-
-
 def is_web_url(url: str) -> bool:
     """Whether a link may lead there: http or https with a host, nothing a browser would read in another way."""
     return len(url) <= MAX_URL and _WEB_URL.match(url) is not None
@@ -358,6 +376,16 @@ def is_web_url(url: str) -> bool:
 def head_of(owner: Owner, contact_id: int, message_id: int, stamp: bytes) -> bytes:
     """What every token of a message signs."""
     return struct.pack(">cQQQ", owner.kind.value.encode(), owner.owner_id, contact_id, message_id) + stamp
+
+
+def _mark(key: _Mac, owner: Owner, position: int, url: str) -> str:
+    """The MAC of a link's target, the same in every message of its owner; it begins like no head of a message does."""
+    place = struct.pack(">c3scQI", b"\0", b"url", owner.kind.value.encode(), owner.owner_id, position)
+    return _text(key.begin(place)(url.encode("utf-8", "surrogatepass"))[:_TARGET_MAC])
+
+
+def _text(octets: bytes) -> str:
+    return b2a_base64(octets, newline=False).translate(_URLSAFE).decode("ascii")
 
 
 @lru_cache(maxsize=4096)

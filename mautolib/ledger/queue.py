@@ -152,7 +152,8 @@ def _store(tx: Connection, wanted_rows: Select[Any]) -> Queued:
     key_columns = ["dedupe_key", "contact_id", "message_id"]
     fresh = (
         insert(_KEYS)
-        .from_select(key_columns, select(*(wanted.c[name] for name in key_columns)))
+        # In the order of the index: neighbours share its pages, and two planners cannot wait for each other.
+        .from_select(key_columns, select(*(wanted.c[name] for name in key_columns)).order_by(wanted.c.dedupe_key))
         .on_conflict_do_nothing()
         .returning(_KEYS.c.message_id)
         .cte("fresh")

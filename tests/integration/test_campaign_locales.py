@@ -139,3 +139,11 @@ def test_what_gmail_cuts_off_is_a_warning_not_a_problem(tx: Connection, settings
     assert readiness.problems(tx, settings, campaign) == []
     said = [warning for item in readiness.texts_of(tx, campaign) for warning in readiness.warnings_of(item)]
     assert len(said) == 2 and "102 KB" in said[0] and said[1].startswith("locales.de: ")
+
+
+def test_tracked_links_count_for_what_gmail_cuts_off(tx: Connection) -> None:
+    links = "".join(f"<a href='https://shop.example/{n}'>{n}</a>" for n in range(60))
+    campaign = add_campaign(tx, html_body=f"<p>{'x' * 93_000}</p>{links}")
+    (said,) = readiness.warnings_of(readiness.text_of(tx, campaign))
+    assert said.startswith("With tracked links") and "102 KB" in said
+    assert readiness.warnings_of(readiness.text_of(tx, add_campaign(tx, html_body=f"<p>{'x' * 93_000}</p>"))) == []

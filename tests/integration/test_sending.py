@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from mautolib.campaigns import control, finishing, launch, planning, sending, store
+from mautolib.campaigns import control, courier, finishing, launch, planning, sending, store
 from mautolib.campaigns.building import Blueprint
 from mautolib.campaigns.model import Status
 from mautolib.campaigns.totals import totals_of
@@ -573,3 +574,34 @@ def test_a_fault_of_ours_costs_one_message_and_not_all_mail(
     assert rows(fresh_engine, "select last_stage, last_error from messages where status = 'failed'") == [
         ("build", "unexpected RuntimeError")]  # fmt: skip
     assert states(fresh_engine, campaign_id) == {"failed": 1, "sent": 2}
+
+
+class Ahead(Null):
+    """Asks about the second message while the first is answered, which takes a while, as a pipelining channel does."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
+        self._meanwhile = meanwhile
+
+    def deliver(self, messages: Iterable[Outgoing], watch: Watch) -> Iterator[Result]:
+        first, second = messages
+        assert watch.before(first) is None and watch.before(second) is None and watch.begins(first)
+        self._meanwhile()
+        yield Result(verdict=Verdict.SENT, stage=Stage.DOT, code=250)
+        assert not watch.begins(second)
+        yield Result(verdict=Verdict.RELEASED, stage=Stage.BODY, reply="stopped before the end")
+
+
+def test_who_leaves_while_the_message_before_is_answered_gets_nothing(
+    fresh_engine: Engine, settings: Settings
+) -> None:
+    campaign_id = launched(fresh_engine, settings, 2)
+
+    def leave() -> None:
+        with fresh_engine.begin() as tx:
+            tx.execute(text("update contacts set subscribed = false where email like 'person2@%'"))
+        time.sleep(courier.RECHECK_SECONDS + 0.1)
+
+    assert run_pump(fresh_engine, settings, Ahead(leave), budget_seconds=1).counts["sent"] == 1
+    run_pump(fresh_engine, settings, later=timedelta(minutes=30))
+    assert states(fresh_engine, campaign_id) == {"sent": 1, "skipped unsubscribed": 1}

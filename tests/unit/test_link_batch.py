@@ -35,10 +35,11 @@ def test_together_as_one_by_one(owner: Owner, contact_id: int, message_id: int, 
     others = [Purpose.OPEN, Purpose.UNSUBSCRIBE, Purpose.PREFERENCES, Purpose.CONFIRM]
     batch = LinkBatch(SIGNER, owner, [*wanted, *map(Wanted, others)])
     contact, tokens = batch.sign(contact_id, message_id, int(WHEN.timestamp() * 1000))
+    assert len(tokens) == batch.token_count == (5 if urls else 4)
     assert len(contact) == CONTACT_LENGTH and {len(token) for token in tokens} == {TOKEN_LENGTH}
     made = [
-        f"{form.before}{contact.decode()}{form.between}{token.decode()}{form.after}"
-        for form, token in zip(batch.forms, tokens, strict=True)
+        f"{form.before}{contact.decode()}{form.between}{tokens[form.token].decode()}{form.after}"
+        for form in batch.forms
     ]
     links = SIGNER.for_message(owner=owner, contact_id=contact_id, message_id=message_id, made_at=WHEN)
     assert made == [*links.clicks(urls), links.open(), links.unsubscribe(), links.preferences(), links.confirm()]

@@ -110,7 +110,7 @@ def test_a_token_is_good_for_one_purpose() -> None:
 def test_every_flipped_bit_is_noticed() -> None:
     cid, uid, s = _click()
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    for place in range(40):
+    for place in range(56):
         for bit in range(6):
             changed = s[:place] + alphabet[alphabet.index(s[place]) ^ (1 << bit)] + s[place + 1 :]
             assert SIGNER.verify(Purpose.CLICK, cid, uid, changed, url=TARGET) is None
@@ -171,7 +171,7 @@ def test_a_link_holds_no_id_in_the_clear() -> None:
     token = urlsplit(link).query.split("s=")[1]
     for number in (123456, 654321, 777777):
         assert str(number) not in link
-        assert number.to_bytes(4, "big") not in urlsafe_b64decode(token[:40])
+        assert number.to_bytes(4, "big") not in urlsafe_b64decode(token[:56])
 
 
 def test_a_link_survives_its_way_through_mail() -> None:
@@ -207,6 +207,23 @@ def test_a_long_hostile_address_is_judged_in_linear_time() -> None:
         began = time.thread_time()
         is_web_url(text)
         assert time.thread_time() - began < 0.05
+
+
+def test_a_mark_is_good_for_its_target_place_and_owner_only() -> None:
+    """What leads where is signed for all messages of an owner; it passes with no other URL, position or owner."""
+    cid, uid, s = _click()
+    mark, position = s[40:56], s[56:]
+    _, _, other = _click(url="https://evil.example/")
+    assert SIGNER.verify(Purpose.CLICK, cid, uid, s[:40] + other[40:56] + position, url=TARGET) is None
+    assert SIGNER.verify(Purpose.CLICK, cid, uid, s[:40] + mark + "4", url=TARGET) is None
+    assert SIGNER.verify(Purpose.CLICK, cid, uid, s[:40] + position, url=TARGET) is None, "a click without a mark"
+    other_owner = Owner.of(campaign_id=8)
+    foreign = SIGNER.click_url(TARGET, owner=other_owner, contact_id=5, message_id=99, made_at=MADE, position=3)
+    assert SIGNER.verify(Purpose.CLICK, cid, uid, s[:40] + foreign.split("&s=")[1][40:], url=TARGET) is None
+    opened = SIGNER.open_url(owner=OWNER, contact_id=5, message_id=99, made_at=MADE).split("?s=")[1]
+    assert SIGNER.verify(Purpose.CLICK, cid, uid, opened[:40] + mark + position, url=TARGET) is None
+    assert SIGNER.verify(Purpose.OPEN, cid, uid, opened[:40] + mark + "0") is None
+    assert SIGNER.verify(Purpose.OPEN, cid, uid, opened[:40] + "1") is None
 
 
 def test_a_million_guesses_would_not_pass() -> None:
