@@ -14,12 +14,19 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from mautolib.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+
+# The same examples in every run, on a machine however slow.
+hypothesis.settings.register_profile(
+    "house", deadline=None, derandomize=True, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("house")
 
 UNDER_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
@@ -48,7 +55,8 @@ class Server:
     def create(self, *, template: str = "template0") -> str:
         """Create a database and return its name."""
         name = f"{self._prefix}_{next(self._numbers)}"
-        self._run(f"create database {name} template {template}")
+        # Half the time of writing every page to the log first: 0.22 s instead of 0.42 s.
+        self._run(f"create database {name} template {template} strategy file_copy")
         self._made.append(name)
         return name
 

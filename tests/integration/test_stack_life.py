@@ -166,6 +166,8 @@ def test_an_interrupted_start_leaves_nothing_running(home: Home) -> None:
     starting = subprocess.Popen(
         [sys.executable, "-m", "mautolib.stack", "--home", str(home.path), "up"], env=surroundings(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell ignores Ctrl-C for what it starts in the background, these tests perhaps, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert starting.stdout is not None
     assert "PostgreSQL 18 answers" in starting.stdout.readline()

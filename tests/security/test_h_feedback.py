@@ -397,9 +397,10 @@ def one_of_six(number: int, provider_id: str, email: str) -> str:
     return sns.ses(kind, provider_id, email, form=form, at=at, **detail)
 
 
-def test_h6_six_notices_in_every_order_end_the_same(fresh_engine: Engine, settings: Settings) -> None:
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 7])
+def test_h6_six_notices_in_every_order_end_the_same(fresh_engine: Engine, settings: Settings, every: int) -> None:
     """720 people, each told in an order of their own; the n-th notices of all are applied before the next ones."""
-    orders = list(itertools.permutations(range(6)))
+    orders = list(itertools.permutations(range(6)))[::every]
     people = [f"p{number}@mail.example" for number in range(len(orders))]
     ids = [PROVIDER.format(number) for number in range(len(orders))]
     make_messages(fresh_engine, people, ids)
@@ -421,7 +422,7 @@ def test_h6_six_notices_in_every_order_end_the_same(fresh_engine: Engine, settin
         from messages join contacts using (contact_id) left join suppressions using (email_key)""")
     with fresh_engine.connect() as connection:
         (row,) = connection.execute(query)
-        assert connection.scalar(text("select count(*) from messages where status = 'complained'")) == 720
+        assert connection.scalar(text("select count(*) from messages where status = 'complained'")) == len(orders)
     minutes = {number: NOW - timedelta(minutes=50 - number) for number in range(6)}
     assert tuple(row) == (
         "complained", "hard", minutes[1], minutes[3], minutes[2], False, "complaint",

@@ -106,7 +106,7 @@ def is_well_formed(data: bytes) -> bool:
     )
 
 
-@hypothesis_settings(deadline=None, max_examples=400, derandomize=True)
+@hypothesis_settings(deadline=None, max_examples=150, derandomize=True)
 @given(
     html=st.lists(st.sampled_from(PIECES), max_size=14),
     text=st.lists(st.sampled_from(PIECES[:32]), max_size=8),
