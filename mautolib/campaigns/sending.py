@@ -27,7 +27,8 @@ from sqlalchemy.exc import DBAPIError
 
 from mautolib import log
 from mautolib.campaigns import control, finishing, planning, totals
-from mautolib.campaigns.courier import Courier, Shift
+from mautolib.campaigns.courier import Courier, Shift, finished
+from mautolib.campaigns.host_backoff import HostBackoff
 from mautolib.campaigns.pacing import Turnstile, give_back
 from mautolib.campaigns.recording import recover, write_down
 from mautolib.channels.protocol import Channel
@@ -88,6 +89,8 @@ def pump(
         start = now or tx.execute(select(func.clock_timestamp())).scalar_one()
         expire_leases(tx)
     recover(engine, settings, start)
+    host = HostBackoff.of(settings)
+    _keep_away(engine, host, start)
     journal = Journal.open(journal_folder(settings))
     shift = Shift(
         engine=engine,
@@ -95,6 +98,7 @@ def pump(
         signer=LinkSigner.from_settings(settings),
         journal=journal,
         ends_at=begun_at + budget_seconds,
+        host=host,
         clock=lambda: start + timedelta(seconds=time.monotonic() - begun_at),
     )
     run = _Run(shift, shard=shard, shards=shards, group_size=group_size)
@@ -107,6 +111,16 @@ def pump(
     if error is not None:
         raise error
     return result
+
+
+def _keep_away(engine: Engine, host: HostBackoff, now: datetime) -> None:
+    """Say that the mail server is left alone, if it is and anything is due."""
+    if not host.is_waiting(now):
+        return
+    with engine.connect() as tx:
+        if tx.scalar(statement("ledger.is_due"), {"now": now}):
+            raise ProviderUnavailable(f"The mail server could not be reached {host.failures} times in a row; it is "
+                                      f"tried again at {host.retry_at:%Y-%m-%d %H:%M:%S} UTC")  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -166,6 +180,8 @@ class _Run:
                         time.sleep(CONTENTION_SECONDS)
                     outcomes = self._carry(threads, couriers, group, asked_at) if group.messages else []
                     error = next((courier.error for courier in couriers if courier.error is not None), None)
+                    if error is None and any(outcome.result.code is not None for outcome in outcomes):
+                        self.shift.host.answered()
         finally:
             for courier in couriers:
                 courier.close()
@@ -174,12 +190,14 @@ class _Run:
         self, threads: ThreadPoolExecutor, couriers: Sequence[Courier], group: claim.Group, asked_at: float
     ) -> list[Outcome]:
         number = len(couriers)
-        if number == 1:
-            return couriers[0].carry(group.attempt_id, group.messages, asked_at)
-        jobs = [
-            threads.submit(courier.carry, group.attempt_id, group.messages[n::number], asked_at)
+        takes_turns = number > 1 and all(courier.takes_turns for courier in couriers)
+        works = [
+            courier.carry(group.attempt_id, group.messages[n::number], asked_at, is_alone=not takes_turns)
             for n, courier in enumerate(couriers)
         ]
+        if number == 1 or takes_turns:
+            return finished(works)
+        jobs = [threads.submit(finished, [work]) for work in works]
         return [outcome for job in jobs for outcome in job.result()]
 
     def _turn(self, outcomes: Sequence[Outcome], goes_on: bool, asked: datetime) -> claim.Group | None:

@@ -138,6 +138,12 @@ where messages.attempt_id = cast(:attempt_id as bigint)
         )
     );
 
+-- name: is_due
+-- Whether any message could be handed over now.
+select exists (
+    select from messages where status = 'queued' and next_try_at <= cast(:now as timestamptz)
+);
+
 -- name: waiting
 -- What the claim would find about one queued message.
 select

@@ -206,11 +206,8 @@ class ImapServer:
 
     def accept(self, connection: socket.socket) -> None:
         """One session; over, if the other side does not like the certificate."""
-        if self.tls is None:
-            self.serve(connection)
-            return
         with connection, contextlib.suppress(OSError):
-            self.serve(self.tls.wrap_socket(connection, server_side=True))
+            self.serve(connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True))
 
     def serve(self, connection: socket.socket) -> None:
         """What is said in a session."""
