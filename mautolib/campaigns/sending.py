@@ -69,6 +69,7 @@ def pump(
     shards: int = 1,
     budget_seconds: float = 60.0,
     group_size: int = 50,
+    urgent_only: bool = False,
     now: datetime | None = None,
     open_way: Callable[[Settings], Channel] = open_channel,
 ) -> PumpResult:
@@ -77,6 +78,7 @@ def pump(
     Args:
         shard, shards: take contacts whose id modulo `shards` is `shard`.
         group_size: messages per transaction; in doubt after a crash is at most one per connection.
+        urgent_only: leave campaigns and workflows to others, and end when nothing else is due.
         now: the present moment; None: the database's clock.
         open_way: makes the channel.
     Raises:
@@ -101,7 +103,7 @@ def pump(
         host=host,
         clock=lambda: start + timedelta(seconds=time.monotonic() - begun_at),
     )
-    run = _Run(shift, shard=shard, shards=shards, group_size=group_size)
+    run = _Run(shift, shard=shard, shards=shards, group_size=group_size, urgent_only=urgent_only)
     with _kept_until_settled(journal), _quiet_collector():
         error = run.work([Courier(shift, open_way(settings)) for _ in range(max(1, settings.smtp_connections))])
     result = PumpResult(counts=dict(run.counts), problems=tuple(sorted(shift.problems)))
@@ -111,6 +113,13 @@ def pump(
     if error is not None:
         raise error
     return result
+
+
+def is_anything_to_do(engine: Engine, now: datetime) -> bool:
+    """Whether a campaign is to be planned or closed, a message to be handed over, or a lease to be ended."""
+    with engine.connect() as tx:
+        due_at = tx.scalar(statement("queues.messages_due"))
+    return due_at is not None and due_at <= now
 
 
 def _keep_away(engine: Engine, host: HostBackoff, now: datetime) -> None:
@@ -152,12 +161,14 @@ class _Run:
     shard: int
     shards: int
     group_size: int
+    urgent_only: bool = False
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._turnstile = Turnstile(
-            self.shift.settings, message_identity(self.shift.settings), self.group_size, self.shard, self.shards
-        )
+            self.shift.settings, message_identity(self.shift.settings), self.group_size, self.shard, self.shards,
+            urgent_only=self.urgent_only,
+        )  # fmt: skip
         #: Under which limits the messages in hand were counted.
         self._tallied: Mapping[int, Sequence[tuple[int, str]]] = {}
         self._totals_at = time.monotonic()
