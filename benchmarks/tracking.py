@@ -25,6 +25,7 @@ from typing import Any
 
 from sqlalchemy import Engine, text
 
+from api.__main__ import settle_memory
 from api.tracking import GIF, TrackingApp
 from benchmarks.ground.measuring import finish, tree_cpu
 from mautolib.db.engine import connect
@@ -66,6 +67,7 @@ def serve(what: str, port: int, database_url: str, home: str) -> None:
     """Run one of the two apps (in a process of its own)."""
     import uvicorn
 
+    settle_memory()
     app: Any = bare if what == "bare" else TrackingApp(bare, settings_of(database_url, Path(home)))
     uvicorn.run(app, host="127.0.0.1", port=port, ws="none", log_level="warning", access_log=False, server_header=False)
 

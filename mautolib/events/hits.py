@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -34,7 +33,8 @@ class HitKind(StrEnum):
 class Hit(NamedTuple):
     """One hit; a tuple, because thousands a second are made and turned into columns."""
 
-    occurred_at: datetime
+    #: When it came in: microseconds since 1970, which cost a tenth of a datetime on the way to the database.
+    at_microseconds: int
     kind: str
     verdict: str
     contact_id: int = 0
@@ -55,12 +55,12 @@ def arguments(key: str, rule_version: int, hits: Sequence[Hit]) -> list[Any]:
 
 def to_json(hits: Sequence[Hit]) -> list[list[Any]]:
     """Hits as they are kept in a file."""
-    return [[hit.occurred_at.isoformat(), *hit[1:]] for hit in hits]
+    return [list(hit) for hit in hits]
 
 
 def from_json(rows: Sequence[Sequence[Any]]) -> list[Hit]:
     """Hits as `to_json` wrote them."""
-    return [Hit(datetime.fromisoformat(row[0]), *row[1:]) for row in rows]
+    return [Hit(*row) for row in rows]
 
 
 @lru_cache(maxsize=4096)

@@ -134,17 +134,18 @@ where batch_id = cast(:batch_id as bigint);
 with given as materialized (
     select
         nextval('hit_ids') as hit_id, nextval('event_ids') as event_id, incoming.*,
+        timestamptz 'epoch' + at_microseconds * interval '1 microsecond' as occurred_at,
         known.contact_id is not null as is_known,
         -- Somebody erased: the hit stays, nothing personal does.
         incoming.contact_id > 0 and known.contact_id is null as is_gone
     from unnest(
-        cast(:occurred_at as timestamptz[]), cast(:kind as text[]), cast(:verdict as text[]),
+        cast(:at_microseconds as bigint[]), cast(:kind as text[]), cast(:verdict as text[]),
         cast(:contact_id as bigint[]), cast(:campaign_id as bigint[]),
         cast(:message_id as bigint[]), cast(:link_position as int[]), cast(:url as text[]),
         cast(:user_agent as text[]), cast(:network as text[]), cast(:is_head as boolean[]),
         cast(:purpose as text[])
     ) with ordinality as incoming (
-        occurred_at, kind, verdict, contact_id, campaign_id, message_id, link_position, url,
+        at_microseconds, kind, verdict, contact_id, campaign_id, message_id, link_position, url,
         user_agent, network, is_head, purpose, ordinal)
     left join existing_contacts(cast(:contact_id as bigint[])) as known
         on known.contact_id = incoming.contact_id
