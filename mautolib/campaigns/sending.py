@@ -49,6 +49,8 @@ _LOG = logging.getLogger(__name__)
 PATIENCE_SECONDS: Final = 60.0
 TOTALS_SECONDS: Final = 10.0
 MAX_GROUP: Final = 500
+#: So many new objects before the garbage collector looks for rings: about one group's.
+GARBAGE: Final = 20_000
 #: Others are deciding about the same people: they are done in a moment.
 CONTENTION_SECONDS: Final = 0.02
 
@@ -134,11 +136,17 @@ def _keep_away(engine: Engine, host: HostBackoff, now: datetime) -> None:
 
 @contextlib.contextmanager
 def _quiet_collector() -> Iterator[None]:
-    """Spare the garbage collector what was there before: nothing of it is dropped while mail goes out."""
+    """Spare the garbage collector what was there before, and let it look at the rest rarely.
+
+    Nothing of the former is dropped while mail goes out, and a group makes hardly any rings.
+    """
+    thresholds = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(GARBAGE, *thresholds[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
 
 

@@ -25,7 +25,7 @@ urgent as materialized (
     where status = 'queued'
         and kind in ('transactional', 'confirmation', 'test', 'internal')
         and next_try_at <= cast(:now as timestamptz)
-        and contact_id % cast(:shards as int) = cast(:shard as int)
+    -- Of every shard: the sender of its own may be waiting for a slot.
     order by next_try_at, message_id
     limit cast(:size as int)
     for update skip locked
