@@ -28,8 +28,8 @@ PARAMS = {
         minimum=1,
         maximum=500,
         title="Group",
-        description="Messages claimed and recorded in one transaction; at most this many per sender are in doubt "
-        "after a crash.",
+        description="Messages claimed and recorded in one transaction. A killed sender leaves one in doubt for each of "
+        "its connections, a lost machine at most this many.",
     ),
     "dry_run": conventions.dry_run("Only count the audience, by reason; queue and send nothing."),
 }
