@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from mautolib.campaigns.model import NewCampaign, Status
 from mautolib.campaigns.schedules import NewSchedule, ScheduleType
 from mautolib.campaigns.single import NewTransactional, send_transactional
 from mautolib.contacts import NewContact, create
+from mautolib.errors import ProviderUnavailable
 from mautolib.settings import Settings
 from mautolib.stack.mailsink import MailSink
 
@@ -160,3 +163,52 @@ def test_a_dry_run_sends_nothing_to_anybody(
     assert run_dag("campaign_send", dry_run=True).state == "success"
     assert mails(sink) == [] and status_of(fresh_engine, message_id) == "queued"
     assert scalar(fresh_engine, "select planned_at from campaigns") is None
+
+
+class Ti:
+    """A task instance that knows how many of the others are at work."""
+
+    dag_id = "campaign_send"
+
+    def __init__(self, plans: int = 0, sends: int = 0) -> None:
+        self._counts = {"plan": plans, "send": sends}
+
+    def get_ti_count(self, *, dag_id: str, task_ids: list[str], states: list[str]) -> int:
+        assert dag_id == self.dag_id and {"scheduled", "queued", "running", "up_for_retry"} <= set(states)
+        return sum(self._counts[name] for name in task_ids)
+
+
+@pytest.fixture
+def urgent(fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`urgent(Ti(...), smtp_port=...)`: what the first task answers."""
+    from mauto_airflow import runs
+
+    def run(ti: Ti, **changes: Any) -> bool:
+        opened = contextlib.nullcontext((fresh_engine, replace(settings, **changes)))
+        monkeypatch.setattr(runs, "warehouse", lambda: opened)
+        return bool(runs.send_urgent({"dry_run": False, "senders": 2}, ti))
+
+    return run
+
+
+def test_the_rest_is_for_two_runs_at_a_time(fresh_engine: Engine, settings: Settings, urgent: Any) -> None:
+    assert urgent(Ti()) is False, "nothing is due"
+    campaign_id = one_campaign(fresh_engine, "anna")
+    with fresh_engine.begin() as tx:
+        launch.request_send(tx, settings, campaign_id, now=datetime.now(UTC))
+    at_work = [(0, 0), (1, 0), (0, 2), (0, 1), (1, 1), (2, 0), (0, 3), (0, 4), (1, 2)]
+    assert [urgent(Ti(*counts)) for counts in at_work] == [True] * 4 + [False] * 5
+
+
+def test_a_mail_server_that_is_away_does_not_keep_a_campaign_from_being_planned(
+    fresh_engine: Engine, settings: Settings, urgent: Any
+) -> None:
+    asked(fresh_engine, settings, "first")
+    with pytest.raises(ProviderUnavailable):
+        urgent(Ti(), smtp_port=1)
+    asked(fresh_engine, settings, "second")
+    campaign_id = one_campaign(fresh_engine, "anna")
+    with fresh_engine.begin() as tx:
+        launch.request_send(tx, settings, campaign_id, now=datetime.now(UTC))
+    assert urgent(Ti(), smtp_port=1) is True, "the senders of this run will say what is wrong"
+    assert urgent(Ti(), smtp_port=2) is True
