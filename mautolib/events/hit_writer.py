@@ -63,6 +63,7 @@ class HitWriter:
         self._connection: Any = None
         self._statement: Any = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._new_future: Callable[[], asyncio.Future[None]]
         # One thread: records reach the file one at a time, in order.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._is_away = False
@@ -72,6 +73,8 @@ class HitWriter:
 
     async def start(self) -> None:
         """Begin to write; the database is first asked for when there is something to say."""
+        # Kept, because asking for the running loop is a system call in Python 3.11.
+        self._new_future = asyncio.get_running_loop().create_future
         self._tasks = [asyncio.create_task(self._write_batches()), asyncio.create_task(self._come_back())]
 
     async def stop(self) -> None:
@@ -88,7 +91,7 @@ class HitWriter:
 
     def keep(self, hit: Hit) -> asyncio.Future[None]:
         """Keep one hit; what comes back is done when it is durable (or counted as lost)."""
-        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        durable: asyncio.Future[None] = self._new_future()
         self._waiting.append((hit, durable))
         self._wake.set()
         return durable

@@ -61,10 +61,10 @@ class LinkBatch:
     def sign(self, contact_id: int, message_id: int, made_milliseconds: int) -> tuple[bytes, tuple[bytes, ...]]:
         """The contact's public id, and the tokens that the forms number, in ASCII."""
         stamp = made_milliseconds.to_bytes(6, "big")
-        front = self._signer.hidden_message(message_id) + stamp
         head = head_of(self._owner, contact_id, message_id, stamp)
-        raw = [mac(head) for mac in self._macs]
+        hide = self._signer.hide
+        raw = [(given := mac(head)) + hide(message_id, given) + stamp for mac in self._macs]
         # Each token is 30 bytes, a whole number of base64 groups: they can be encoded together.
-        encoded = b2a_base64(front + front.join(raw), newline=False).translate(_URLSAFE) if raw else b""
+        encoded = b2a_base64(b"".join(raw), newline=False).translate(_URLSAFE)
         hidden = b2a_base64(self._signer.hidden_contact(contact_id), newline=False).translate(_URLSAFE)
         return b"u" + hidden[: CONTACT_LENGTH - 1], self._split(encoded)

@@ -34,10 +34,11 @@ _URLSAFE = bytes.maketrans(b"+/", b"-_")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PLAIN_ID = re.compile(r"[0-9]{1,19}\Z", re.ASCII)
-# 40 characters of base64 (message 8, time 6, MAC 16 bytes), of a click 16 more (MAC of its target, 12 bytes), then the
-# link's position in base 36. The tail is always alphanumeric, so a mail client's link finder never cuts a trailing -
-# or _ off. The two MACs of a click are apart because the first is that of all links of a message, the second that of
-# a link in all messages: ten links of a million messages are a million and ten MACs, not ten million.
+# 40 characters of base64 (MAC 16, message 8, time 6 bytes), of a click 16 more (MAC of its target, 12 bytes), then the
+# link's position in base 36. The message is hidden by a block of AES that the MAC chooses, as in SIV (RFC 5297): one
+# block where a permutation takes four. The tail is always alphanumeric, so a mail client's link finder never cuts a
+# trailing - or _ off. The two MACs of a click are apart because the first is that of all links of a message, the second
+# that of a link in all messages: ten links of a million messages are a million and ten MACs, not ten million.
 _TOKEN = re.compile(r"([A-Za-z0-9_-]{40})([A-Za-z0-9_-]{16})?(0|[1-9a-z][0-9a-z]{0,3})\Z", re.ASCII)
 _TARGET_MAC = 12
 _HEAD = struct.Struct(">cQQQ6s").pack
@@ -169,9 +170,9 @@ class MessageLinks:
         self._base = f"{signer.base_url}/api/v1/track/"
         self._contact = signer.public_id(IdKind.CONTACT, contact_id)
         self._path = f"/{signer.owner_id(owner)}/{self._contact}?"
-        stamp = int(made_at.timestamp() * 1000).to_bytes(6, "big")
-        self._front = signer.hidden_message(message_id) + stamp
-        self._head = head_of(owner, contact_id, message_id, stamp)
+        self._stamp = int(made_at.timestamp() * 1000).to_bytes(6, "big")
+        self._head = head_of(owner, contact_id, message_id, self._stamp)
+        self._message_id = message_id
         self._macs = signer.signing_macs
         self._signer, self._owner = signer, owner
 
@@ -216,7 +217,8 @@ class MessageLinks:
         return self._token(Purpose.CLICK)
 
     def _token(self, purpose: Purpose) -> str:
-        return _text(self._front + self._macs[purpose](self._head))
+        mac = self._macs[purpose](self._head)
+        return _text(mac + self._signer.hide(self._message_id, mac) + self._stamp)
 
 
 class LinkSigner:
@@ -231,9 +233,8 @@ class LinkSigner:
     def __init__(self, *, base_url: str, id_key: bytes, rings: dict[Purpose, tuple[bytes, ...]]) -> None:
         self.base_url = base_url.rstrip("/")
         # One block each time, so nothing is left behind in it: it may be shared between threads.
-        encrypt = Cipher(algorithms.AES(id_key), modes.ECB()).encryptor().update  # noqa: S305 - a PRF, not a mode
-        self._permutations = {kind.value: _Permutation(encrypt, kind) for kind in IdKind}
-        self._messages = self._permutations[IdKind.MESSAGE.value]
+        self.encrypt = Cipher(algorithms.AES(id_key), modes.ECB()).encryptor().update  # noqa: S305 - a PRF, not a mode
+        self._permutations = {kind.value: _Permutation(self.encrypt, kind) for kind in IdKind}
         self._contacts = self._permutations[IdKind.CONTACT.value]
         self._rings = {purpose: [_mac(key) for key in keys] for purpose, keys in rings.items()}
         self.signing_macs = {purpose: macs[0] for purpose, macs in self._rings.items()}
@@ -292,9 +293,9 @@ class LinkSigner:
         row_id = self._read_id(text[:1], text)
         return None if row_id is None else (IdKind(text[0]), row_id)
 
-    def hidden_message(self, message_id: int) -> bytes:
-        """The eight bytes that stand for a message in its tokens."""
-        return self._messages.forward(message_id)
+    def hide(self, message_id: int, mac: bytes) -> bytes:
+        """The eight bytes that stand for a message in the token with that MAC."""
+        return (message_id ^ int.from_bytes(self.encrypt(mac)[:8], "big")).to_bytes(8, "big")
 
     def hidden_contact(self, contact_id: int) -> bytes:
         """The eight bytes behind the letter of a contact's public id."""
@@ -311,7 +312,8 @@ class LinkSigner:
             return None
         front, mark, tail = match.groups()
         raw = a2b_base64(front.encode("ascii").translate(_STANDARD))
-        message_id, stamp, mac = self._messages.backward(raw[:8]), raw[8:14], raw[14:]
+        mac, stamp = raw[:16], raw[24:]
+        message_id = int.from_bytes(self.hide(int.from_bytes(raw[16:24], "big"), mac), "big")
         position, is_click = int(tail, 36), purpose is Purpose.CLICK
         if message_id > _MAX_ID or is_click != (mark is not None) or (not is_click and (position or url)):
             return None
