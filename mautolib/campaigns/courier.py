@@ -307,24 +307,28 @@ class Courier:
 
 
 def finished(works: Iterable[Turns]) -> list[Outcome]:
-    """The outcomes of several couriers, who take turns; a fault of one is raised when the others are done."""
-    waiting = deque(works)
+    """The outcomes of several couriers, who take turns; a fault of one is raised when the others are done.
+
+    Each round begins with whoever had the last turn: when that one is answered the others mostly are, so the thread
+    sleeps once a round instead of once a message.
+    """
+    going = list(works)[::-1]
     outcomes: list[Outcome] = []
     failure: Exception | None = None
-    idle = 0
-    while waiting:
-        work = waiting.popleft()
-        try:
-            pause = next(work)
-        except StopIteration as done:
-            outcomes += done.value
-        except Exception as error:  # noqa: BLE001 - what the others have begun gets its answer first
-            failure = failure or error
-        else:
-            waiting.append(work)
-            idle = idle + 1 if pause is Pause.WAITING else 0
-            if idle > len(waiting):
-                time.sleep(IDLE_SECONDS)
+    while going:
+        is_idle = True
+        for work in going[::-1]:
+            try:
+                is_idle = next(work) is Pause.WAITING and is_idle
+            except StopIteration as done:
+                outcomes += done.value
+                going.remove(work)
+            except Exception as error:  # noqa: BLE001 - what the others have begun gets its answer first
+                failure = failure or error
+                going.remove(work)
+        going.reverse()
+        if going and is_idle:
+            time.sleep(IDLE_SECONDS)
     if failure is not None:
         raise failure
     return outcomes
