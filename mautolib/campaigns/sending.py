@@ -93,8 +93,7 @@ def pump(
         start = now or tx.execute(select(func.clock_timestamp())).scalar_one()
         expire_leases(tx)
     recover(engine, settings, start)
-    host = HostBackoff.of(settings)
-    _keep_away(engine, host, start)
+    host = _host(engine, settings, start)
     journal = Journal.open(journal_folder(settings))
     shift = Shift(
         engine=engine,
@@ -124,14 +123,15 @@ def is_anything_to_do(engine: Engine, now: datetime) -> bool:
     return due_at is not None and due_at <= now
 
 
-def _keep_away(engine: Engine, host: HostBackoff, now: datetime) -> None:
-    """Say that the mail server is left alone, if it is and anything is due."""
-    if not host.is_waiting(now):
-        return
-    with engine.connect() as tx:
-        if tx.scalar(statement("ledger.is_due"), {"now": now}):
-            raise ProviderUnavailable(f"The mail server could not be reached {host.failures} times in a row; it is "
-                                      f"tried again at {host.retry_at:%Y-%m-%d %H:%M:%S} UTC")  # fmt: skip
+def _host(engine: Engine, settings: Settings, now: datetime) -> HostBackoff:
+    """What is known of the mail server; raises if it is left alone now, and anything is due."""
+    host = HostBackoff.of(settings)
+    if host.is_waiting(now):
+        with engine.connect() as tx:
+            if tx.scalar(statement("ledger.is_due"), {"now": now}):
+                raise ProviderUnavailable(f"The mail server could not be reached {host.failures} times in a row; it is "
+                                          f"tried again at {host.retry_at:%Y-%m-%d %H:%M:%S} UTC")  # fmt: skip
+    return host
 
 
 @contextlib.contextmanager

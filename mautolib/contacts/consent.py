@@ -367,17 +367,14 @@ def _suppress(
     ]
     shown = [(email, key) for email, key in addresses if key not in hashed]
     done += _write_suppressions(tx, shown, reason, source, notes, now) if shown else []
-    ids = [person.contact_id for person in people]
-    if ids and reason is not SuppressionReason.UNSUBSCRIBE:
-        # Before `subscribed` is turned off below: it is the complaint that stops these, and they are to say so.
-        skip_queued(tx, ids, Skip.SUPPRESSED)
+    # Before `subscribed` is turned off: where it is the complaint that stops these, they are to say so.
+    word = Skip.UNSUBSCRIBED if reason is SuppressionReason.UNSUBSCRIBE else Skip.SUPPRESSED
+    skip_queued(tx, [person.contact_id for person in people], word)
     if reason in CONSENT_STOPPERS:
         for row in (person for person in people if person.subscribed):
             before, after = _turn_off(tx, row, source or str(reason), now)
             told = {**detail, "source": source or str(reason)}
             record_change(tx, row.contact_id, before, after, actor=actor, now=now, detail=told)
-    if ids and reason is SuppressionReason.UNSUBSCRIBE:
-        skip_queued(tx, ids, Skip.UNSUBSCRIBED)
     return done
 
 
