@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import socket
 import sys
@@ -107,6 +108,16 @@ def listen(settings: Settings) -> socket.socket:
     return opened
 
 
+def settle_memory() -> None:
+    """Leave what is loaded out of every later search for garbage, and search less often.
+
+    A full search through everything that is imported takes 50 ms, in which nobody is answered.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
+
+
 def main() -> int:
     """Run until told to stop; returns the exit code."""
     try:
@@ -124,6 +135,7 @@ def main() -> int:
     )  # fmt: skip
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     _LOG.info("listening on http://%s:%s", settings.api_host, opened.getsockname()[1])
+    settle_memory()
     uvicorn.Server(config).run(sockets=[opened])
     return 0
 

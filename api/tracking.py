@@ -8,8 +8,9 @@ Everything else is passed on to the app inside. Wired outermost by `api.app`; on
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -87,8 +88,16 @@ class TrackingApp:
             if len(ids) > 1 and not ids[-1]:
                 ids.pop()
             if what in _METHODS and all(ids) and len(ids) == (1 if what == "confirm" else 2):
+                if not self._is_started:
+                    await self.start()
                 # A confirmation names no campaign.
-                await self._answer(what, Asked(scope, send, ids[0] if len(ids) == 2 else "", ids[-1]), receive)
+                asked = Asked(scope, send, ids[0] if len(ids) == 2 else "", ids[-1])
+                if what == "open" and asked.is_look:
+                    await self._open(asked)
+                elif what == "click" and asked.is_look:
+                    await self._click(asked)
+                else:
+                    await self._page(what, asked, receive)
                 return
         elif scope["type"] == "lifespan":
             await self._live(scope, receive, send)
@@ -122,18 +131,12 @@ class TrackingApp:
 
         await self._app(scope, received, sent)
 
-    async def _answer(self, what: str, asked: Asked, receive: Receive) -> None:
-        if not self._is_started:
-            await self.start()
-        if asked.method == "GET" or asked.is_head:
-            if what == "open":
-                await self._open(asked)
-            elif what == "click":
-                await self._click(asked)
-            else:
-                await self._pages[what].show(asked)
-        elif asked.method == "POST" and what in self._pages:
-            await self._pages[what].act(asked, receive)
+    async def _page(self, what: str, asked: Asked, receive: Receive) -> None:
+        page = self._pages.get(what)
+        if page is not None and asked.is_look:
+            await page.show(asked)
+        elif page is not None and asked.method == "POST":
+            await page.act(asked, receive)
         else:
             await asked.problem(405, "Method not allowed", (b"allow", _METHODS[what].encode()))
 
@@ -154,15 +157,15 @@ class TrackingApp:
         if url is None:
             await asked.problem(422, _NO_URL, code="validation_error")
             return
-        if not is_web_url(url):
+        location = _location(url)
+        if location is None:
             await asked.problem(400, "Invalid redirect URL")
             return
         s = asked.query.get("s", "")
         token = self._links.verify(Purpose.CLICK, asked.cid, asked.uid, s, url=url) if s else None
         if token is not None:
             await self._keep(asked, HitKind.CLICK, token, url)
-            location = url if url.isascii() else quote(url, safe=_URL_CHARACTERS)
-            await asked.answer(302, b"text/plain; charset=utf-8", b"", (b"location", location.encode("ascii")))
+            await asked.redirect(location)
         elif s and not self._keep_wrong(asked, HitKind.CLICK):
             await asked.problem(429, "Too many links that were not made here", (b"retry-after", b"60"),
                                 code="rate_limited")  # fmt: skip
@@ -172,26 +175,33 @@ class TrackingApp:
             policy = (b"content-security-policy", public.content_security_policy().encode())
             await asked.answer(200, _HTML, page, policy)
 
-    async def _keep(self, asked: Asked, kind: HitKind, token: Token, url: str | None) -> None:
-        now, user_agent, network, purpose = datetime.now(UTC), asked.user_agent, asked.network, asked.purpose
-        at = now.timestamp()
+    def _keep(self, asked: Asked, kind: HitKind, token: Token, url: str | None) -> Awaitable[None]:
+        """Judge a hit and hand it to the writer; what comes back is done when it is durable."""
+        at, user_agent, network, purpose = time.time(), asked.user_agent, asked.network, asked.purpose
         verdict = judge(
             user_agent=user_agent, is_head=asked.is_head, purpose=purpose,
             seconds_since_made=at - token.made_milliseconds / 1000,
             recent_hits=self._bursts.count((token.message_id, network), at),
             crowd=0 if may_be_crowded(user_agent, network) else self._bursts.count((user_agent, network), at),
         )  # fmt: skip
-        await self.writer.keep(Hit(
-            now, kind, verdict, token.contact_id, token.campaign_id, token.message_id, token.position, url,
+        return self.writer.keep(Hit(
+            int(at * 1e6), kind, verdict, token.contact_id, token.campaign_id, token.message_id, token.position, url,
             user_agent, network, asked.is_head, purpose,
         ))  # fmt: skip
 
     def _keep_wrong(self, asked: Asked, kind: HitKind) -> bool:
         """Note a link that was not made here, joined to nobody; False when its network asks too often."""
-        now = datetime.now(UTC)
-        network = asked.network
-        may_keep, may_ask = self._wrong.count(network, now.timestamp())
-        if may_keep:
-            self.writer.offer(Hit(now, kind, Verdict.INVALID, user_agent=asked.user_agent,
-                                  network=network, is_head=asked.is_head, purpose=asked.purpose))  # fmt: skip
+        at, network = time.time(), asked.network
+        may_keep, may_ask = self._wrong.count(network, at)
+        if may_keep:  # nobody waits for it
+            self.writer.keep(Hit(int(at * 1e6), kind, Verdict.INVALID, user_agent=asked.user_agent,
+                                 network=network, is_head=asked.is_head, purpose=asked.purpose))  # fmt: skip
         return may_ask
+
+
+@lru_cache(maxsize=1024)
+def _location(url: str) -> bytes | None:
+    """The address as a header carries it, None if no link leads there; a mailing has few, followed often."""
+    if not is_web_url(url):
+        return None
+    return (url if url.isascii() else quote(url, safe=_URL_CHARACTERS)).encode("ascii")

@@ -38,7 +38,11 @@ _HEADERS = [
 #: A request's own id: random for the process, then counted; random octets would be a system call each time.
 _PROCESS, _NUMBERS = os.urandom(6).hex().encode(), itertools.count(1)
 _NOTHING_ALLOWED = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_PIXEL_HEADERS = [*_HEADERS[:3], _NOTHING_ALLOWED, (b"content-type", b"image/gif"), (b"content-length", b"43")]
+_BARE = [*_HEADERS[:3], _NOTHING_ALLOWED]
+_PIXEL_HEADERS = [*_BARE, (b"content-type", b"image/gif"), (b"content-length", b"43")]
+_REDIRECT_HEADERS = [*_BARE, (b"content-length", b"0")]
+_PURPOSES = (b"purpose", b"sec-purpose", b"x-purpose", b"x-moz")
+_HAS_NO_PURPOSE = frozenset(_PURPOSES).isdisjoint
 
 
 class BodyTooLarge(Exception):
@@ -61,6 +65,11 @@ class Asked:
         self.request_id = given if given and _PRINTABLE.match(given) else b"%s%012x" % (_PROCESS, next(_NUMBERS))
 
     @property
+    def is_look(self) -> bool:
+        """Whether it asks to see something, and must change nothing."""
+        return self.is_head or self.method == "GET"
+
+    @property
     def user_agent(self) -> str:
         """The caller's name for itself, cut and cleaned."""
         return _user_agent(self.headers.get(b"user-agent", b""))
@@ -69,10 +78,9 @@ class Asked:
     def purpose(self) -> str:
         """What the caller says it fetches for (RFC-less headers of browsers and proxies), else ""."""
         headers = self.headers
-        if not (b"purpose" in headers or b"sec-purpose" in headers or b"x-purpose" in headers or b"x-moz" in headers):
+        if _HAS_NO_PURPOSE(headers):
             return ""
-        names = (b"purpose", b"sec-purpose", b"x-purpose", b"x-moz")
-        said = b" ".join(headers[name] for name in names if name in headers)
+        said = b" ".join(headers[name] for name in _PURPOSES if name in headers)
         return clean(said.decode("utf-8", "replace"), MAX_PURPOSE)
 
     @property
@@ -101,6 +109,12 @@ class Asked:
         headers = [*_PIXEL_HEADERS, (b"x-request-id", self.request_id)]
         await self.send({"type": "http.response.start", "status": 200, "headers": headers})
         await self.send({"type": "http.response.body", "body": b"" if self.is_head else gif})
+
+    async def redirect(self, location: bytes) -> None:
+        """Send the reader on; there is nothing to show, to frame or to index."""
+        headers = [*_REDIRECT_HEADERS, (b"location", location), (b"x-request-id", self.request_id)]
+        await self.send({"type": "http.response.start", "status": 302, "headers": headers})
+        await self.send({"type": "http.response.body", "body": b""})
 
     async def problem(
         self, status: int, detail: str | list[dict[str, Any]], *extra: tuple[bytes, bytes], code: str = ""
@@ -142,12 +156,11 @@ def _user_agent(raw: bytes) -> str:
 def parameters(query: bytes) -> dict[str, str]:
     """The query's parameters, the first of each name. A literal `+` stays one: addresses have no blanks."""
     found: dict[str, str] = {}
-    for part in query.split(b"&"):
-        name, _, value = part.partition(b"=")
-        text = name.decode("latin-1").removeprefix("amp;")
-        if text and text not in found:
-            raw = value.decode("latin-1")
-            found[text] = _unquoted(raw) if "%" in raw or not raw.isascii() else raw
+    for part in query.decode("latin-1").split("&"):
+        name, _, value = part.partition("=")
+        name = name.removeprefix("amp;")
+        if name and name not in found:
+            found[name] = _unquoted(value) if "%" in value or not value.isascii() else value
     return found
 
 

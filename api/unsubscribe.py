@@ -120,7 +120,7 @@ class Unsubscriber:
                 _LOG.exception("tracking: an unsubscribe request could not be kept")
                 raise Away from error
         await self.writer.keep(Hit(
-            now, HitKind.UNSUBSCRIBE, Verdict.HUMAN, token.contact_id, token.campaign_id,
+            int(now.timestamp() * 1e6), HitKind.UNSUBSCRIBE, Verdict.HUMAN, token.contact_id, token.campaign_id,
             token.message_id, None, None, asked.user_agent, asked.network,
         ))  # fmt: skip
         return language

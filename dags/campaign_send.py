@@ -1,7 +1,9 @@
 """Hand over every message that is due, each exactly as the ledger says.
 
-**What it does.** Plans campaigns that were asked for (freezes audience and content, one ledger row a person), then runs
-parallel senders that claim, hand over by SMTP and record in small groups, then closes campaigns with nothing left.
+**What it does.** First sends what people wait for (receipts, confirmations, tests), in a pool of its own, so that it
+waits for no campaign and no import. Then plans campaigns that were asked for (freezes audience and content, one ledger
+row a person), runs parallel senders that claim, hand over by SMTP and record in small groups, and closes campaigns with
+nothing left. A run with nothing of that to do, or with two others at it already, ends after its first task.
 Whatever queues messages - campaigns, workflows - this DAG sends them.
 
 **When it runs.** Within seconds of the commit that queued something; every ten minutes for a lost notification.
@@ -26,8 +28,8 @@ PARAMS = {
         minimum=1,
         maximum=500,
         title="Group",
-        description="Messages claimed and recorded in one transaction; at most this many per sender are in doubt "
-        "after a crash.",
+        description="Messages claimed and recorded in one transaction. A killed sender leaves one in doubt for each of "
+        "its connections, a lost machine at most this many.",
     ),
     "dry_run": conventions.dry_run("Only count the audience, by reason; queue and send nothing."),
 }
@@ -36,9 +38,13 @@ PARAMS = {
 @dag(
     schedule=conventions.on_queue(QUEUE),
     params=PARAMS,
-    **conventions.house(__doc__, tags={"mail", "event-driven"}),
+    **conventions.house(__doc__, tags={"mail", "event-driven"}, active_runs=4),
 )
 def campaign_send():
+    @task.short_circuit(pool="transactional")
+    def urgent(params, ti):
+        return runs.send_urgent(params, ti)
+
     @task(pool="bulk")
     def plan(params):
         return runs.plan_campaigns(params)
@@ -51,7 +57,9 @@ def campaign_send():
     def finish(results, outlet_events):
         return runs.finish_campaigns(results[:], outlet_events[conventions.MESSAGES])
 
-    finish(send.expand(shard=plan()))
+    shards = plan()
+    urgent() >> shards
+    finish(send.expand(shard=shards))
 
 
 campaign_send()

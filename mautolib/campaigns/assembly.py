@@ -89,13 +89,12 @@ class Assembly:
         self._parts = layout.done()
         self._keys = self._parts[1::2]
         self._getter: Callable[[Sequence[bytes]], Sequence[bytes]] | None = None
+        paths = [slot.hole.path[1:] if slot.hole.path[:1] == ("contact",) else () for slot in self._slots]
         self._plan = [
-            (
-                slot.hole.path[1:] if slot.hole.path[:1] == ("contact",) else (),
-                slot.hole.is_escaped, slot.is_encoded, slot,
-            )
-            for slot in self._slots
-        ]  # fmt: skip
+            # What is named several times is looked up once.
+            (paths.index(path) if path in paths[:number] else -1, path, slot.hole.is_escaped, slot.is_encoded, slot)
+            for number, (path, slot) in enumerate(zip(paths, self._slots, strict=True))
+        ]
         names = frozenset[str]().union(*(slot.hole.names for slot in self._slots))
         self._reads_links = bool(names & LINK_NAMES)
 
@@ -118,21 +117,27 @@ class Assembly:
         """
         names: dict[str, Any] | None = None
         texts: list[Any] = []
+        found: list[str | None] = []
+        encoded: dict[str, bytes] = {}
         size = 0
         try:
-            for path, is_escaped, is_encoded, slot in self._plan:
-                value = _looked_up(contact, path) if path else None
+            for first, path, is_escaped, is_encoded, slot in self._plan:
+                value = (_looked_up(contact, path) if path else None) if first < 0 else found[first]
+                found.append(value)
                 if value is None:
                     if names is None:
                         names = {"range": short_range, **plain({**rest(self._reads_links), "contact": contact})}
                     value = self._computed(slot.hole, names)
                     size += len(value)
-                elif is_escaped:
+                elif is_escaped and not value.isalnum():
                     value = str(escape(value))
                 if is_encoded:
                     if slot.is_delicate:
                         slot.check(value)
-                    texts.append(inline(value))
+                    data = encoded.get(value)
+                    if data is None:
+                        data = encoded[value] = inline(value)
+                    texts.append(data)
                 else:
                     texts.append(value)
         except RENDER_ERRORS as error:

@@ -2,7 +2,8 @@
 
 Promise: each message of a group gets exactly one outcome. Nothing is begun after the lease, the time budget or the
 campaign is over, nor for somebody who opted out while the group was under way; what is about to be handed over is
-in the journal first. Called by the pump, one courier per connection; it writes no database row.
+in the journal first. Called by the pump, one courier per connection, several in one thread where the channel takes
+turns; it writes no database row.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from mautolib.campaigns.building import Blueprint
+from mautolib.campaigns.host_backoff import HostBackoff
 from mautolib.campaigns.store import name_of
-from mautolib.channels.protocol import Channel, Outgoing
+from mautolib.channels.protocol import Channel, Outgoing, Pause, TurnTaking
 from mautolib.channels.smtp_reply import is_about_policy
 from mautolib.channels.wire import unfit
 from mautolib.errors import (
@@ -40,6 +42,10 @@ from mautolib.ledger.model import MARKETING, Claimed, Kind, Outcome, Result, Ski
 from mautolib.settings import Settings
 
 _LOG = logging.getLogger(__name__)
+#: The work of a courier on a group.
+Turns: TypeAlias = Generator[Pause, None, list[Outcome]]
+#: Where all servers take their time, they are asked this often.
+IDLE_SECONDS: Final = 0.002
 #: Consent is read again when the last look is older than this.
 RECHECK_SECONDS: Final = 0.5
 #: So many messages are written at once, if so many go out within this time.
@@ -48,9 +54,10 @@ AHEAD, AHEAD_SECONDS = 16, 0.2
 TO_BEGIN_SECONDS, TO_END_SECONDS = 540.0, 330.0
 #: More than 5 % of the last 200 refused for sender or content pauses a campaign.
 LAST, TOO_MANY = 200, 10
-#: What a mail server that cannot be reached, or refuses a sender, delays its messages by. The one in hand when the
-#: way was closed comes after the others: if it is the cause, it must not close the way before them again.
-HOST_RETRY_SECONDS, IN_HAND_RETRY_SECONDS, SENDER_RETRY_SECONDS = 60.0, 90.0, 900.0
+#: What a closed way, or a refused sender, delays messages by; a server that cannot be reached has pauses that grow
+#: (`host_backoff`). The message in hand when the way was closed comes that much after the others: if it is the cause,
+#: it must not close the way before them again.
+CLOSED_RETRY_SECONDS, IN_HAND_SECONDS, SENDER_RETRY_SECONDS = 60.0, 30.0, 900.0
 
 
 @dataclass
@@ -60,6 +67,7 @@ class Shift:
     Args:
         ends_at: monotonic time after which nothing is begun.
         clock: the present moment.
+        host: what is known of the mail server.
     """
 
     engine: Engine
@@ -68,6 +76,7 @@ class Shift:
     journal: Journal
     ends_at: float
     clock: Callable[[], datetime]
+    host: HostBackoff
     #: Campaigns that must be paused, with the reason.
     stopped: dict[int, str] = field(default_factory=dict)
     #: What somebody has to look at.
@@ -139,11 +148,19 @@ class Courier:
         #: What closed the way, if anything did.
         self.error: MautoError | None = None
 
-    def carry(self, attempt_id: int, messages: Sequence[Claimed], claimed_at: float) -> list[Outcome]:
-        """Hand over `messages`; returns one outcome for each.
+    @property
+    def takes_turns(self) -> bool:
+        """Whether several such couriers can share a thread."""
+        return isinstance(self._channel, TurnTaking)
+
+    def carry(
+        self, attempt_id: int, messages: Sequence[Claimed], claimed_at: float, *, is_alone: bool = True
+    ) -> Turns:
+        """Hand over `messages`; returns one outcome for each (see `finished`).
 
         Args:
             claimed_at: monotonic time from before their claim.
+            is_alone: do not pause; else while the other side is at work.
         """
         self._attempt_id = attempt_id
         self._begin_until = claimed_at + claim.LEASE_SECONDS - TO_BEGIN_SECONDS
@@ -154,15 +171,32 @@ class Courier:
         self._outcomes: dict[int, Outcome] = {}
         self._begun: set[int] = set()
         self._asked_for = 0
+        self._pause = CLOSED_RETRY_SECONDS
         handed: list[int] = []
+        number = 0
         try:
-            for number, result in enumerate(self._channel.deliver(self._ahead(messages, handed), self)):
+            for result in self._delivered(self._ahead(messages, handed), is_alone):
+                if isinstance(result, Pause):
+                    yield result
+                    continue
                 self._decided(handed[number], result)
+                number += 1
                 if self.error is not None:
                     break
         except (TransientError, PermanentError) as error:
             self.error = error
+        if isinstance(self.error, TransientError):
+            has_answered = any(
+                outcome.result.code is not None and outcome.result.verdict is not Verdict.RELEASED
+                for outcome in self._outcomes.values()
+            )
+            self._pause = self._shift.host.failed(self._shift.clock(), has_answered=has_answered)
         return [self._outcomes.get(message.message_id) or self._left_over(message) for message in messages]
+
+    def _delivered(self, messages: Iterator[Outgoing], is_alone: bool) -> Iterator[Result | Pause]:
+        if not is_alone and isinstance(self._channel, TurnTaking):
+            return self._channel.deliver_by_turns(messages, self)
+        return self._channel.deliver(messages, self)
 
     def before(self, message: Outgoing) -> Result | None:
         """See `Watch.before`."""
@@ -253,7 +287,7 @@ class Courier:
         """MAIL was refused: for now (then the way is closed), or for good (then the campaign is, or this content)."""
         if _is_for_now(result):
             self.error = ProviderUnavailable(f"The mail server defers the sender: {result.code} {result.reply}")
-            return _with_retry(result, IN_HAND_RETRY_SECONDS)
+            return _with_retry(result, CLOSED_RETRY_SECONDS + IN_HAND_SECONDS)
         if message.campaign_id is not None:
             return result
         self._shift.problems.add(f"The mail server refuses the sender: {result.code} {result.reply}")
@@ -265,11 +299,39 @@ class Courier:
             result = Result(verdict=Verdict.UNKNOWN, stage=Stage.DOT, reply=str(self.error or "no result"))
         else:
             is_in_hand = message.message_id == self._asked_for
-            retry = (IN_HAND_RETRY_SECONDS if is_in_hand else HOST_RETRY_SECONDS) if self.error is not None else None
+            retry = self._pause + IN_HAND_SECONDS * is_in_hand if self.error is not None else None
             result = Result(verdict=Verdict.RELEASED, stage=Stage.CONNECT, retry_after_seconds=retry)
         return Outcome(
             contact_id=message.contact_id, message_id=message.message_id, attempt_id=self._attempt_id, result=result
         )
+
+
+def finished(works: Iterable[Turns]) -> list[Outcome]:
+    """The outcomes of several couriers, who take turns; a fault of one is raised when the others are done.
+
+    Each round begins with whoever had the last turn: when that one is answered the others mostly are, so the thread
+    sleeps once a round instead of once a message.
+    """
+    going = list(works)[::-1]
+    outcomes: list[Outcome] = []
+    failure: Exception | None = None
+    while going:
+        is_idle = True
+        for work in going[::-1]:
+            try:
+                is_idle = next(work) is Pause.WAITING and is_idle
+            except StopIteration as done:
+                outcomes += done.value
+                going.remove(work)
+            except Exception as error:  # noqa: BLE001 - what the others have begun gets its answer first
+                failure = failure or error
+                going.remove(work)
+        going.reverse()
+        if going and is_idle:
+            time.sleep(IDLE_SECONDS)
+    if failure is not None:
+        raise failure
+    return outcomes
 
 
 def _is_for_now(result: Result) -> bool:

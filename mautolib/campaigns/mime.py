@@ -79,7 +79,7 @@ def plain_header(name: str, value: str) -> bytes:
 
 def refuse_controls(name: str, value: str) -> None:
     """Raise `InvalidInput` if `value` could end its header line."""
-    if _CONTROL.search(value):
+    if not value.isprintable() and _CONTROL.search(value):
         raise InvalidInput(f"The header {name} holds a control character or line break", path=(name,))
 
 

@@ -66,6 +66,8 @@ class Turnstile:
     shard: int = 0
     shards: int = 1
     clock: Callable[[], float] = time.monotonic
+    #: Only what people wait for: no campaign, no workflow.
+    urgent_only: bool = False
     _looked_at: float = float("-inf")
     _is_paced_turn: bool = False
     _last: int = -1
@@ -80,22 +82,27 @@ class Turnstile:
 
     def next_group(self, tx: Connection, attempt_id: int, now: datetime) -> claim.Group:
         """The next group; empty if nothing may go now."""
+        if self.urgent_only:
+            return self._unpaced(tx, attempt_id, now, paces_all=True)
         is_time = self.clock() - self._looked_at >= _LOOK_SECONDS
         if self._is_paced_turn or is_time:
             group = self._paced(tx, attempt_id, now)
             self._is_paced_turn = False
             if not group.is_empty:
                 return group
-        group = claim.claim(
-            tx, attempt_id=attempt_id, size=self.size, identity=self.identity, now=now, shard=self.shard,
-            shards=self.shards, require_consent=self.settings.require_consent, paces_all=self.paces_all,
-        )  # fmt: skip
+        group = self._unpaced(tx, attempt_id, now, paces_all=self.paces_all)
         if group.is_empty and not is_time:
             group = self._paced(tx, attempt_id, now)
         else:
             # Whoever found a paced campaign last time goes on taking turns.
             self._is_paced_turn = self._last >= 0
         return group
+
+    def _unpaced(self, tx: Connection, attempt_id: int, now: datetime, *, paces_all: bool) -> claim.Group:
+        return claim.claim(
+            tx, attempt_id=attempt_id, size=self.size, identity=self.identity, now=now, shard=self.shard,
+            shards=self.shards, require_consent=self.settings.require_consent, paces_all=paces_all,
+        )  # fmt: skip
 
     def _paced(self, tx: Connection, attempt_id: int, now: datetime) -> claim.Group:
         self._looked_at = self.clock()

@@ -26,7 +26,7 @@ from mautolib.events.links import is_web_url
 from mautolib.settings import Settings, variable
 from mautolib.templates import catalogue
 from mautolib.templates.checks import CLIP_BYTES
-from mautolib.templates.compile import CompiledTemplate, compile_template
+from mautolib.templates.compile import SENDING_NAMES, CompiledTemplate, compile_template
 from mautolib.templates.language import is_tag
 from mautolib.templates.links import add_preheader, find_links
 
@@ -52,6 +52,7 @@ class Text:
     locale: str = ""
     template_id: int | None = None
     template_version: int | None = None
+    template_name: str = ""
     strict: bool = False
     variables: tuple[str, ...] = ()
 
@@ -80,6 +81,7 @@ def text_of(tx: Connection, campaign: Campaign, locale: str = "") -> Text:
         text,
         template_id=template.template_id,
         template_version=template.version,
+        template_name=template.name,
         strict=template.strict,
         variables=template.variables,
     )
@@ -156,23 +158,32 @@ def _problems_of(text: Text) -> Iterator[Problem]:
         return
     compiled = compiled_text(text)
     for found in compiled.problems:
+        if text.strict and found.message.startswith("Undefined variable: "):
+            continue  # said below, with its template
         part = ".".join((*where, found.part))
         yield Problem(path=(*where, found.part, found.line), message=f"{found.message} ({part}, line {found.line})")
-    yield from _unknown_names(compiled, where)
+    yield from _unknown_names(compiled, text, where)
 
 
 def compiled_text(text: Text) -> CompiledTemplate:
-    """A content as it will be filled in, before links and footer."""
+    """A content as it will be filled in, before links and footer.
+
+    What a template declares beside the names of sending stays empty in a campaign; a strict one cannot be sent so.
+    """
     html = add_preheader(text.html_body, text.preheader)
+    declared = () if text.strict else text.variables
     return compile_template(
-        text.subject, html, text.text_body, strict=text.strict, variables=text.variables, language=text.locale
+        text.subject, html, text.text_body, strict=text.strict, variables=declared, language=text.locale
     )
 
 
 def warnings_of(text: Text) -> list[str]:
     """What can be sent but will not be shown as meant: scripts, more HTML than Gmail shows."""
     where = f"locales.{text.locale}: " if text.locale else ""
-    found = list(compiled_text(text).warnings)
+    compiled = compiled_text(text)
+    found = list(compiled.warnings)
+    given = {name.split(".")[0] for name in compiled.variables} & set(text.variables)
+    found += [f"Undefined variable: {name}; a campaign does not give it" for name in sorted(given - {*SENDING_NAMES})]
     size = len(text.html_body.encode("utf-8", "replace"))
     grown = size + sum(len(link.url) // 2 + _LINK_GROWS for link in find_links(text.html_body) if is_web_url(link.url))
     if size <= CLIP_BYTES < grown + _FOOTER:
@@ -180,11 +191,19 @@ def warnings_of(text: Text) -> list[str]:
     return [f"{where}{warning}" for warning in found]
 
 
-def _unknown_names(compiled: CompiledTemplate, where: tuple[str, ...]) -> Iterator[Problem]:
+def _unknown_names(compiled: CompiledTemplate, text: Text, where: tuple[str, ...]) -> Iterator[Problem]:
     unknown = {*compiled.undeclared, *(name for name in compiled.variables if name.split(".")[0] in _NOT_GIVEN)}
+    lines = {
+        found.message: (found.part, f" line {found.line}") for found in compiled.problems
+        if found.message.startswith("Undefined variable: ")
+    }  # fmt: skip
     for name in sorted(unknown):
-        message = f"Undefined variable: {name}; a campaign does not give it"
-        yield Problem(path=(*where, "html_body"), message=message)
+        said = f"Undefined variable: {name}"
+        part, line = lines.get(said, ("html_body", ""))
+        about = [f"template '{text.template_name}'"] if text.template_name else []
+        about += [f"locale {text.locale}" if text.locale else "default content", part + line] if line else []
+        message = f"{said}; a campaign does not give it" + (f" ({', '.join(about)})" if about else "")
+        yield Problem(path=(*where, part), message=message)
 
 
 def sender_problems(settings: Settings, *, from_email: str, reply_to: str) -> Iterator[Problem]:

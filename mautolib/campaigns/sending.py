@@ -27,7 +27,8 @@ from sqlalchemy.exc import DBAPIError
 
 from mautolib import log
 from mautolib.campaigns import control, finishing, planning, totals
-from mautolib.campaigns.courier import Courier, Shift
+from mautolib.campaigns.courier import Courier, Shift, finished
+from mautolib.campaigns.host_backoff import HostBackoff
 from mautolib.campaigns.pacing import Turnstile, give_back
 from mautolib.campaigns.recording import recover, write_down
 from mautolib.channels.protocol import Channel
@@ -48,6 +49,8 @@ _LOG = logging.getLogger(__name__)
 PATIENCE_SECONDS: Final = 60.0
 TOTALS_SECONDS: Final = 10.0
 MAX_GROUP: Final = 500
+#: So many new objects before the garbage collector looks for rings: about one group's.
+GARBAGE: Final = 20_000
 #: Others are deciding about the same people: they are done in a moment.
 CONTENTION_SECONDS: Final = 0.02
 
@@ -68,6 +71,7 @@ def pump(
     shards: int = 1,
     budget_seconds: float = 60.0,
     group_size: int = 50,
+    urgent_only: bool = False,
     now: datetime | None = None,
     open_way: Callable[[Settings], Channel] = open_channel,
 ) -> PumpResult:
@@ -76,6 +80,7 @@ def pump(
     Args:
         shard, shards: take contacts whose id modulo `shards` is `shard`.
         group_size: messages per transaction; in doubt after a crash is at most one per connection.
+        urgent_only: leave campaigns and workflows to others, and end when nothing else is due.
         now: the present moment; None: the database's clock.
         open_way: makes the channel.
     Raises:
@@ -88,6 +93,7 @@ def pump(
         start = now or tx.execute(select(func.clock_timestamp())).scalar_one()
         expire_leases(tx)
     recover(engine, settings, start)
+    host = _host(engine, settings, start)
     journal = Journal.open(journal_folder(settings))
     shift = Shift(
         engine=engine,
@@ -95,9 +101,10 @@ def pump(
         signer=LinkSigner.from_settings(settings),
         journal=journal,
         ends_at=begun_at + budget_seconds,
+        host=host,
         clock=lambda: start + timedelta(seconds=time.monotonic() - begun_at),
     )
-    run = _Run(shift, shard=shard, shards=shards, group_size=group_size)
+    run = _Run(shift, shard=shard, shards=shards, group_size=group_size, urgent_only=urgent_only)
     with _kept_until_settled(journal), _quiet_collector():
         error = run.work([Courier(shift, open_way(settings)) for _ in range(max(1, settings.smtp_connections))])
     result = PumpResult(counts=dict(run.counts), problems=tuple(sorted(shift.problems)))
@@ -109,13 +116,37 @@ def pump(
     return result
 
 
+def is_anything_to_do(engine: Engine, now: datetime) -> bool:
+    """Whether a campaign is to be planned or closed, a message to be handed over, or a lease to be ended."""
+    with engine.connect() as tx:
+        due_at = tx.scalar(statement("queues.messages_due"))
+    return due_at is not None and due_at <= now
+
+
+def _host(engine: Engine, settings: Settings, now: datetime) -> HostBackoff:
+    """What is known of the mail server; raises if it is left alone now, and anything is due."""
+    host = HostBackoff.of(settings)
+    if host.is_waiting(now):
+        with engine.connect() as tx:
+            if tx.scalar(statement("ledger.is_due"), {"now": now}):
+                raise ProviderUnavailable(f"The mail server could not be reached {host.failures} times in a row; it is "
+                                          f"tried again at {host.retry_at:%Y-%m-%d %H:%M:%S} UTC")  # fmt: skip
+    return host
+
+
 @contextlib.contextmanager
 def _quiet_collector() -> Iterator[None]:
-    """Spare the garbage collector what was there before: nothing of it is dropped while mail goes out."""
+    """Spare the garbage collector what was there before, and let it look at the rest rarely.
+
+    Nothing of the former is dropped while mail goes out, and a group makes hardly any rings.
+    """
+    thresholds = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(GARBAGE, *thresholds[1:])
     try:
         yield
     finally:
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
 
 
@@ -138,12 +169,14 @@ class _Run:
     shard: int
     shards: int
     group_size: int
+    urgent_only: bool = False
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._turnstile = Turnstile(
-            self.shift.settings, message_identity(self.shift.settings), self.group_size, self.shard, self.shards
-        )
+            self.shift.settings, message_identity(self.shift.settings), self.group_size, self.shard, self.shards,
+            urgent_only=self.urgent_only,
+        )  # fmt: skip
         #: Under which limits the messages in hand were counted.
         self._tallied: Mapping[int, Sequence[tuple[int, str]]] = {}
         self._totals_at = time.monotonic()
@@ -166,6 +199,8 @@ class _Run:
                         time.sleep(CONTENTION_SECONDS)
                     outcomes = self._carry(threads, couriers, group, asked_at) if group.messages else []
                     error = next((courier.error for courier in couriers if courier.error is not None), None)
+                    if error is None and any(outcome.result.code is not None for outcome in outcomes):
+                        self.shift.host.answered()
         finally:
             for courier in couriers:
                 courier.close()
@@ -174,12 +209,14 @@ class _Run:
         self, threads: ThreadPoolExecutor, couriers: Sequence[Courier], group: claim.Group, asked_at: float
     ) -> list[Outcome]:
         number = len(couriers)
-        if number == 1:
-            return couriers[0].carry(group.attempt_id, group.messages, asked_at)
-        jobs = [
-            threads.submit(courier.carry, group.attempt_id, group.messages[n::number], asked_at)
+        takes_turns = number > 1 and all(courier.takes_turns for courier in couriers)
+        works = [
+            courier.carry(group.attempt_id, group.messages[n::number], asked_at, is_alone=not takes_turns)
             for n, courier in enumerate(couriers)
         ]
+        if number == 1 or takes_turns:
+            return finished(works)
+        jobs = [threads.submit(finished, [work]) for work in works]
         return [outcome for job in jobs for outcome in job.result()]
 
     def _turn(self, outcomes: Sequence[Outcome], goes_on: bool, asked: datetime) -> claim.Group | None:

@@ -8,7 +8,8 @@ is raised, and every message without a result was surely not handed over. The co
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from enum import Enum
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from mautolib.ledger.model import Result
 
@@ -64,4 +65,22 @@ class Channel(Protocol):
 
     def close(self) -> None:
         """Say goodbye politely; never raises."""
+        ...
+
+
+class Pause(Enum):
+    """Between handing a message over and its result, when the other side is at work and we need not wait for it."""
+
+    #: A message has just been handed over.
+    BEGUN = "begun"
+    #: There is still no answer to it.
+    WAITING = "waiting"
+
+
+@runtime_checkable
+class TurnTaking(Channel, Protocol):
+    """A channel that shares its thread with others of its kind, so that several connections need no threads."""
+
+    def deliver_by_turns(self, messages: Iterable[Outgoing], watch: Watch) -> Iterator[Result | Pause]:
+        """As `deliver`, but pauses while the other side is at work; it has to be resumed until it ends."""
         ...

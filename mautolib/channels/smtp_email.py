@@ -8,13 +8,14 @@ of the one before: one write and one answer a message. Connections are reused. R
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
-from mautolib.channels.protocol import Outgoing, Watch
-from mautolib.channels.smtp_reply import CutOff, Lost, Reply, refusal
+from mautolib.channels.protocol import Outgoing, Pause, Watch
+from mautolib.channels.smtp_reply import NO_ANSWER, CutOff, Lost, Reply, refusal
 from mautolib.channels.smtp_session import SECURITY, Server, Session, open_session
 from mautolib.channels.wire import check_data, check_seven_bit, is_loopback, is_reserved, unfit, wire_address
 from mautolib.errors import Misconfigured, ProviderRejected, ProviderUnavailable
@@ -24,6 +25,10 @@ from mautolib.settings import Settings
 _DOT: Final = b".\r\n"
 #: So many bytes fit into any socket's buffer: a longer message is begun before its last write.
 _LAST_WRITE: Final = 65_536
+#: How long a turn waits for an answer before another connection has its turn.
+_TURN_SECONDS: Final = 0.02
+#: An envelope that waited so long for its message, while other connections had their turns, is begun anew.
+_STALE_SECONDS: Final = 8.0
 _LOOPBACK_ONLY: Final = "The demo sends to a mail sink on this machine only; MAUTO_SMTP_HOST is {host}"
 
 
@@ -71,6 +76,13 @@ class SmtpEmail:
 
     def deliver(self, messages: Iterable[Outgoing], watch: Watch) -> Iterator[Result]:
         """Hand over `messages` one by one; see `Channel.deliver`."""
+        return cast(Iterator[Result], self._steps(messages, watch, is_alone=True))
+
+    def deliver_by_turns(self, messages: Iterable[Outgoing], watch: Watch) -> Iterator[Result | Pause]:
+        """See `TurnTaking.deliver_by_turns`."""
+        return self._steps(messages, watch, is_alone=False)
+
+    def _steps(self, messages: Iterable[Outgoing], watch: Watch, *, is_alone: bool) -> Iterator[Result | Pause]:
         coming = _Coming(messages)
         is_open = False
         try:
@@ -85,7 +97,10 @@ class SmtpEmail:
                 following = coming.look()
                 kept = None if following is None else watch.before(following)
                 early = self._early(following) if following is not None and kept is None else b""
-                result = self._hand_over(message, watch, early, coming.prepare)
+                result = self._hand_over(message, watch, early)
+                if result is None:
+                    coming.prepare()
+                    result = (None if is_alone else (yield from self._awaited())) or self._answer()
                 is_open = bool(early) and self._session is not None
                 yield result
                 if kept is not None:
@@ -147,6 +162,9 @@ class SmtpEmail:
         """What became of an envelope that was sent with the dot before; as `_begin`."""
         session = self._session
         assert session is not None
+        if session.is_stale:
+            self._drop()
+            return self._begin(message)
         if session.read_usual(session.usual):
             return None
         received = session.received
@@ -219,8 +237,8 @@ class SmtpEmail:
         return Result(verdict=Verdict.RELEASED, stage=stage, code=reply.code, enhanced=reply.enhanced,
                       reply=reply.text)  # fmt: skip
 
-    def _hand_over(self, message: Outgoing, watch: Watch, early: bytes, prepare: Callable[[], None]) -> Result:
-        """The message and its dot, with what may travel behind it; `prepare` is called while the server works."""
+    def _hand_over(self, message: Outgoing, watch: Watch, early: bytes) -> Result | None:
+        """The message and its dot, with what may travel behind it; None when the server is to answer."""
         session = self._session
         assert session is not None
         data = message.data if message.is_checked else _stuffed(message.data)
@@ -238,16 +256,38 @@ class SmtpEmail:
         rest = data[ahead:] if ahead else data
         try:
             session.write(rest, _DOT + early)
-            prepare()
-            reply = session.read(seconds=self._server.answer_seconds)
         except Lost as error:
             self._drop()
             if isinstance(error, CutOff) and error.sent <= len(rest):
                 return Result(verdict=Verdict.DEFERRED, stage=Stage.BODY, reply=str(error))
             return Result(verdict=Verdict.UNKNOWN, stage=Stage.DOT, reply=str(error))
-        return self._answered(session, reply)
+        return None
 
-    def _answered(self, session: Session, reply: Reply) -> Result:
+    def _awaited(self) -> Generator[Pause, None, Result | None]:
+        """Pauses until the server has answered; a result if it has had its time."""
+        session = self._session
+        assert session is not None
+        paused_at = time.monotonic()
+        yield Pause.BEGUN
+        session.is_stale = time.monotonic() - paused_at > _STALE_SECONDS
+        if session.is_answered(_TURN_SECONDS):
+            return None
+        until = paused_at + self._server.answer_seconds
+        while not session.is_answered():
+            if time.monotonic() >= until:
+                self._drop()
+                return Result(verdict=Verdict.UNKNOWN, stage=Stage.DOT, reply=NO_ANSWER)
+            yield Pause.WAITING
+        return None
+
+    def _answer(self) -> Result:
+        session = self._session
+        assert session is not None
+        try:
+            reply = session.read(seconds=self._server.answer_seconds)
+        except Lost as error:
+            self._drop()
+            return Result(verdict=Verdict.UNKNOWN, stage=Stage.DOT, reply=str(error))
         session.answered += 1
         if 200 <= reply.code < 300:
             return _accepted(reply)

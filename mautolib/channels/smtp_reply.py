@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -22,6 +23,7 @@ _QUEUE_ID: Final = re.compile(r"(?:queued as\s+|\bid=|message-id[:=]\s*)<?([\w.@
 _BARE_ID: Final = re.compile(r"(?:2\.[0-9]\.[0-9]\s+)?ok:?\s+([\w.@+-]*[0-9][\w.@+-]*)", re.I)
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
 _MAX_LINE, _MAX_LINES, _MAX_TEXT = 4096, 128, 500
+NO_ANSWER: Final = "the mail server did not answer in time"
 #: The address does not exist, has moved away, or its domain takes no mail (RFC 3463, RFC 7505).
 _NO_SUCH_ADDRESS: Final = frozenset({"5.1.1", "5.1.6", "5.1.10"})
 
@@ -65,8 +67,10 @@ class Reply:
 class ReplyReader:
     """Reads replies from a connected socket."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, before_waiting: Callable[[], None]) -> None:
+        """`before_waiting` is called before every wait for the server, for it knows how long that may be."""
         self._connection = connection
+        self._before_waiting = before_waiting
         self._buffer = b""
 
     @property
@@ -106,14 +110,25 @@ class ReplyReader:
                 return Reply(code=code, text=" ".join(filter(None, lines))[:_MAX_TEXT], lines=tuple(lines))
         raise Lost("the mail server's reply does not end")
 
+    def listen(self, flags: int) -> bool:
+        """Whether there is something to read, an end or a fault of the connection too; `flags` are those of recv."""
+        try:
+            self._buffer += self._connection.recv(16384, flags)
+        except (TimeoutError, BlockingIOError):
+            return False
+        except OSError:
+            return True
+        return True
+
     def _line(self) -> bytes:
         while b"\n" not in self._buffer:
             if len(self._buffer) > _MAX_LINE:
                 raise Lost("the mail server's reply line is too long")
+            self._before_waiting()
             try:
                 block = self._connection.recv(16384)
             except (TimeoutError, BlockingIOError) as error:
-                raise Lost("the mail server did not answer in time") from error
+                raise Lost(NO_ANSWER) from error
             except OSError as error:
                 raise Lost(f"the connection to the mail server broke: {error.strerror or error}") from error
             if not block:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
+import select
 import socket
 import ssl
 import struct
@@ -58,6 +59,8 @@ class Session:
         self.usual = b""
         #: In bytes; 0: not told.
         self.size_limit = 0
+        #: Whether nobody listened for so long that the server may have given up what was begun.
+        self.is_stale = False
         #: Messages decided so far: a server that closes after some only wants a new connection.
         self.answered = 0
         self._opened_at = time.monotonic()
@@ -65,9 +68,12 @@ class Session:
 
     def _use(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._reader = ReplyReader(connection)
+        self._reader = ReplyReader(connection, self._before_waiting)
         self.is_encrypted = isinstance(connection, ssl.SSLSocket)
         self._seconds = 0.0
+        #: How long the reply that is being read may take; how long `is_answered` waits, if the kernel was told.
+        self._reading_seconds = self.server.command_seconds
+        self._patience = 0.0
 
     def is_worn(self, *, under_way: int = 0) -> bool:
         """Whether it has served its time, so that the next message goes over a new one.
@@ -82,16 +88,18 @@ class Session:
 
     def _wait_at_most(self, seconds: float) -> None:
         """Limit each read and write; on a plain line by the kernel, which spares asking it twice each time."""
-        if seconds == self._seconds:
+        if seconds == self._seconds and not self._patience:
             return
-        self._seconds = seconds
+        self._seconds, self._patience = seconds, 0.0
         if self.is_encrypted:
             self._connection.settimeout(seconds)
             return
-        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
         self._connection.settimeout(None)
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(seconds))
+
+    def _before_waiting(self) -> None:
+        self._wait_at_most(self._reading_seconds)
 
     def write(self, data: bytes, more: bytes = b"") -> None:
         """Send bytes, and `more` in the same packet; if this raises, not all of them left this process.
@@ -123,9 +131,23 @@ class Session:
         Raises:
             Lost: as `ReplyReader.read`.
         """
-        if not self._reader.has_more:
-            self._wait_at_most(seconds or self.server.command_seconds)
+        self._reading_seconds = seconds or self.server.command_seconds
         return self._reader.read()
+
+    def is_answered(self, patience: float = 0.0) -> bool:
+        """Whether the server has said something (or hung up), waiting for it at most `patience` seconds."""
+        if self._reader.has_more:
+            return True
+        connection = self._connection
+        if isinstance(connection, ssl.SSLSocket):
+            return connection.pending() > 0 or bool(select.select([connection], [], [], patience)[0])
+        if not patience:
+            return self._reader.listen(socket.MSG_DONTWAIT)
+        if self._patience != patience:
+            # The kernel waits: asking it first whether there is something costs another call for every message.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(patience))
+            self._patience = patience
+        return self._reader.listen(0)
 
     def read_usual(self, expected: bytes) -> bool:
         """Take what the server has said if it is, byte for byte, `expected`; else nothing is taken."""
@@ -211,6 +233,10 @@ class Session:
             raise Misconfigured(f"The mail server refused MAUTO_SMTP_USERNAME and MAUTO_SMTP_PASSWORD: {reply.code}")
         if reply.code != 235:
             raise ProviderUnavailable(f"The mail server did not sign us in: {reply.code}")
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
 
 
 def open_session(server: Server) -> Session:

@@ -367,13 +367,14 @@ def _suppress(
     ]
     shown = [(email, key) for email, key in addresses if key not in hashed]
     done += _write_suppressions(tx, shown, reason, source, notes, now) if shown else []
+    # Before `subscribed` is turned off: where it is the complaint that stops these, they are to say so.
+    word = Skip.UNSUBSCRIBED if reason is SuppressionReason.UNSUBSCRIBE else Skip.SUPPRESSED
+    skip_queued(tx, [person.contact_id for person in people], word)
     if reason in CONSENT_STOPPERS:
         for row in (person for person in people if person.subscribed):
             before, after = _turn_off(tx, row, source or str(reason), now)
             told = {**detail, "source": source or str(reason)}
             record_change(tx, row.contact_id, before, after, actor=actor, now=now, detail=told)
-    if people:
-        skip_queued(tx, [person.contact_id for person in people], Skip.SUPPRESSED)
     return done
 
 

@@ -1,4 +1,4 @@
-"""Awaited group commit: `keep` returns when the hit is durable, in the database or else in the local spool.
+"""Awaited group commit: what `keep` gives is done when the hit is durable, in the database or else in the spool.
 
 Hits that come in while one batch is being written form the next one, so each costs a small part of a transaction.
 With the database away (refused, frozen or too slow) batches go to the spool at once and are replayed, each once, when
@@ -57,12 +57,13 @@ class HitWriter:
         self._rule_version = rule_version
         self._apply_other = apply_other
         self._sql = hits.record_sql()
-        self._waiting: list[tuple[Hit, asyncio.Future[None] | None]] = []
+        self._waiting: list[tuple[Hit, asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
         self._ending = asyncio.Event()
         self._connection: Any = None
         self._statement: Any = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._new_future: Callable[[], asyncio.Future[None]]
         # One thread: records reach the file one at a time, in order.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._is_away = False
@@ -72,6 +73,8 @@ class HitWriter:
 
     async def start(self) -> None:
         """Begin to write; the database is first asked for when there is something to say."""
+        # Kept, because asking for the running loop is a system call in Python 3.11.
+        self._new_future = asyncio.get_running_loop().create_future
         self._tasks = [asyncio.create_task(self._write_batches()), asyncio.create_task(self._come_back())]
 
     async def stop(self) -> None:
@@ -86,17 +89,12 @@ class HitWriter:
         await self._on_disk(self._spool.close)
         self._disk.shutdown()
 
-    async def keep(self, hit: Hit) -> None:
-        """Keep one hit; returns when it is durable."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((hit, future))
+    def keep(self, hit: Hit) -> asyncio.Future[None]:
+        """Keep one hit; what comes back is done when it is durable (or counted as lost)."""
+        durable: asyncio.Future[None] = self._new_future()
+        self._waiting.append((hit, durable))
         self._wake.set()
-        await future
-
-    def offer(self, hit: Hit) -> None:
-        """Keep one hit, without waiting for it."""
-        self._waiting.append((hit, None))
-        self._wake.set()
+        return durable
 
     async def keep_record(self, record: Record) -> None:
         """Spool something that is not a hit, for `apply_other`; durable on return.
@@ -121,14 +119,14 @@ class HitWriter:
             if batch:
                 await self._write_and_tell(batch)
 
-    async def _write_and_tell(self, batch: list[tuple[Hit, asyncio.Future[None] | None]]) -> None:
+    async def _write_and_tell(self, batch: list[tuple[Hit, asyncio.Future[None]]]) -> None:
         try:
             await self._write([hit for hit, _ in batch])
         except Exception:  # noqa: BLE001 - whatever it is, the reader's answer must not hang on it
             self.dropped += len(batch)
             _LOG.exception("tracking: %s hits lost", len(batch))
         for _, future in batch:
-            if future is not None and not future.done():
+            if not future.done():
                 future.set_result(None)
 
     async def _write(self, batch: list[Hit]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -34,7 +33,8 @@ class HitKind(StrEnum):
 class Hit(NamedTuple):
     """One hit; a tuple, because thousands a second are made and turned into columns."""
 
-    occurred_at: datetime
+    #: When it came in: microseconds since 1970, which cost a tenth of a datetime on the way to the database.
+    at_microseconds: int
     kind: str
     verdict: str
     contact_id: int = 0
@@ -48,19 +48,41 @@ class Hit(NamedTuple):
     purpose: str = ""
 
 
+_TEXTS = frozenset(("kind", "verdict", "url", "user_agent", "network", "purpose"))
+
+
 def arguments(key: str, rule_version: int, hits: Sequence[Hit]) -> list[Any]:
-    """The arguments of `record_sql()` for one batch: key, rule version, then one array per field of `Hit`."""
-    return [key, rule_version, *(list(column) for column in zip(*hits, strict=True))]
+    """The arguments of `record_sql()` for one batch: key, rule version, then one array per field of `Hit`.
+
+    Arrays travel as text: asyncpg takes a look at every element of a list, which costs four times as much.
+    """
+    columns = zip(Hit._fields, zip(*hits, strict=True), strict=True)
+    return [key, rule_version, *(
+        f"{{{','.join(map(_quoted, column))}}}" if name in _TEXTS
+        else f"{{{','.join(map(str, column))}}}".replace("None", "NULL")
+        for name, column in columns
+    )]  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _quoted(text: str | None) -> str:
+    """One element of an array of texts; few differ within a batch."""
+    if text is None:
+        return "NULL"
+    if not isinstance(text, str):
+        raise TypeError("not a text")  # a damaged spool
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def to_json(hits: Sequence[Hit]) -> list[list[Any]]:
     """Hits as they are kept in a file."""
-    return [[hit.occurred_at.isoformat(), *hit[1:]] for hit in hits]
+    return [list(hit) for hit in hits]
 
 
 def from_json(rows: Sequence[Sequence[Any]]) -> list[Hit]:
     """Hits as `to_json` wrote them."""
-    return [Hit(datetime.fromisoformat(row[0]), *row[1:]) for row in rows]
+    return [Hit(*row) for row in rows]
 
 
 @lru_cache(maxsize=4096)

@@ -55,22 +55,16 @@ class LinkBatch:
         ]
         #: How many tokens a message has: one for each purpose.
         self.token_count = len(purposes)
-        states = [signer.signing_macs[purpose].states for purpose in purposes]
-        self._plans = [(inner.copy, outer.copy) for inner, outer in states]
+        self._macs = [signer.signing_macs[purpose] for purpose in purposes]
         self._split = struct.Struct(f"{TOKEN_LENGTH}s" * len(purposes)).unpack
 
     def sign(self, contact_id: int, message_id: int, made_milliseconds: int) -> tuple[bytes, tuple[bytes, ...]]:
         """The contact's public id, and the tokens that the forms number, in ASCII."""
         stamp = made_milliseconds.to_bytes(6, "big")
-        front = self._signer.hidden_message(message_id) + stamp
-        head = head_of(self._owner, contact_id, message_id, stamp) + bytes(4)
-        raw = []
-        for copy_inner, copy_outer in self._plans:
-            inner, outer = copy_inner(), copy_outer()
-            inner.update(head)
-            outer.update(inner.digest())
-            raw.append(outer.digest()[:16])
+        head = head_of(self._owner, contact_id, message_id, stamp)
+        hide = self._signer.hide
+        raw = [(given := mac(head)) + hide(message_id, given) + stamp for mac in self._macs]
         # Each token is 30 bytes, a whole number of base64 groups: they can be encoded together.
-        encoded = b2a_base64(front + front.join(raw), newline=False).translate(_URLSAFE) if raw else b""
+        encoded = b2a_base64(b"".join(raw), newline=False).translate(_URLSAFE)
         hidden = b2a_base64(self._signer.hidden_contact(contact_id), newline=False).translate(_URLSAFE)
         return b"u" + hidden[: CONTACT_LENGTH - 1], self._split(encoded)

@@ -23,6 +23,8 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
 from mautolib.errors import InvalidInput
 from mautolib.settings import Settings
 
@@ -32,12 +34,14 @@ _URLSAFE = bytes.maketrans(b"+/", b"-_")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PLAIN_ID = re.compile(r"[0-9]{1,19}\Z", re.ASCII)
-# 40 characters of base64 (message 8, time 6, MAC 16 bytes), of a click 16 more (MAC of its target, 12 bytes), then the
-# link's position in base 36. The tail is always alphanumeric, so a mail client's link finder never cuts a trailing -
-# or _ off. The two MACs of a click are apart because the first is that of all links of a message, the second that of
-# a link in all messages: ten links of a million messages are a million and ten MACs, not ten million.
+# 40 characters of base64 (MAC 16, message 8, time 6 bytes), of a click 16 more (MAC of its target, 12 bytes), then the
+# link's position in base 36. The message is hidden by a block of AES that the MAC chooses, as in SIV (RFC 5297): one
+# block where a permutation takes four. The tail is always alphanumeric, so a mail client's link finder never cuts a
+# trailing - or _ off. The two MACs of a click are apart because the first is that of all links of a message, the second
+# that of a link in all messages: ten links of a million messages are a million and ten MACs, not ten million.
 _TOKEN = re.compile(r"([A-Za-z0-9_-]{40})([A-Za-z0-9_-]{16})?(0|[1-9a-z][0-9a-z]{0,3})\Z", re.ASCII)
 _TARGET_MAC = 12
+_HEAD = struct.Struct(">cQQQ6s").pack
 _MAX_ID = (1 << 63) - 1
 _HALF = (1 << 32) - 1
 _WEB_URL = re.compile(
@@ -77,6 +81,11 @@ class Owner:
     kind: IdKind
     owner_id: int
 
+    @cached_property
+    def letter(self) -> bytes:
+        """The kind's letter, as it is signed."""
+        return self.kind.value.encode("ascii")
+
     @classmethod
     def of(cls, *, campaign_id: int | None = None, workflow_id: int | None = None) -> Owner:
         """The owner of a ledger row."""
@@ -107,61 +116,50 @@ class Token(NamedTuple):
         return datetime.fromtimestamp(self.made_milliseconds / 1000, UTC)
 
 
+#: Gives the MAC of its argument.
+Mac = Callable[[bytes], bytes]
+
+
 class _Hash(Protocol):
     def copy(self) -> _Hash: ...
     def update(self, data: bytes, /) -> None: ...
     def digest(self) -> bytes: ...
 
 
-class _Mac:
-    """HMAC-SHA256 cut to 16 bytes, with the keyed states made once (0.7 us instead of 1.7 us a call)."""
+def _mac(key: bytes) -> Mac:
+    """A function that gives a MAC of 16 bytes: keyed BLAKE2s (RFC 7693), in a third of the time of HMAC-SHA256."""
+    started: _Hash = hashlib.blake2s(key=key, digest_size=16, person=b"link")
 
-    def __init__(self, key: bytes) -> None:
-        block = key.ljust(64, b"\0")
-        self._inner: _Hash = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
-        self._outer: _Hash = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
-        #: Both keyed states, for who signs many at once (`link_batch`).
-        self.states = (self._inner, self._outer)
+    def sign(data: bytes) -> bytes:
+        state = started.copy()
+        state.update(data)
+        return state.digest()
 
-    def begin(self, head: bytes) -> Callable[[bytes], bytes]:
-        """A function that gives the MAC of `head` + its argument."""
-        started = self._inner.copy()
-        started.update(head)
-        outer_state = self._outer
-
-        def finish(rest: bytes) -> bytes:
-            inner, outer = started.copy(), outer_state.copy()
-            inner.update(rest)
-            outer.update(inner.digest())
-            return outer.digest()[:16]
-
-        return finish
+    return sign
 
 
 class _Permutation:
-    """Four Feistel rounds over 64 bits: a strong pseudo-random permutation (Luby and Rackoff, 1988)."""
+    """Four Feistel rounds over 64 bits: a strong pseudo-random permutation (Luby and Rackoff, 1988).
 
-    def __init__(self, key: bytes, kind: IdKind) -> None:
-        self._rounds: list[_Hash] = [
-            hashlib.blake2s(key=key, digest_size=4, person=f"id-{kind.value}-{number}".encode())
-            for number in range(4)
-        ]
+    A round is a block of AES that says which kind of id and which round it is: one call of 0.1 us.
+    """
+
+    def __init__(self, encrypt: Callable[[bytes], bytes], kind: IdKind) -> None:
+        self._encrypt = encrypt
+        self._rounds = [(ord(kind.value) << 8 | number) << 32 for number in range(4)]
         self._backward = self._rounds[::-1]
 
     def forward(self, number: int) -> bytes:
         left, right = number >> 32, number & _HALF
-        for state in self._rounds:
-            mixed = state.copy()
-            mixed.update(right.to_bytes(4, "big"))
-            left, right = right, left ^ int.from_bytes(mixed.digest(), "big")
+        for place in self._rounds:
+            left, right = right, left ^ int.from_bytes(self._encrypt((place | right).to_bytes(16, "big"))[:4], "big")
         return (left << 32 | right).to_bytes(8, "big")
 
     def backward(self, block: bytes) -> int:
-        left, right = int.from_bytes(block[:4], "big"), int.from_bytes(block[4:], "big")
-        for state in self._backward:
-            mixed = state.copy()
-            mixed.update(left.to_bytes(4, "big"))
-            left, right = right ^ int.from_bytes(mixed.digest(), "big"), left
+        encrypt, read = self._encrypt, int.from_bytes
+        left, right = read(block[:4], "big"), read(block[4:], "big")
+        for place in self._backward:
+            left, right = right ^ read(encrypt((place | left).to_bytes(16, "big"))[:4], "big"), left
         return left << 32 | right
 
 
@@ -172,9 +170,9 @@ class MessageLinks:
         self._base = f"{signer.base_url}/api/v1/track/"
         self._contact = signer.public_id(IdKind.CONTACT, contact_id)
         self._path = f"/{signer.owner_id(owner)}/{self._contact}?"
-        stamp = int(made_at.timestamp() * 1000).to_bytes(6, "big")
-        self._front = signer.hidden_message(message_id) + stamp
-        self._head = head_of(owner, contact_id, message_id, stamp)
+        self._stamp = int(made_at.timestamp() * 1000).to_bytes(6, "big")
+        self._head = head_of(owner, contact_id, message_id, self._stamp)
+        self._message_id = message_id
         self._macs = signer.signing_macs
         self._signer, self._owner = signer, owner
 
@@ -219,7 +217,8 @@ class MessageLinks:
         return self._token(Purpose.CLICK)
 
     def _token(self, purpose: Purpose) -> str:
-        return _text(self._front + self._macs[purpose].begin(self._head)(bytes(4)))
+        mac = self._macs[purpose](self._head)
+        return _text(mac + self._signer.hide(self._message_id, mac) + self._stamp)
 
 
 class LinkSigner:
@@ -233,15 +232,18 @@ class LinkSigner:
 
     def __init__(self, *, base_url: str, id_key: bytes, rings: dict[Purpose, tuple[bytes, ...]]) -> None:
         self.base_url = base_url.rstrip("/")
-        self._permutations = {kind.value: _Permutation(id_key, kind) for kind in IdKind}
-        self._messages = self._permutations[IdKind.MESSAGE.value]
+        # One block each time, so nothing is left behind in it: it may be shared between threads.
+        self.encrypt = Cipher(algorithms.AES(id_key), modes.ECB()).encryptor().update  # noqa: S305 - a PRF, not a mode
+        self._permutations = {kind.value: _Permutation(self.encrypt, kind) for kind in IdKind}
         self._contacts = self._permutations[IdKind.CONTACT.value]
-        self._rings = {purpose: [_Mac(key) for key in keys] for purpose, keys in rings.items()}
+        self._rings = {purpose: [_mac(key) for key in keys] for purpose, keys in rings.items()}
         self.signing_macs = {purpose: macs[0] for purpose, macs in self._rings.items()}
         # Few campaigns at a time, many messages of each.
         self.owner_id = lru_cache(maxsize=1024)(self._owner_id)
         self._read_owner = lru_cache(maxsize=1024)(self._read_any_owner)
         self.target_mark = lru_cache(maxsize=4096)(self._target_mark)
+        # The links of a mailing are followed again and again; only who holds a genuine token gets this far.
+        self._mark = lru_cache(maxsize=4096)(_mark)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> LinkSigner:
@@ -291,9 +293,9 @@ class LinkSigner:
         row_id = self._read_id(text[:1], text)
         return None if row_id is None else (IdKind(text[0]), row_id)
 
-    def hidden_message(self, message_id: int) -> bytes:
-        """The eight bytes that stand for a message in its tokens."""
-        return self._messages.forward(message_id)
+    def hide(self, message_id: int, mac: bytes) -> bytes:
+        """The eight bytes that stand for a message in the token with that MAC."""
+        return (message_id ^ int.from_bytes(self.encrypt(mac)[:8], "big")).to_bytes(8, "big")
 
     def hidden_contact(self, contact_id: int) -> bytes:
         """The eight bytes behind the letter of a contact's public id."""
@@ -305,22 +307,22 @@ class LinkSigner:
         `cid` and `uid` may be public or plain ids. Punctuation that mail programs glue to the end is ignored.
         """
         match = _TOKEN.match(s.rstrip("=.,;:!?)>]'\"\r\n ")) if len(s) <= 80 else None
-        raw = _unbase64(match[1]) if match else None
         contact_id = self._read_contact(uid)
-        if match is None or raw is None or contact_id is None:
+        if match is None or contact_id is None:
             return None
-        message_id = self._messages.backward(raw[:8])
-        is_click = purpose is Purpose.CLICK
-        position = int(match[3], 36)
-        if message_id > _MAX_ID or is_click != (match[2] is not None) or (not is_click and (position or url)):
+        front, mark, tail = match.groups()
+        raw = a2b_base64(front.encode("ascii").translate(_STANDARD))
+        mac, stamp = raw[:16], raw[24:]
+        message_id = int.from_bytes(self.hide(int.from_bytes(raw[16:24], "big"), mac), "big")
+        position, is_click = int(tail, 36), purpose is Purpose.CLICK
+        if message_id > _MAX_ID or is_click != (mark is not None) or (not is_click and (position or url)):
             return None
-        stamp, mac = raw[8:14], raw[14:]
         for owner in self._read_owner(cid):
             head = head_of(owner, contact_id, message_id, stamp)
             for key in self._rings[purpose]:
-                if not hmac.compare_digest(key.begin(head)(bytes(4)), mac):
+                if not hmac.compare_digest(key(head), mac):
                     continue
-                if not is_click or hmac.compare_digest(_mark(key, owner, position, url), match[2]):
+                if not is_click or hmac.compare_digest(self._mark(key, owner, position, url), mark):
                     return Token(owner, contact_id, message_id, int.from_bytes(stamp, "big"), position)
         return None
 
@@ -375,13 +377,13 @@ def is_web_url(url: str) -> bool:
 
 def head_of(owner: Owner, contact_id: int, message_id: int, stamp: bytes) -> bytes:
     """What every token of a message signs."""
-    return struct.pack(">cQQQ", owner.kind.value.encode(), owner.owner_id, contact_id, message_id) + stamp
+    return _HEAD(owner.letter, owner.owner_id, contact_id, message_id, stamp)
 
 
-def _mark(key: _Mac, owner: Owner, position: int, url: str) -> str:
+def _mark(key: Mac, owner: Owner, position: int, url: str) -> str:
     """The MAC of a link's target, the same in every message of its owner; it begins like no head of a message does."""
-    place = struct.pack(">c3scQI", b"\0", b"url", owner.kind.value.encode(), owner.owner_id, position)
-    return _text(key.begin(place)(url.encode("utf-8", "surrogatepass"))[:_TARGET_MAC])
+    place = struct.pack(">c3scQI", b"\0", b"url", owner.letter, owner.owner_id, position)
+    return _text(key(place + url.encode("utf-8", "surrogatepass"))[:_TARGET_MAC])
 
 
 def _text(octets: bytes) -> str:

@@ -112,8 +112,7 @@ class ContactRow(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         value = self._row[_PLACES[name]]
-        read = _READERS.get(name)
-        return value if read is None else read(value)
+        return _READERS[name](value) if name in _READERS else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(_PLACES)

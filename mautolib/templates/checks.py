@@ -18,7 +18,7 @@ from jinja2 import Environment, nodes
 from jinja2.meta import find_undeclared_variables
 
 from mautolib.templates.filters import SCHEMES
-from mautolib.templates.markup import MASK, Markup, find_marks
+from mautolib.templates.markup import MASK, VERBATIM, Kind, Markup, find_marks
 from mautolib.templates.sandbox import CALLABLE_METHODS
 
 MAX_SOURCE: Final = 1024 * 1024
@@ -220,7 +220,24 @@ def html_problems(markup: Markup) -> list[Finding]:
                 found.append((line_of(markup.source, attribute.start), message))
     if sum(1 for name, _, _ in markup.tags if name == "img") > MAX_IMAGES:
         found.append((1, f"more than {MAX_IMAGES} images"))
-    return found
+    return [*found, *_never_closed(markup)]
+
+
+def _never_closed(markup: Markup) -> Iterator[Finding]:
+    """What would hide all that comes after it, the link to unsubscribe too."""
+    text = markup.masked
+    comment = next((region for region in reversed(markup.regions) if region.kind is Kind.COMMENT), None)
+    last = markup.regions[-1] if markup.regions and markup.regions[-1].end == len(text) else None
+    if comment is not None and text.find("-->", comment.start + 2) < 0:
+        yield line_of(markup.source, comment.start), "the comment is never closed"
+    elif last is not None and (last.kind is Kind.VERBATIM or _opens_verbatim(markup)):
+        yield line_of(markup.source, last.start), f"<{last.name}> is never closed"
+    elif last is not None and last.kind is Kind.TAG and not text.endswith(">"):
+        yield line_of(markup.source, last.start), f"the tag <{last.name}> is never closed"
+
+
+def _opens_verbatim(markup: Markup) -> bool:
+    return bool(markup.tags) and markup.tags[-1][0] in VERBATIM and markup.tags[-1][2] == len(markup.masked)
 
 
 def html_warnings(markup: Markup) -> list[str]:

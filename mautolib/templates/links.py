@@ -19,6 +19,10 @@ from mautolib.templates.markup import Attribute, Markup, find_marks, scan
 _LINK_TAGS = frozenset({"a", "area", "v:rect", "v:roundrect", "v:shape"})
 _WEB = re.compile(r"https?://", re.I)
 _BODY_END = re.compile(r"</body\s*>", re.I)
+#: What no reader sees: comments of HTML and of Jinja.
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)|\{#.*?(?:#\}|\Z)", re.S)
+_BLOCK = re.compile(r"\{%[-+]?\s*(end)?(?:if|for|macro|call|filter)\b")
+_IF_THERE = re.compile(r"\{%[-+]?\s*if\s+unsubscribe_url\s*[-+]?%\}")
 _UNSUBSCRIBE_NAME = re.compile(r"\bunsubscribe_url\b")
 
 
@@ -138,14 +142,23 @@ def ensure_footer(
 
 
 def _has_link(source: str, url: str) -> bool:
-    marks = [source[mark.start : mark.end] for mark in find_marks(source)]
-    return any(_UNSUBSCRIBE_NAME.search(mark) for mark in marks) or (
-        not find_marks(url) and (url in source or html_text.escape(url) in source)
-    )
+    """Whether every reader gets the link: not one in a comment, nor one that only shows under a condition."""
+    shown = _COMMENT.sub("", source)
+    around: list[bool] = []
+    for mark in find_marks(shown):
+        inside = shown[mark.start : mark.end]
+        if mark.opening == "{%" and (word := _BLOCK.match(inside)) is not None:
+            if not word[1]:
+                around.append(_IF_THERE.match(inside) is None)
+            elif around:
+                around.pop()
+        elif mark.opening == "{{" and _UNSUBSCRIBE_NAME.search(inside) and not any(around):
+            return True
+    return not find_marks(url) and (url in shown or html_text.escape(url) in shown)
 
 
 def _unmarked(source: str) -> str:
-    return " ".join(source.split())
+    return " ".join(_COMMENT.sub("", source).split())
 
 
 def _with_html_footer(html: str, url: str, address: str, label: str, direction: str) -> str:

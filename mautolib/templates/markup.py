@@ -25,7 +25,7 @@ _ENDRAW = re.compile(r"\{%[-+]?\s*endraw\s*[-+]?%\}")
 _TAG = re.compile(r"<!--|<(/?)([a-zA-Z][^\s/>]*)")
 _ATTRIBUTE = re.compile(r"""([^\s=>/"'][^\s=>/]*)(?:\s*=\s*("[^"]*"|'[^']*'|[^\s>"'][^\s>]*))?""")
 _SKIP = re.compile(r"[\s/]+")
-_VERBATIM = frozenset({"script", "style", "textarea", "title", "xmp", "noembed", "noframes"})
+VERBATIM = frozenset({"script", "style", "textarea", "title", "xmp", "noembed", "noframes"})
 
 
 class Kind(StrEnum):
@@ -162,7 +162,7 @@ def scan(source: str) -> Markup:
         name = match.group(2).split(MASK)[0].lower()
         end = _tag(markup, match.start(), match.end(), name, closing=bool(match.group(1)))
         position = end
-        if name in _VERBATIM and not match.group(1):
+        if name in VERBATIM and not match.group(1):
             position = _verbatim(markup, name, end)
     return markup
 

@@ -45,13 +45,16 @@ def on_queue(asset: Asset) -> AssetOrTimeSchedule:
     return AssetOrTimeSchedule(timetable=CronTriggerTimetable("*/10 * * * *", timezone="UTC"), assets=[asset])
 
 
-def house(doc: str | None, *, tags: set[str], timeout: timedelta = timedelta(minutes=30)) -> dict[str, Any]:
+def house(
+    doc: str | None, *, tags: set[str], timeout: timedelta = timedelta(minutes=30), active_runs: int = 2
+) -> dict[str, Any]:
     """The arguments of `@dag` for one of our DAGs.
 
     Args:
         doc: the DAG file's docstring; shown in the UI, first line as description.
         tags: from `TAGS`.
         timeout: how long one task may take.
+        active_runs: how many runs there are at a time.
     Raises:
         ValueError: no docstring, or a tag outside the vocabulary.
     """
@@ -73,7 +76,7 @@ def house(doc: str | None, *, tags: set[str], timeout: timedelta = timedelta(min
         "tags": sorted(tags),
         "start_date": START,
         "catchup": False,
-        "max_active_runs": 2,
+        "max_active_runs": active_runs,
         "default_args": defaults,
     }
 

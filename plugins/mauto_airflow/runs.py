@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mauto_airflow import alerts, conventions, moments
 from mauto_airflow.warehouse import warehouse
-from mautolib.errors import InvalidInput, TransientError
+from mautolib.errors import InvalidInput, MautoError, TransientError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -28,6 +28,9 @@ _LOG = logging.getLogger(__name__)
 _MANY_CONTACTS = 20_000
 _COUNTS = ("created", "updated", "skipped", "rejected", "suppressed")
 _FORM_OPTIONS = ("mapping", "update_policy", "preset", "dry_run")
+#: So many runs plan and send; further ones only send what people wait for, and so never wait for a slot themselves.
+_MOST_AT_WORK = 2
+_UNFINISHED = ["scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred"]
 #: What `maintenance` can be asked to do alone.
 MAINTENANCE_TASKS = ("partitions", "search", "retention", "imports", "erasure")
 
@@ -123,6 +126,39 @@ def publish_scores(results: list[dict[str, int]], context: Mapping[str, Any], ou
     outlet.extra = {**totals, "as_of": moments.as_of(context).isoformat()}
     _say("There is no contact to score.", totals.get("scored", 0), f"Scores: {totals}.")
     return totals
+
+
+def send_urgent(params: Mapping[str, Any], ti: Any) -> bool:
+    """Send what people wait for; returns whether this run has more to do: something is due that not enough are at."""
+    from mautolib.campaigns import sending
+
+    if params["dry_run"]:
+        return True
+    trouble, counts = None, {}
+    with warehouse() as (engine, settings):
+        try:
+            counts = dict(sending.pump(engine, settings, urgent_only=True, budget_seconds=60).counts)
+        except MautoError as error:
+            trouble = error
+        is_due = sending.is_anything_to_do(engine, moments.now())
+    goes_on = is_due and _at_work(ti, params["senders"]) < _MOST_AT_WORK
+    if trouble is not None:
+        if not goes_on:
+            raise trouble
+        # The senders of this run will meet the same, and say so.
+        _LOG.warning("What people wait for is not sent: %s", trouble)
+    _say("Nobody waits for a message.", sum(counts.values()), f"Sent at once: {counts}.")
+    if not goes_on:
+        _LOG.info("Other runs are at the rest." if is_due else "Nothing else is due.")
+    return goes_on
+
+
+def _at_work(ti: Any, senders: int) -> int:
+    """How many runs are planning or sending, or wait for a slot to do so."""
+    plans, sends = (
+        ti.get_ti_count(dag_id=ti.dag_id, task_ids=[name], states=_UNFINISHED) for name in ("plan", "send")
+    )
+    return int(plans) + -(-int(sends) // senders)
 
 
 def plan_campaigns(params: Mapping[str, Any]) -> list[int]:

@@ -134,19 +134,21 @@ where batch_id = cast(:batch_id as bigint);
 with given as materialized (
     select
         nextval('hit_ids') as hit_id, nextval('event_ids') as event_id, incoming.*,
+        timestamptz 'epoch' + at_microseconds * interval '1 microsecond' as occurred_at,
         known.contact_id is not null as is_known,
         -- Somebody erased: the hit stays, nothing personal does.
         incoming.contact_id > 0 and known.contact_id is null as is_gone
     from unnest(
-        cast(:occurred_at as timestamptz[]), cast(:kind as text[]), cast(:verdict as text[]),
-        cast(:contact_id as bigint[]), cast(:campaign_id as bigint[]),
-        cast(:message_id as bigint[]), cast(:link_position as int[]), cast(:url as text[]),
-        cast(:user_agent as text[]), cast(:network as text[]), cast(:is_head as boolean[]),
-        cast(:purpose as text[])
+        cast(cast(:at_microseconds as text) as bigint[]), cast(cast(:kind as text) as text[]),
+        cast(cast(:verdict as text) as text[]), cast(cast(:contact_id as text) as bigint[]),
+        cast(cast(:campaign_id as text) as bigint[]), cast(cast(:message_id as text) as bigint[]),
+        cast(cast(:link_position as text) as int[]), cast(cast(:url as text) as text[]),
+        cast(cast(:user_agent as text) as text[]), cast(cast(:network as text) as text[]),
+        cast(cast(:is_head as text) as boolean[]), cast(cast(:purpose as text) as text[])
     ) with ordinality as incoming (
-        occurred_at, kind, verdict, contact_id, campaign_id, message_id, link_position, url,
+        at_microseconds, kind, verdict, contact_id, campaign_id, message_id, link_position, url,
         user_agent, network, is_head, purpose, ordinal)
-    left join existing_contacts(cast(:contact_id as bigint[])) as known
+    left join existing_contacts(cast(cast(:contact_id as text) as bigint[])) as known
         on known.contact_id = incoming.contact_id
 ),
 

@@ -25,7 +25,7 @@ urgent as materialized (
     where status = 'queued'
         and kind in ('transactional', 'confirmation', 'test', 'internal')
         and next_try_at <= cast(:now as timestamptz)
-        and contact_id % cast(:shards as int) = cast(:shard as int)
+    -- Of every shard: the sender of its own may be waiting for a slot.
     order by next_try_at, message_id
     limit cast(:size as int)
     for update skip locked
@@ -137,6 +137,12 @@ where messages.attempt_id = cast(:attempt_id as bigint)
             and refusals.kind in ('campaign', 'workflow', 'automation')
         )
     );
+
+-- name: is_due
+-- Whether any message could be handed over now.
+select exists (
+    select from messages where status = 'queued' and next_try_at <= cast(:now as timestamptz)
+);
 
 -- name: waiting
 -- What the claim would find about one queued message.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mailbox
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 
 from mautolib.channels.console import Console
 from mautolib.channels.null import Null
-from mautolib.channels.protocol import Channel, Outgoing
+from mautolib.channels.protocol import Channel, Outgoing, Pause, TurnTaking, Watch
 from mautolib.channels.registry import CHANNELS as REGISTERED
 from mautolib.channels.registry import open_channel
 from mautolib.channels.ses_email import Account, SesEmail
@@ -42,6 +42,28 @@ def smtp(_: Path, *offers: str) -> Iterator[tuple[Channel, Arrived]]:
 def smtp_pipelined(folder: Path) -> Iterator[tuple[Channel, Arrived]]:
     with smtp(folder, "PIPELINING", "SMTPUTF8", "8BITMIME") as made:
         yield made
+
+
+class ByTurns:
+    """A channel that takes turns, heard without its pauses."""
+
+    name = "by turns"
+
+    def __init__(self, channel: TurnTaking) -> None:
+        self._channel = channel
+        self.close = channel.close
+
+    def deliver(self, messages: Iterable[Outgoing], watch: Watch) -> Iterator[Result]:
+        for step in self._channel.deliver_by_turns(messages, watch):
+            if not isinstance(step, Pause):
+                yield step
+
+
+@contextmanager
+def smtp_by_turns(folder: Path) -> Iterator[tuple[Channel, Arrived]]:
+    with smtp(folder, "PIPELINING", "SMTPUTF8", "8BITMIME") as (channel, arrived):
+        assert isinstance(channel, TurnTaking)
+        yield ByTurns(channel), arrived
 
 
 @contextmanager
@@ -78,7 +100,10 @@ def ses(_: Path) -> Iterator[tuple[Channel, Arrived]]:
         channel.close()
 
 
-CHANNELS = {"smtp": smtp, "smtp pipelined": smtp_pipelined, "ses": ses, "console": console, "null": null}
+CHANNELS = {
+    "smtp": smtp, "smtp pipelined": smtp_pipelined, "smtp by turns": smtp_by_turns, "ses": ses, "console": console,
+    "null": null,
+}  # fmt: skip
 
 
 @pytest.fixture(params=list(CHANNELS))

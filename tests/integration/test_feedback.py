@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
+import ssl
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -22,6 +25,7 @@ from mautolib.settings import Settings
 from tests import sns
 from tests.security.test_h_feedback import DSN, NOW, PROVIDER, count, drop, make_message, run, state, tell
 from tests.unit.test_bounces import ARF
+from tests.web_server import Authority
 
 TRANSIENT = {"smtp; 452 4.2.2 mailbox full": "soft", "smtp; 554 5.7.1 blocked using zen.spamhaus.org": "blocked"}
 
@@ -196,9 +200,17 @@ class ImapServer:
     copied: list[int] = field(default_factory=list)
     password: str = "let me in"
     port: int = 0
+    #: Speaks TLS from the first byte (imaps://).
+    tls: ssl.SSLContext | None = None
+    logins: int = 0
+
+    def accept(self, connection: socket.socket) -> None:
+        """One session; over, if the other side does not like the certificate."""
+        with connection, contextlib.suppress(OSError):
+            self.serve(connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True))
 
     def serve(self, connection: socket.socket) -> None:
-        """One session."""
+        """What is said in a session."""
         with connection, connection.makefile("rwb") as stream:
 
             def say(line: bytes) -> None:
@@ -206,10 +218,11 @@ class ImapServer:
                 stream.flush()
 
             say(b"* OK IMAP4rev1 ready")
-            while line := stream.readline().decode().strip():
+            while line := stream.readline().decode("latin-1").strip():
                 tag, _, command = line.partition(" ")
                 for answer in self.answers(command):
                     say(answer)
+                self.logins += command.startswith("LOGIN")
                 word = b"NO no" if command.startswith("LOGIN") and self.password not in command else b"OK done"
                 say(tag.encode() + b" " + word)
                 if command == "LOGOUT":
@@ -245,7 +258,7 @@ def imap() -> Iterator[ImapServer]:
                     connection, _ = listening.accept()
                 except OSError:
                     return
-                server.serve(connection)
+                server.accept(connection)
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
@@ -277,3 +290,52 @@ def test_an_imap_folder_is_read_once(
         run(fresh_engine, replace(reading, bounce_mailbox_password="wrong"))
     with pytest.raises(ProviderUnavailable):
         run(fresh_engine, replace(reading, bounce_mailbox="imap://127.0.0.1:1/INBOX"))
+
+
+def over_tls(settings: Settings, port: int, **changes: Any) -> Settings:
+    """Settings that read `INBOX` of a server on this machine over TLS."""
+    where = {"bounce_mailbox": f"imaps://localhost:{port}/INBOX", "bounce_mailbox_username": "bounces"}
+    return replace(settings, **{**where, "bounce_mailbox_password": "let me in", **changes})
+
+
+def test_imaps_reads_the_folder_of_a_server_whose_certificate_is_good(
+    fresh_engine: Engine, settings: Settings, imap: ImapServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    imap.tls = authority.for_server("localhost")
+    message_id = make_message(fresh_engine, "anna@mail.example", 0)
+    to = f"{verp.make(settings, message_id, 7)}@shop.example".encode()
+    imap.mails = {7: (DSN % {b"to": to, b"who": b"anna@mail.example", b"rfc": b"x@y"}).replace(b"\n", b"\r\n")}
+    reading = over_tls(settings, imap.port)
+    assert run(fresh_engine, reading).mails == feedback.mailbox.Read(stored=1)
+    assert state(fresh_engine, message_id)[0] == "bounced" and imap.flags == {7: {r"\Seen"}}
+    assert run(fresh_engine, reading).mails == feedback.mailbox.Read()
+    with pytest.raises(Misconfigured, match="refuses"):
+        run(fresh_engine, replace(reading, bounce_mailbox_password="wrong"))
+
+
+@pytest.mark.parametrize("fault", ["another name", "an unknown authority", "no TLS", "an old version"])
+def test_imaps_tells_its_password_to_nobody_it_cannot_trust(
+    fresh_engine: Engine, settings: Settings, imap: ImapServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    fault: str,
+) -> None:  # fmt: skip
+    authority, other = (Authority(tmp_path / name) for name in folders(tmp_path, "ours", "other"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    giver = other if fault == "an unknown authority" else authority
+    if fault != "no TLS":
+        imap.tls = giver.for_server("mail.example" if fault == "another name" else "localhost")
+    if fault == "an old version":
+        assert imap.tls is not None
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            imap.tls.maximum_version = ssl.TLSVersion.TLSv1_1
+    imap.mails = {7: b"From: x@y.example\r\n\r\nfine"}
+    with pytest.raises(ProviderUnavailable, match=r"cannot be reached \((SSL|ConnectionReset)"):
+        run(fresh_engine, over_tls(settings, imap.port))
+    assert imap.logins == 0 and imap.flags == {}
+
+
+def folders(where: Path, *names: str) -> list[str]:
+    for name in names:
+        (where / name).mkdir()
+    return list(names)

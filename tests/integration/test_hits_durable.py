@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from api.tracking import GIF, TrackingApp
+from mautolib.events.hits import Hit, to_json
 from mautolib.events.spool import spool_folder
 from mautolib.settings import Settings
 from tests.builders import make_contact
@@ -159,12 +162,35 @@ def test_the_next_process_takes_over_what_a_dead_one_left(
 def test_a_record_nobody_can_apply_is_set_aside(settings: Settings, fresh_engine: Engine, contact_id: int) -> None:
     folder = spool_folder(settings)
     folder.mkdir(parents=True)
-    (folder / "1-1.ndjson").write_text('{"key": "k", "hits": [["never", 1]]}\n{"what": "is this"}\n')
+    wrong_types = '{"key": "k2", "rule": 2, "hits": [[1, "open", "human", "1},{2", null, 2, null, null, "", ""]]}'
+    no_text = '{"key": "k3", "rule": 2, "hits": [[1, "open", "human", 1, null, 2, null, null, 5, ""]]}'
+    (folder / "1-1.ndjson").write_text(
+        f'{{"key": "k", "hits": [["never", 1]]}}\n{wrong_types}\n{no_text}\n{{"what": "is this"}}\n'
+    )
     with tracked(settings) as client:
         client.get(path_of(links_of(settings, contact_id).open()))
         until(lambda: not (folder / "1-1.ndjson").exists())
-    assert len((folder / "failed.ndjson").read_text().splitlines()) == 2
+    assert len((folder / "failed.ndjson").read_text().splitlines()) == 4
     assert count(fresh_engine, "hits") == 1
+
+
+def test_a_batch_is_stored_to_the_letter(settings: Settings, fresh_engine: Engine, contact_id: int) -> None:
+    """Texts that mean something to PostgreSQL, and nothing where there is nothing."""
+    odd = ["", "NULL", "null", " a b ", '"', "\\", '\\"', "a,b", "{a}", "{", "None", "ü 漢 \U0001f600", "\t\x01\n"]
+    at = int(time.time()) * 1_000_000 + 123_457
+    kept = [Hit(at + n, "open", "human", contact_id, None, 7, None, None, one, one) for n, one in enumerate(odd)]
+    kept += [Hit(at - n, "click", "bot", 0, 3, n, n, f"https://x.example/{one}", is_head=True, purpose=one)
+             for n, one in enumerate(odd, start=1)]  # fmt: skip
+    folder = spool_folder(settings)
+    folder.mkdir(parents=True)
+    (folder / "1-1.ndjson").write_text(json.dumps({"key": "k", "rule": 2, "hits": to_json(kept)}) + "\n")
+    with tracked(settings):
+        until(lambda: count(fresh_engine, "hits") == len(kept))
+    stored = rows(fresh_engine, "select occurred_at, kind, verdict, contact_id, campaign_id, message_id, "
+                  "link_position, url, user_agent, network, is_head, purpose from hits "
+                  "join hit_verdicts using (hit_id)")  # fmt: skip
+    moments = {hit: datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=hit.at_microseconds) for hit in kept}
+    assert sorted(map(repr, stored)) == sorted(repr((moments[hit], *hit[1:])) for hit in kept)
 
 
 def test_the_trackers_role_is_enough_and_may_not_read(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,19 +15,21 @@ from sqlalchemy.exc import DBAPIError
 
 from mautolib.campaigns import control, courier, finishing, launch, planning, sending, store
 from mautolib.campaigns.building import Blueprint
+from mautolib.campaigns.courier import finished
 from mautolib.campaigns.model import Status
 from mautolib.campaigns.totals import totals_of
 from mautolib.channels.null import Null
-from mautolib.channels.protocol import Outgoing, Watch
+from mautolib.channels.protocol import Outgoing, Pause, Watch
 from mautolib.contacts import consent
 from mautolib.contacts.model import SuppressionReason
 from mautolib.db.engine import connect
 from mautolib.db.statements import statement
 from mautolib.errors import ProviderUnavailable
 from mautolib.ledger.journal import journal_folder
-from mautolib.ledger.model import Kind, NewMessage, Result, Stage, Verdict
+from mautolib.ledger.model import Kind, NewMessage, Outcome, Result, Stage, Verdict
 from mautolib.ledger.queue import queue
 from mautolib.settings import Settings, variable
+from tests.contracts.smtp_server import DROP, Script, SmtpServer
 from tests.integration.mailing import NOW, add_campaign, add_contacts, launched, null, rows, run_pump, states
 
 BOUNCED = Result(verdict=Verdict.BOUNCED, stage=Stage.RCPT, code=550, enhanced="5.1.1", reply="5.1.1 no such user")
@@ -305,6 +307,35 @@ def test_several_connections_share_a_group(fresh_engine: Engine, settings: Setti
     assert result.counts == {"sent": 40}
     assert len(made) == 3 and all(channel.accepted for channel in made)
     assert len({m.recipient for channel in made for m in channel.accepted}) == 40
+
+
+def test_several_smtp_connections_take_turns(fresh_engine: Engine, settings: Settings) -> None:
+    """One of them breaks down after the dot: that message is in doubt, everybody else's is sent."""
+    campaign_id = launched(fresh_engine, settings, 40)
+    with SmtpServer(Script(dot=["250 ok"] * 7 + [DROP, "250 ok"])) as server:
+        several = replace(settings, smtp_port=server.port, smtp_connections=3)
+        result = sending.pump(fresh_engine, several, now=NOW, group_size=10)
+    assert result.counts == {"sent": 39, "unknown": 1}
+    assert states(fresh_engine, campaign_id) == {"sent": 39, "unknown": 1}
+    assert len({message.recipient for message in server.accepted}) == len(server.accepted) == 39
+    assert server.connections == 4, "three, and one more for the one that broke"
+
+
+def test_a_fault_of_one_courier_is_raised_when_the_others_are_done() -> None:
+    done: list[str] = []
+
+    def work(name: str, fault: Exception | None = None) -> Generator[Pause, None, list[Outcome]]:
+        yield Pause.BEGUN
+        if fault is not None:
+            raise fault
+        yield Pause.WAITING
+        done.append(name)
+        return []
+
+    with pytest.raises(ProviderUnavailable, match="first"):
+        # The second round begins with the last of the first.
+        finished([work("a"), work("b", ValueError("second")), work("c", ProviderUnavailable("first")), work("d")])
+    assert done == ["a", "d"]
 
 
 def test_shards_share_the_work(fresh_engine: Engine, settings: Settings) -> None:

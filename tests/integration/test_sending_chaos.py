@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
@@ -33,7 +34,8 @@ ROOT = Path(__file__).parents[2]
 
 def environment(settings: Settings) -> dict[str, str]:
     names = ("database_url", "suppression_pepper", "environment", "public_base_url", "default_from_name",
-             "default_from_email", "postal_address", "home", "smtp_port")  # fmt: skip
+             "default_from_email", "postal_address", "home", "smtp_port",
+             "smtp_connections")  # fmt: skip
     values = {variable(name): str(getattr(settings, name)) for name in names}
     return {**os.environ, **values, "MAUTO_SECRET_KEYS": ",".join(settings.secret_keys), "MAUTO_LOG_LEVEL": "WARNING"}
 
@@ -50,12 +52,13 @@ def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.parametrize("connections", [1, 3])
 def test_killed_and_frozen_senders_lose_nobody_and_mail_nobody_twice(
-    fresh_engine: Engine, settings: Settings, tmp_path: Path
+    fresh_engine: Engine, settings: Settings, tmp_path: Path, connections: int
 ) -> None:
     chance = random.Random(20261122)
     with MailSink(tmp_path / "sink") as sink:
-        settings = replace(settings, smtp_port=sink.smtp_port)
+        settings = replace(settings, smtp_port=sink.smtp_port, smtp_connections=connections)
         campaign_id = launched(fresh_engine, settings, RECIPIENTS, now=datetime.now(UTC))
         killed = play(settings, sink, fresh_engine, chance)
         assert killed == KILLS

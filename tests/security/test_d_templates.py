@@ -1,7 +1,8 @@
 """Threats of group D: what a template, or the data it is filled with, may try.
 
-D10 (a mail with script shown in a page) and D16 (served uploads) are tests of the pages that show them; D13 (edited
-while sending) is a test of campaigns.
+Elsewhere: D10 (a mail with script shown in a page) in `tests/browser/test_mail_sink.py`, and as an answer of the API in
+`tests/api/test_campaign_life.py`; D12 at launch and D13 (edited while sending) in `tests/integration/test_campaigns.py`
+and `test_campaign_locales.py`. D16 does not apply: nothing that was uploaded is ever served.
 """
 
 from __future__ import annotations

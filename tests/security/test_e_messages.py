@@ -1,26 +1,32 @@
 """Group E: envelope, headers, MIME. What an attacker puts into a name, address or text stays a name, address or text.
 
-E6 (one key for full-width forms) is tested with contacts; signing, senders and attachments (E10 to E13) are in
-`test_e_signing`. There are no custom headers by template or API (E8, here: the exact header set).
+Signing, senders and attachments (E10 to E13) are in `test_e_signing`. There are no custom headers by template or API:
+what looks like one stays text or is ignored (E8).
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from email import message_from_bytes
 from email.policy import default
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import Connection, Engine, text
 
 from mautolib.campaigns import store
 from mautolib.campaigns.building import Blueprint
 from mautolib.campaigns.readiness import problems
+from mautolib.campaigns.sending import pump
+from mautolib.channels.null import Null
 from mautolib.channels.smtp_email import SmtpEmail
 from mautolib.channels.smtp_session import Server
-from mautolib.errors import InvalidInput, Misconfigured, ProviderRejected
+from mautolib.contacts import NewContact, consent, create
+from mautolib.contacts.model import SuppressionReason
+from mautolib.errors import Conflict, InvalidInput, Misconfigured, ProviderRejected
 from mautolib.events.links import LinkSigner
 from mautolib.ledger.model import Claimed, Kind, NewContent, Stage, Verdict
 from mautolib.settings import Settings
@@ -28,6 +34,7 @@ from mautolib.stack.mailsink import MailSink
 from tests.contracts.smtp_server import Script, SmtpServer
 from tests.contracts.watching import NotingWatch, outgoing
 from tests.integration.mailing import NOW, launched, new_campaign, run_pump
+from tests.live_service import LiveService
 
 LINE_ENDS = ["\r", "\n", "\r\n", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029", "\0"]
 HEADERS = {
@@ -118,6 +125,46 @@ def test_e5_an_international_address_needs_a_server_that_takes_it() -> None:
             assert (results[0].enhanced, results[0].stage) == ("5.6.7", Stage.ADDRESS)
         else:
             assert "SMTPUTF8" in server.commands[1] and server.accepted[0].recipient == "用户@mail.example"
+
+
+@pytest.mark.parametrize(
+    "spelling", ["bo@ｓｈｏｐ.example", "BO@SHOP.EXAMPLE", "ｂｏ@shop.example", "bo@shop。example", " bo@shop.example "]
+)
+def test_e6_another_spelling_is_the_same_person_and_the_same_opt_out(
+    tx: Connection, settings: Settings, spelling: str
+) -> None:
+    made = create(tx, NewContact(email="bo@shop.example"), actor="test", now=NOW)
+    with pytest.raises(Conflict):
+        create(tx, NewContact(email=spelling), actor="test", now=NOW)
+    consent.suppress(tx, spelling, SuppressionReason.COMPLAINT, actor="test", now=NOW, settings=settings)
+    refusal = tx.scalar(text("select refusal from contact_mailability where contact_id = :id"), {"id": made.contact_id})
+    assert refusal == "suppressed"
+
+
+TRIED = ("headers", "custom_headers", "bcc", "cc", "to", "sender", "return_path", "message_id", "dkim_signature",
+         "list_unsubscribe", "attachments")  # fmt: skip
+
+
+def test_e8_nobody_gives_a_mail_another_header(service: LiveService, editor: httpx.Client) -> None:
+    """Neither as a field, nor in a template, nor in a value."""
+    evil = {name: {"Bcc": "evil@mail.example"} for name in TRIED}
+    to = f"e8-{uuid.uuid4().hex[:12]}@mail.example"
+    html = "Bcc: evil@mail.example\r\n\r\n<p>{{ name }}</p>{# \r\nFrom: evil@mail.example #}"
+    body = {"email": to, "subject": "Bcc: evil@mail.example {{ name }}", "html_body": html,
+            "variables": {"name": "x\r\nReturn-Path: <evil@mail.example>"}}  # fmt: skip
+    answer = editor.post("/api/v1/messages/", json={**body, **evil})
+    assert answer.status_code == 202, answer.text
+    assert not set(TRIED) - {"to"} & set(answer.json())
+    made = editor.post("/api/v1/campaigns/", json={"name": to, "subject": "s", **evil})
+    assert made.status_code == 201 and not set(TRIED) & set(made.json())
+    channel = Null()
+    pump(service.engine, service.settings, urgent_only=True, open_way=lambda _: channel)
+    (mail,) = [mail for mail in channel.accepted if mail.recipient == to]
+    message = message_from_bytes(mail.data, policy=default)
+    marketing = {"List-Unsubscribe", "List-Unsubscribe-Post"}
+    assert set(message.keys()) == HEADERS - marketing and len(message.keys()) == len(HEADERS - marketing)
+    assert message["Subject"] == "Bcc: evil@mail.example x Return-Path: <evil@mail.example>"
+    assert "evil" not in mail.sender and "evil" not in message["From"] and message["To"] == to
 
 
 @pytest.fixture

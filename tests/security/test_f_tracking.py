@@ -1,8 +1,7 @@
 """Tracking, redirect, unsubscribe under attack (group F).
 
-Not here: F4 is about compiling templates; F14 does not apply, there is one list; F15: tokens have no end, and
-`tests/unit/test_links.py` rotates the keys under them. A wrong token (F1, F2) is kept as a raw hit with the verdict
-`invalid`, joined to nobody and capped, as the contract says; a missing one leaves nothing.
+F14 does not apply: there is one list, and leaving it is leaving all. A wrong token (F1, F2) is kept as a raw hit with
+the verdict `invalid`, joined to nobody and capped, as the contract says; a missing one leaves nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +10,9 @@ import asyncio
 import dataclasses
 import socket
 import time
+from datetime import UTC, datetime
+from email import message_from_bytes
+from email.policy import default
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -21,6 +23,8 @@ from api.tracking import GIF, TrackingApp
 from api.tracking_limits import Bursts, WrongLinks
 from mautolib.classification.hit_verdicts import BURST
 from mautolib.events.links import LinkSigner
+from mautolib.templates.links import find_links
+from tests.security.test_e_messages import blueprint, claimed
 from tests.tracked import BROWSER, Tracking, not_here, path_of, running_tracking, tracked, tracking
 
 __all__ = ["running_tracking", "tracking"]
@@ -253,6 +257,33 @@ def test_f13_a_link_tells_nothing_about_the_person(tracking: Tracking) -> None:
         answer = tracking.client.get(path_of(url))
         assert "carla" not in answer.text.lower()
         assert (answer.headers["Referrer-Policy"], answer.headers["Cache-Control"]) == ("no-referrer", "no-store")
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "JaVaScRiPt:alert(1)", "java\tscript:alert(1)", " javascript:x",
+                                 "data:text/html,x", "file:///etc/passwd", "vbscript:x", "//evil.example"])  # fmt: skip
+def test_f4_an_address_from_contact_data_cannot_be_a_script(tracking: Tracking, url: str) -> None:
+    html = "<a href='{{ contact.custom_fields.shop }}'>a</a><img src='{{ contact.custom_fields.shop }}'>"
+    made = blueprint(tracking.settings, html_body=html).write(claimed(custom_fields={"shop": url}), datetime.now(UTC))
+    part = message_from_bytes(made.data, policy=default).get_body(("html",))
+    assert part is not None
+    links = [link.url for link in find_links(part.get_content())]
+    assert len(links) >= 2
+    for link in links:
+        assert link in ("", "#", "//evil.example") or link.startswith(("http://", "https://")), link
+    for scheme in ("javascript:", "data:text", "file:", "vbscript:"):
+        assert f'="{scheme}' not in part.get_content().lower() and f"='{scheme}" not in part.get_content().lower()
+
+
+def test_f15_a_link_of_last_year_works_with_the_key_of_then(tracking: Tracking) -> None:
+    """CAN-SPAM asks for 30 days, CASL for 60; here a key is turned in between, and 400 days are over."""
+    contact_id = tracking.contact(email="bo@shop.example")
+    old = tracking.links(contact_id, age_seconds=400 * 86_400)
+    keys = ("f3a9c0d17be2465890acbd3714e65f28", *tracking.settings.secret_keys)
+    with tracked(dataclasses.replace(tracking.settings, secret_keys=keys)) as client:
+        assert client.get(path_of(old.click(SHOP))).headers["location"] == SHOP
+        assert client.post(path_of(old.unsubscribe()), data={"List-Unsubscribe": "One-Click"}).status_code == 200
+    assert tracking.rows("select email_key, reason from suppressions") == [("bo@shop.example", "unsubscribe")]
+    assert tracking.rows("select subscribed from contacts") == [(False,)]
 
 
 def test_f16_a_link_that_mail_programs_bent_still_works(tracking: Tracking) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -321,7 +322,7 @@ def test_k2_links_of_an_erased_person_record_nothing_personal(shop: Shop) -> Non
     with shop.service.client("admin") as admin:
         made = good(admin.post(f"{API}/contacts/", json={"email": "link@quill-shop.example"}))
         assert admin.delete(f"{API}/contacts/{made['id']}", params={"erase": "true"}).status_code == 204
-    hit = Hit(datetime.now(UTC), HitKind.CLICK, "human", contact_id=int(made["id"]), url="https://shop.example/",
+    hit = Hit(int(time.time() * 1e6), HitKind.CLICK, "human", contact_id=int(made["id"]), url="https://shop.example/",
               user_agent="Firefox")  # fmt: skip
     sql = re.sub(r"\$(\d+)", lambda match: f"%(p{match[1]})s", record_sql().replace("%", "%%"))
     values = {f"p{number}": value for number, value in enumerate(arguments("k2-key", 1, [hit]), start=1)}

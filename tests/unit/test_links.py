@@ -174,6 +174,15 @@ def test_a_link_holds_no_id_in_the_clear() -> None:
         assert number.to_bytes(4, "big") not in urlsafe_b64decode(token[:56])
 
 
+def test_the_links_of_a_message_do_not_show_that_they_are_of_one() -> None:
+    """A message is hidden in another way in each of its tokens; only the time is the same."""
+    links = SIGNER.for_message(owner=OWNER, contact_id=5, message_id=99, made_at=MADE)
+    raw = [urlsafe_b64decode(url.rpartition("s=")[2][:40])
+           for url in (links.open(), links.click(TARGET), links.unsubscribe(), links.preferences())]  # fmt: skip
+    assert len({one[:16] for one in raw}) == len({one[16:24] for one in raw}) == 4
+    assert {one[24:] for one in raw} == {int(MADE.timestamp() * 1000).to_bytes(6, "big")}
+
+
 def test_a_link_survives_its_way_through_mail() -> None:
     link = SIGNER.click_url(TARGET, owner=OWNER, contact_id=5, message_id=99, made_at=MADE, position=35)
     decoded = quopri.decodestring(quopri.encodestring(f'<a href="{escape(link)}">'.encode())).decode()
