@@ -8,7 +8,7 @@ the API. It emits no events.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -115,25 +115,49 @@ def recalculate_within(
     return result
 
 
-def recalculate_contact(tx: Tx, contact_id: int, now: datetime) -> ContactScore:
+def recalculate_contact(
+    tx: Tx, contact_id: int, now: datetime, *, source: str = SnapshotSource.RECALCULATED
+) -> ContactScore:
     """Score one contact as of `now` and move it along the ladder (churn and dormancy are left to the night).
 
+    Args:
+        source: what the snapshot is called, a `SnapshotSource`.
     Raises:
         NotFound: no such contact.
     """
-    tx.execute(select(func.set_config("jit", "off", True)))
-    rows = tx.execute(
-        statement("scoring.recalculate"),
-        _binds(
-            as_of=now, version=rules.current_version(tx), source=SnapshotSource.RECALCULATED, known_at=None,
-            contact_ids=[contact_id], is_lifecycle=False, keep_current=True, keep_snapshots=True,
-        ),
-    ).all()  # fmt: skip
-    found = stored(tx, contact_id) if rows else None
+    found = stored(tx, contact_id) if recalculate_contacts(tx, [contact_id], now, source=source) else None
     if found is None:
         raise NotFound(f"Contact {contact_id} not found")
     _LOG.info("score of contact %s recalculated", contact_id)
     return found
+
+
+def recalculate_contacts(
+    tx: Tx, contact_ids: Sequence[int], now: datetime, *, source: str, is_lifecycle: bool = False
+) -> datetime | None:
+    """Score some contacts as of `now` and keep it; who else would do that for one of them waits.
+
+    Args:
+        is_lifecycle: check churn and dormancy too, as the night does.
+    Returns: the moment they were scored as of; None if none of them exists. It is later than `now` only where another
+        process, whose clock is ahead, has just written one of them.
+    """
+    contacts = tables.contacts.c
+    changed_at = func.coalesce(contacts.updated_at, contacts.created_at)
+    query = select(changed_at).where(contacts.contact_id == func.any(list(contact_ids)))
+    written = tx.scalars(query.order_by(contacts.contact_id).with_for_update(key_share=True)).all()
+    if not written:
+        return None
+    as_of: datetime = max(now, *written)
+    tx.execute(select(func.set_config("jit", "off", True)))
+    tx.execute(
+        statement("scoring.recalculate"),
+        _binds(
+            as_of=as_of, version=rules.current_version(tx), source=source, known_at=None,
+            contact_ids=list(contact_ids), is_lifecycle=is_lifecycle, keep_current=True, keep_snapshots=True,
+        ),
+    )  # fmt: skip
+    return as_of
 
 
 def stored(tx: Tx, contact_id: int) -> ContactScore | None:
