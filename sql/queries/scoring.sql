@@ -1,7 +1,7 @@
 -- What a score is, and what stage of the lifecycle follows from it. The statements build on each other by
 -- inclusion: engagement < evaluate < situations < stages < recalculate.
--- Binds of all: as_of, known_at (null: whatever arrived by now), rule_version, contact_ids (null: all), bucket of
--- buckets, not_engagement (event types that are no positive engagement).
+-- Binds of all: as_of, known_at (null: whatever arrived by now), rule_version, contact_ids (null: all), slices (of
+-- contact_id % 64; null: all), not_engagement (event types that are no positive engagement).
 
 -- name: contacts_as_of
 -- Contacts as they were at a moment: the open version, or the closed one that held then.
@@ -13,8 +13,8 @@ from contacts
 where coalesce(contacts.updated_at, contacts.created_at) <= cast(:as_of as timestamptz)
     and (cast(:contact_ids as bigint[]) is null
         or contacts.contact_id = any(cast(:contact_ids as bigint[])))
-    and (cast(:buckets as int) = 1
-        or contacts.contact_id % cast(:buckets as int) = cast(:bucket as int))
+    and (cast(:slices as int[]) is null
+        or contacts.contact_id % 64 = any(cast(:slices as int[])))
 union all
 select *
 from (
@@ -30,8 +30,8 @@ from (
         and contact_history.valid_to > cast(:as_of as timestamptz)
         and (cast(:contact_ids as bigint[]) is null
             or contacts.contact_id = any(cast(:contact_ids as bigint[])))
-        and (cast(:buckets as int) = 1
-            or contacts.contact_id % cast(:buckets as int) = cast(:bucket as int))
+        and (cast(:slices as int[]) is null
+            or contacts.contact_id % 64 = any(cast(:slices as int[])))
     order by contact_history.contact_id, contact_history.version desc
 ) as earlier
 
@@ -59,8 +59,8 @@ where events.occurred_at <= cast(:as_of as timestamptz)
         or events.received_at <= cast(:known_at as timestamptz))
     and (cast(:contact_ids as bigint[]) is null
         or events.contact_id = any(cast(:contact_ids as bigint[])))
-    and (cast(:buckets as int) = 1
-        or events.contact_id % cast(:buckets as int) = cast(:bucket as int))
+    and (cast(:slices as int[]) is null
+        or events.contact_id % 64 = any(cast(:slices as int[])))
 
 -- name: awards_seen
 -- Points given by hand that held at a moment, summed; they do not decay.
@@ -268,7 +268,7 @@ from (
         and (cast(:contact_ids as bigint[]) is null
             or contact_id = any(cast(:contact_ids as bigint[])))
 ) as shopping
-where cast(:buckets as int) = 1 or contact_id % cast(:buckets as int) = cast(:bucket as int)
+where cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[]))
 group by contact_id
 
 -- name: situations
@@ -459,3 +459,227 @@ select
     cast(:actor as text), cast(:now as timestamptz)
 from scoring_rules
 returning version
+
+-- name: weighings
+-- The rules of a version, and as texts what their weights depend on and what they make doubtful.
+with rules as (
+    -- include: rules_in_force
+)
+select
+    rule_id, event_type, points, half_lives_per_second,
+    cast(jsonb_build_array(event_type, condition, max_per_contact, half_lives_per_second) as text)
+        as weighing,
+    case
+        when event_type in (select event_type from rules where makes_doubtful)
+            then cast(jsonb_build_array(event_type, condition, points) as text)
+    end as doubt
+from rules
+order by rule_id
+
+-- name: aim
+-- Says how far slices are about to be folded. Committed before the fold begins.
+with held as (
+    select slice
+    from score_slices
+    where slice = any(cast(:slices as int[])) and fold_target < cast(:as_of as timestamptz)
+    order by slice
+    for update
+)
+update score_slices
+set fold_target = cast(:as_of as timestamptz)
+from held
+where score_slices.slice = held.slice
+
+-- name: hold_slices
+-- What is folded of slices; whoever else would fold them waits.
+select
+    slice, folded_until, landmark, weighings, activity,
+    fold_target >= cast(:as_of as timestamptz) as is_aimed,
+    coalesce(folded_until > cast(:as_of as timestamptz), false) as is_ahead
+from score_slices
+where slice = any(cast(:slices as int[]))
+order by slice
+for update
+
+-- name: take_late
+-- Contacts to be weighed anew: the marked ones, and those of events before the fold that wait for dispatch. In one
+-- statement, since dispatch takes an event off its queue and leaves the mark in one transaction.
+with marked as (
+    delete from score_stale
+    where contact_id % 64 = any(cast(:slices as int[]))
+    returning contact_id
+)
+select contact_id
+from marked
+union
+select events.contact_id
+from event_pending
+cross join lateral unnest(event_pending.event_ids) as waiting (event_id)
+inner join events
+    on events.event_id = waiting.event_id and events.occurred_at = event_pending.occurred_at
+where event_pending.bucket = any(cast(:slices as int[]))
+    and event_pending.occurred_at <= cast(:until as timestamptz)
+
+-- name: mark_late
+-- Marks the contacts of events that happened before what is folded, or is about to be.
+insert into score_stale (contact_id)
+select distinct events.contact_id
+from unnest(cast(:event_ids as bigint[]), cast(:occurred_ats as timestamptz[]))
+    as batch (event_id, occurred_at)
+inner join events
+    on events.event_id = batch.event_id and events.occurred_at = batch.occurred_at
+inner join score_slices on score_slices.slice = events.contact_id % 64
+where batch.occurred_at <= (select max(fold_target) from score_slices)
+    and batch.occurred_at <= score_slices.fold_target
+    and events.contact_id > 0
+
+-- name: forget_gone
+-- Of given contacts, the scores of those who are gone: a night that was under way wrote them again.
+with gone as (
+    select given.contact_id
+    from unnest(cast(:contact_ids as bigint[])) as given (contact_id)
+    left join contacts on contacts.contact_id = given.contact_id
+    where contacts.contact_id is null
+),
+scores as (
+    delete from contact_scores where contact_id in (select contact_id from gone)
+),
+stages as (
+    delete from contact_stages where contact_id in (select contact_id from gone)
+)
+select count(*) from gone
+
+-- name: forget_states
+-- Forgets what was folded of some contacts.
+delete from score_states
+where contact_id = any(cast(:contact_ids as bigint[]))
+
+-- name: forget_slices
+-- Forgets what was folded of all contacts of slices.
+delete from score_states
+where contact_id % 64 = any(cast(:slices as int[]))
+
+-- name: forget_activity
+-- Forgets when the contacts of slices were last active.
+update score_states
+set last_activity_at = null
+where contact_id % 64 = any(cast(:slices as int[])) and last_activity_at is not null
+
+-- name: keep_fold
+-- Says what is folded of slices, in the transaction that folded it.
+update score_slices
+set folded_until = cast(:folded_until as timestamptz), landmark = cast(:landmark as timestamptz),
+    weighings = cast(:weighings as jsonb), activity = cast(:activity as text)
+where slice = any(cast(:slices as int[]))
+
+-- name: events_between
+-- The events of a span of time with their distance from the landmark.
+select
+    events.contact_id, events.event_id, events.occurred_at, events.event_type, events.properties,
+    date_part('epoch', events.occurred_at - cast(:landmark as timestamptz)) as seconds
+from events
+where events.occurred_at > cast(:since as timestamptz)
+    and events.occurred_at <= cast(:until as timestamptz)
+    and events.contact_id > 0
+    and (cast(:with_activity as boolean)
+        or events.event_type = any(cast(:event_types as text[])))
+    and (cast(:contact_ids as bigint[]) is null
+        or events.contact_id = any(cast(:contact_ids as bigint[])))
+    and (cast(:slices as int[]) is null
+        or events.contact_id % 64 = any(cast(:slices as int[])))
+
+-- name: weighed
+-- Events of a span with the place of their rule's weight, and what they weigh as of the landmark; beside, when
+-- somebody was active. The weight of a very old event (2 to the power of -500) is nothing, as an underflow raises.
+with rules as materialized (
+    -- include: rules_in_force
+),
+slots as materialized (
+    select slot.place, rules.*
+    from jsonb_to_recordset(cast(:slots as jsonb)) as slot (rule_id bigint, place int)
+    inner join rules on rules.rule_id = slot.rule_id
+),
+seen as not materialized (
+    -- include: events_between
+),
+places as (
+    select
+        seen.contact_id, slots.place, seen.seconds * slots.half_lives_per_second as half_lives,
+        slots.max_per_contact,
+        row_number() over (
+            partition by seen.contact_id, slots.place order by seen.occurred_at, seen.event_id
+        ) as number
+    from seen
+    inner join slots
+        on slots.event_type = seen.event_type
+        and slots.max_per_contact > 0
+        and (slots.condition = '{}' or (seen.properties @> slots.condition
+            and seen.properties || slots.condition = seen.properties))
+)
+select
+    seen.contact_id, slots.place,
+    case
+        when seen.seconds * slots.half_lives_per_second < -500 then 0
+        else power(2::float8, seen.seconds * slots.half_lives_per_second)
+    end as weight,
+    case
+        when cast(:with_activity as boolean)
+            and seen.event_type <> all(cast(:not_engagement as text[]))
+            and seen.event_type not in (select event_type from rules where makes_doubtful)
+            then seen.occurred_at
+    end as active_at
+from seen
+left join slots
+    on slots.event_type = seen.event_type
+    and slots.max_per_contact = 0
+    and (slots.condition = '{}' or (seen.properties @> slots.condition
+        and seen.properties || slots.condition = seen.properties))
+union all
+-- What is folded already comes first: it is older.
+select
+    places.contact_id, places.place,
+    case when places.half_lives < -500 then 0 else power(2::float8, places.half_lives) end,
+    null
+from places
+left join score_states on score_states.contact_id = places.contact_id
+where places.number + coalesce(score_states.counts[places.place], 0) <= places.max_per_contact
+union all
+select contact_id, null, null, max(occurred_at)
+from (
+    select seen.contact_id, seen.occurred_at
+    from seen
+    left join rules
+        on rules.event_type = seen.event_type
+        and (rules.condition = '{}' or (seen.properties @> rules.condition
+            and seen.properties || rules.condition = seen.properties))
+    where cast(:with_activity as boolean)
+        and seen.event_type in (select event_type from rules where makes_doubtful)
+    group by seen.contact_id, seen.event_id, seen.occurred_at
+    having coalesce(sum(rules.points), 0) >= 0
+) as positive
+group by contact_id
+
+-- name: folded_engagement
+-- As engagement, out of what is folded: weights times what they are worth at the moment.
+with awarded as (
+    -- include: awards_seen
+),
+folded as (
+    select
+        contact_id, last_activity_at,
+        score_points(weights, cast(:factors as float8[])) as points,
+        score_counts(counts, cast(:rule_points as float8[])) as counted_points
+    from score_states
+    where cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[]))
+)
+select
+    coalesce(folded.contact_id, awarded.contact_id) as contact_id,
+    coalesce(folded.points, 0) + coalesce(awarded.points, 0) as points,
+    coalesce(folded.counted_points, 0) + coalesce(awarded.points, 0) as counted_points,
+    greatest(folded.last_activity_at, awarded.last_activity_at) as last_activity_at
+from folded
+full join awarded on awarded.contact_id = folded.contact_id
+
+-- name: recalculate_folded
+-- As recalculate, of all contacts of slices that are folded up to the moment.
+-- include: recalculate with engagement = folded_engagement
