@@ -1,13 +1,13 @@
 """Score every contact as of midnight and move the lifecycle stages.
 
-**What it does.** Engagement (rules, caps, half-life), profile, recency and grade for everybody in one pass per bucket
-of contacts; then churn, dormancy and the ladder. Writes `contact_scores`, `contact_stages` and append-only snapshots
-(`score_history`).
+**What it does.** Settles the moment and the version of the rules; then, for each bucket of contacts, folds the events
+since the night before and computes engagement (rules, caps, half-life), profile, recency and grade of everybody, churn,
+dormancy and the ladder. Writes `contact_scores`, `contact_stages` and append-only snapshots (`score_history`).
 
 **When it runs.** Nightly at 00:30 UTC, for the midnight before. `as_of` in the form computes any other moment; a
 backfill (`airflow backfill create`) adds the snapshots of past days and leaves the current scores alone.
 
-**Safe to run again.** Yes: the same moment gives the same rows.
+**Safe to run again.** Yes: the same moment gives the same rows, and an event is folded once.
 
 **A failure means** that the warehouse was away or refused; nothing of a bucket is half written.
 """
@@ -42,18 +42,18 @@ LATE = DeadlineAlert(
 )
 def score_recalculation():
     @task
-    def buckets(params):
-        return list(range(params["buckets"]))
+    def settle(**context):
+        return runs.settle_scores(context)
 
-    @task(pool="warehouse", map_index_template="bucket {{ task.op_kwargs['bucket'] }}")
-    def recalculate(bucket, **context):
-        return runs.recalculate_scores(bucket, context)
+    @task(pool="warehouse", map_index_template="bucket {{ task.op_kwargs['part']['bucket'] }}")
+    def recalculate(part, dag_run, params):
+        return runs.recalculate_scores(part)
 
     @task(outlets=[conventions.SCORES])
     def publish(counts, outlet_events, **context):
         return runs.publish_scores(counts[:], context, outlet_events[conventions.SCORES])
 
-    publish(recalculate.expand(bucket=buckets()))
+    publish(recalculate.expand(part=settle()))
 
 
 score_recalculation()

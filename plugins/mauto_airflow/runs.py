@@ -94,11 +94,11 @@ def _tell_import(done: Import, settings: Settings, outlet: Any) -> None:
 
 def settle_scores(context: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Settle what all buckets of a run have in common: the moment, and the version of the rules of this moment."""
-    from mautolib import scoring
+    from mautolib.scoring.rules import check_version
 
     params, as_of = context["params"], moments.as_of(context)
     with warehouse() as (engine, _), engine.begin() as tx:
-        version = scoring.check_version(tx, params.get("rule_version"))
+        version = check_version(tx, params.get("rule_version"))
     _LOG.info("Scores as of %s by version %s of the rules.", as_of.isoformat(), version)
     # Of the past, or by other rules than today's: the current scores stay as they are.
     is_look_back = moments.is_past(context) or bool(params.get("rule_version"))
@@ -156,9 +156,8 @@ def _matrix(grades: Mapping[str, Mapping[str, int]]) -> str:
     from mautolib.scoring import Grade
 
     names = [str(grade) for grade in Grade]
-    lines = [["", *names]] + [
-        [before, *(str(grades[before].get(after, 0)) for after in names)] for before in (*names, "none") if before in grades
-    ]  # fmt: skip
+    stored = [before for before in (*names, "none") if before in grades]
+    lines = [["", *names], *([before, *(str(grades[before].get(after, 0)) for after in names)] for before in stored)]
     return "\n".join("".join(f"{cell:>9}" for cell in line) for line in lines)
 
 

@@ -100,7 +100,7 @@ def dispatched(tx: Connection) -> None:
     scoring.mark_late(tx, [row.event_id for row in rows], [row.occurred_at for row in rows])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rules=st.lists(RULES, max_size=4), nights=NIGHTS, dispatches=st.booleans())
 def test_nights_equal_the_direct_computation(
     tx: Connection, rules: list[NewRule], nights: Sequence[Any], dispatches: bool
