@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from anyio.to_thread import run_sync
@@ -165,6 +166,9 @@ async def process_lifecycle(
 
     Those whose last evaluation is the longest ago. `transitions` has the contacts whose stage changed.
     """
+    # It takes no body; one that cannot be read is a mistake all the same.
+    if await call.request.body():
+        await call.request.json()
 
     def effect(tx: Connection) -> Outcome:
         done = scoring.process(tx, limit=limit, now=call.now)
@@ -226,9 +230,13 @@ def _transition(found: Transition, contact_id: str) -> ShownTransition:
 
 def _stage(figures: StageFigures, total: int) -> StageReport:
     return StageReport(
-        count=figures.count, pct=_percent(figures.count, total), avg_score=round(figures.average_score, 1),
-        avg_engagement=round(figures.average_engagement, 1),
+        count=figures.count, pct=_percent(figures.count, total), avg_score=_rounded(figures.average_score),
+        avg_engagement=_rounded(figures.average_engagement),
     )  # fmt: skip
+
+
+def _rounded(value: float) -> float:
+    return math.floor(value * 10 + 0.5) / 10
 
 
 def _percent(part: int, whole: int) -> float:

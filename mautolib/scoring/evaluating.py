@@ -57,6 +57,11 @@ def evaluate(tx: Tx, contact_id: int, as_of: datetime) -> ContactScore | None:
     )  # fmt: skip
 
 
+def reason_of(row: Row[Any]) -> str:
+    """Why the stage is what it is; who is dormant and stays so has no limit of days any more."""
+    return str(row.reason or "no engagement since")
+
+
 def stage_row(tx: Tx, wanted: dict[str, Any]) -> Row[Any] | None:
     """The row of `scoring.stages` for the contact of these binds; None if there was none."""
     # Compiling a statement that looks at one person takes longer than running it.

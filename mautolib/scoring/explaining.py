@@ -15,7 +15,7 @@ from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.errors import NotFound
 from mautolib.scoring import rules
-from mautolib.scoring.evaluating import binds, stage_row
+from mautolib.scoring.evaluating import binds, reason_of, stage_row
 from mautolib.scoring.model import Stage
 
 #: Parts of the profile, in the order they are told.
@@ -74,5 +74,5 @@ def explain(tx: Tx, contact_id: int, as_of: datetime) -> Explanation:
         as_of=as_of, rule_version=version.version, rules=parts,
         manual=tx.execute(statement("scoring_lists.explain_manual"), wanted).scalar_one(),
         profile={name: points[name] for name in PARTS}, last_activity_at=row.last_activity_at,
-        recency=row.recency_score, stage=Stage(row.next_stage), reason=row.reason,
+        recency=row.recency_score, stage=Stage(row.next_stage), reason=reason_of(row),
     )  # fmt: skip

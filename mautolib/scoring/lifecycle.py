@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.scoring import rules
-from mautolib.scoring.evaluating import binds
+from mautolib.scoring.evaluating import binds, reason_of
 from mautolib.scoring.model import SnapshotSource, Stage
 from mautolib.scoring.recalculation import recalculate_contacts
 
@@ -72,7 +72,7 @@ def suppose(tx: Tx, contact_id: int, stage: Stage, score: float, *, now: datetim
     supposed = {**wanted, "contact_id": contact_id, "stage": str(stage), "score": score}
     row = tx.execute(statement("lifecycle.suppose"), supposed).one()
     return Transition(
-        contact_id=contact_id, previous_stage=stage, new_stage=Stage(row.next_stage), reason=row.reason
+        contact_id=contact_id, previous_stage=stage, new_stage=Stage(row.next_stage), reason=reason_of(row)
     )
 
 

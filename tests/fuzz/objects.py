@@ -359,6 +359,10 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/api-keys/{id}": Objects.api_key,
     }.items()
 }
+def _as_of_now(_: Objects, request: Ready) -> None:
+    request.params["as_of"] = datetime.now(UTC).isoformat()
+
+
 #: What an operation wants to find.
 _STATES: dict[tuple[str, str], Callable[[Objects], str]] = {
     ("POST", f"{PREFIX}/campaigns/{{id}}/pause"): Objects.sending_campaign,
@@ -370,7 +374,7 @@ _STATES: dict[tuple[str, str], Callable[[Objects], str]] = {
 #: Operations that end, or depend on, what they are called with.
 _OWN_CALLERS: dict[str, Callable[[Objects, Ready], None]] = {
     "login": _sign_in, "refresh": _renew, "logout": _as_own_user, "change_password": _change_password,
-    "track_unsubscribe": _one_click, "receive_ses_notice": _notice,
+    "explain_contact_score": _as_of_now, "track_unsubscribe": _one_click, "receive_ses_notice": _notice,
 }  # fmt: skip
 #: Fields of an example that are one's own, or name something that exists.
 _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
