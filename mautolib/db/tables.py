@@ -24,7 +24,7 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, INET, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, INET, JSONB, TIMESTAMP
 
 metadata = MetaData()
 
@@ -32,7 +32,7 @@ _ID, _INT, _SMALL, _TEXT, _BOOL, _BYTES = BigInteger(), Integer(), SmallInteger(
 _TIME, _DATE, _FLOAT, _UUID = TIMESTAMP(timezone=True), Date(), Float(), Uuid()
 _CODE, _MONEY, _RATE = CHAR(3), Numeric(19, 4), Numeric(18, 8)
 _JSON, _INET, _TEXTS, _IDS = JSONB(none_as_null=True), INET(), ARRAY(Text()), ARRAY(BigInteger())
-_FLOATS, _INTS = ARRAY(Float()), ARRAY(Integer())
+_FLOATS, _INTS = ARRAY(DOUBLE_PRECISION()), ARRAY(Integer())
 
 
 def _table(name: str, /, **columns: Any) -> Table:
@@ -314,7 +314,7 @@ score_slices = _table(
 score_stale = _table("score_stale", contact_id=_ID)
 score_states = _table(
     "score_states",
-    contact_id=_ID, last_activity_at=_TIME, weights=_FLOATS, counts=_INTS,
+    contact_id=_ID, last_activity_at=_TIME, weights=_FLOATS, counts=_INTS, profile_version=_INT, profile_score=_FLOAT,
 )
 scoring_rule_versions = _table(
     "scoring_rule_versions",

@@ -2,7 +2,8 @@
 
 Promises that the same moment, events and rules give the same rows, and that a moment before the last full run only
 adds snapshots. Both verbs run the one statement `scoring.recalculate`; for everybody's present score it reads what
-`state` has folded instead of all events. Called by the `score_recalculation` DAG and by the API. It emits no events.
+`state` has folded instead of all events. Called by the `score_recalculation` DAG and by the API. What changed is told
+by `following`, where current scores were written.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.events.types import NOT_ENGAGEMENT
-from mautolib.scoring import rules, state
+from mautolib.scoring import following, rules, state
 from mautolib.scoring.model import ContactScore, Grade, ScoreResult, SnapshotSource, Stage
 
 _LOG = logging.getLogger(__name__)
 
 # The plan must not depend on statistics that a bulk load has made stale: nested loops over a million contacts are
 # the one mistake that matters. Hashes of a million contacts fit in this memory; smaller runs use less.
-_BATCH_SETTINGS = {"enable_nestloop": "off", "work_mem": "128MB", "jit": "off"}
+_BATCH_SETTINGS = {"enable_nestloop": "off", "enable_mergejoin": "off", "work_mem": "128MB", "jit": "off"}
 
 
 def recalculate(
@@ -116,6 +117,8 @@ def recalculate_within(
     result = replace(_sum(results), is_current=is_current)
     if not is_current:
         result = replace(result, changed=0, moved=0)
+    elif not dry_run:
+        following.tell(tx, as_of=as_of, slices=_few(_slices(bucket, buckets)))
     if not dry_run:
         tx.execute(
             insert(tables.score_runs).values(
@@ -173,6 +176,7 @@ def recalculate_contacts(
     scores = tables.contact_scores
     same = update(scores).where(scores.c.contact_id == func.any(list(contact_ids)), scores.c.as_of < as_of)
     tx.execute(same.values(as_of=as_of, updated_at=func.now()))
+    following.tell(tx, as_of=as_of, contact_ids=contact_ids)
     return as_of
 
 
@@ -201,14 +205,15 @@ def _binds(
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "as_of": as_of, "known_at": known_at, "rule_version": version, "source": str(source),
-        "contact_ids": contact_ids, "slices": None, "is_lifecycle": is_lifecycle,
+        "contact_ids": contact_ids, "slices": None, "keep_profiles": False, "is_lifecycle": is_lifecycle,
         "keep_current": keep_current, "keep_snapshots": keep_snapshots,
         "not_engagement": sorted(str(kind) for kind in NOT_ENGAGEMENT),
     }  # fmt: skip
 
 
 def _folded_binds(part: state.Folded) -> dict[str, Any]:
-    return {"slices": _few(part.slices), "factors": list(part.factors), "rule_points": list(part.points)}
+    return {"slices": _few(part.slices), "factors": list(part.factors), "rule_points": list(part.points),
+            "keep_profiles": True}  # fmt: skip
 
 
 def _slices(bucket: int, buckets: int) -> list[int]:

@@ -21,10 +21,12 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, array, insert
 from mautolib.db import tables
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
-from mautolib.events.types import NOT_ENGAGEMENT
+from mautolib.events.types import NOT_ENGAGEMENT, EventType
 
 __all__ = ["SLICES", "Folded", "aim", "fold", "mark_late"]
 
+#: Events that tell of scores: they may count, but counting them is no news that would be told again.
+ECHOES: Final = frozenset({EventType.SCORE_CHANGED, EventType.MILESTONE_REACHED})
 #: Contacts are cut by contact_id % 64, like the queue of dispatch; buckets of a run are made of whole slices.
 SLICES: Final = 64
 #: Different weights that `score_points` can add up; with more rules than that everything is computed directly.
@@ -42,7 +44,7 @@ class Folded:
 
     Args:
         factors: points times decay since the landmark, for each weight.
-        points: points, for each weight.
+        points: points, for each weight; 0 for events that tell of scores, see `ECHOES`.
     """
 
     slices: tuple[int, ...]
@@ -203,8 +205,9 @@ def _worth(held: _Held, rules: _Rules, as_of: datetime) -> Folded:
     seconds = (as_of - held.landmark) / timedelta(seconds=1)
     points = [rules.points.get(weighing or "", 0.0) for weighing in held.weighings]
     decay = [0.5 ** (seconds * rules.speeds.get(weighing or "", 0.0)) for weighing in held.weighings]
+    echoes = [rules.event_types.get(weighing or "") in ECHOES for weighing in held.weighings]
     return Folded(
-        slices=held.slices, points=tuple(points),
+        slices=held.slices, points=tuple(0.0 if echo else given for given, echo in zip(points, echoes, strict=True)),
         factors=tuple(given * left for given, left in zip(points, decay, strict=True)),
     )  # fmt: skip
 

@@ -28,7 +28,9 @@ create table score_states (
     contact_id bigint primary key,
     last_activity_at timestamptz,
     weights float8[] not null,
-    counts integer[] not null
+    counts integer[] not null,
+    profile_version integer,
+    profile_score double precision
 ) with (fillfactor = 80);
 -- Plain: read in place a million times a night, instead of being unpacked for each element.
 alter table score_states alter column weights set storage plain, alter column counts set storage plain;
@@ -36,6 +38,8 @@ comment on table score_states is
     'Events folded by contact: a weight for each weighing of score_slices; no row, or a short one, is nothing yet.';
 comment on column score_states.weights is
     'Sum of 2 ^ ((occurred_at - landmark) / half-life) over counted events; their number where nothing fades.';
+comment on column score_states.profile_version is
+    'The version of the contact that profile_score was computed from.';
 comment on column score_states.counts is 'How many events are in each weight.';
 
 create table score_stale (

@@ -186,15 +186,10 @@ scores as (
     returning contact_id
 ),
 
-states as (
-    delete from score_states where contact_id in (select contact_id from given)
-    returning contact_id
-),
+states as (delete from score_states where contact_id in (select contact_id from given) returning 1),
 
 -- A night that is under way may write them again; the next one finds the mark.
-marked as (
-    insert into score_stale (contact_id) select contact_id from people
-),
+marked as (insert into score_stale (contact_id) select contact_id from people),
 
 stages as (
     delete from contact_stages where contact_id in (select contact_id from given)
@@ -202,9 +197,7 @@ stages as (
 ),
 
 reached as (
-    delete from contact_milestones where contact_id in (select contact_id from given)
-    returning contact_id
-),
+    delete from contact_milestones where contact_id in (select contact_id from given) returning 1),
 
 entered as (
     delete from enrollments where contact_id in (select contact_id from given)

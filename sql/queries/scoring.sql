@@ -1,5 +1,5 @@
 -- What a score is, and what stage of the lifecycle follows from it. The statements build on each other by
--- inclusion: engagement < evaluate < situations < stages < recalculate.
+-- inclusion: engagement < evaluate < situations < stages < compared < recalculate.
 -- Binds of all: as_of, known_at (null: whatever arrived by now), rule_version, contact_ids (null: all), slices (of
 -- contact_id % 64; null: all), not_engagement (event types that are no positive engagement).
 
@@ -8,7 +8,7 @@
 select
     contacts.contact_id, contacts.email_key, contacts.first_name, contacts.last_name,
     contacts.phone, contacts.country, contacts.custom_fields, contacts.subscribed,
-    contacts.created_at
+    contacts.created_at, contacts.version
 from contacts
 where coalesce(contacts.updated_at, contacts.created_at) <= cast(:as_of as timestamptz)
     and (cast(:contact_ids as bigint[]) is null
@@ -21,7 +21,8 @@ from (
     select distinct on (contact_history.contact_id)
         contact_history.contact_id, contact_history.email_key, contact_history.first_name,
         contact_history.last_name, contact_history.phone, contact_history.country,
-        contact_history.custom_fields, contact_history.subscribed, contacts.created_at
+        contact_history.custom_fields, contact_history.subscribed, contacts.created_at,
+        contact_history.version
     from contacts
     inner join contact_history on contact_history.contact_id = contacts.contact_id
     where coalesce(contacts.updated_at, contacts.created_at) > cast(:as_of as timestamptz)
@@ -41,7 +42,9 @@ select
     rule.id as rule_id, rule.event_type, rule.condition, rule.points, rule.max_per_contact,
     case when rule.decay_days > 0 then 1.0::float8 / (86400 * rule.decay_days) else 0 end
         as half_lives_per_second,
-    rule.points < 0 and rule.event_type <> all(cast(:not_engagement as text[])) as makes_doubtful
+    rule.points < 0 and rule.event_type <> all(cast(:not_engagement as text[])) as makes_doubtful,
+    -- Events that tell of scores: a rule that counts them must not make them be told again.
+    rule.event_type in ('score_changed', 'milestone_reached') as is_echo
 from scoring_rule_versions
 cross join lateral jsonb_to_recordset(scoring_rule_versions.rules) as rule (
     id bigint, event_type text, condition jsonb, points float8, max_per_contact int,
@@ -76,7 +79,8 @@ where occurred_at <= cast(:as_of as timestamptz)
 group by contact_id
 
 -- name: engagement
--- What events and awards bring each contact: points before the floor, and the last positive engagement.
+-- What events and awards bring each contact: points before the floor, the same without decay, and the last
+-- positive engagement. Points without decay only change when something is counted, so they tell news from fading.
 with rules as materialized (
     -- include: rules_in_force
 ),
@@ -86,10 +90,10 @@ seen as not materialized (
 -- Rules without a cap need no order. 0.5 to the power of 1000 is nothing; from 1075 on float8 raises an underflow.
 uncapped as (
     select
-        seen.contact_id,
-        sum(rules.points
+        seen.contact_id, sum(rules.points
             * power(0.5::float8, least(seen.age_seconds * rules.half_lives_per_second, 1000)))
             as points,
+        sum(rules.points) filter (where not rules.is_echo) as counted_points,
         max(seen.occurred_at) filter (
             where seen.event_type <> all(cast(:not_engagement as text[]))
                 and seen.event_type not in (select event_type from rules where makes_doubtful)
@@ -102,14 +106,15 @@ uncapped as (
             and seen.properties || rules.condition = seen.properties))
     group by seen.contact_id
 ),
-capped as (
+capped (contact_id, points, counted_points) as (
     select
         contact_id,
-        sum(points * power(0.5::float8, least(age_seconds * half_lives_per_second, 1000))) as points
+        sum(points * power(0.5::float8, least(age_seconds * half_lives_per_second, 1000))),
+        sum(points) filter (where not is_echo)
     from (
         select
-            seen.contact_id, seen.age_seconds, rules.points, rules.half_lives_per_second,
-            rules.max_per_contact,
+            seen.contact_id, seen.age_seconds, rules.points, rules.is_echo,
+            rules.half_lives_per_second, rules.max_per_contact,
             row_number() over (
                 partition by seen.contact_id, rules.rule_id
                 order by seen.occurred_at, seen.event_id
@@ -144,49 +149,69 @@ awarded as (
     -- include: awards_seen
 )
 select
-    contact_id,
-    coalesce(sum(points), 0) as points,
-    max(last_activity_at) as last_activity_at
+    contact_id, coalesce(sum(points), 0) as points,
+    coalesce(sum(counted_points), 0) as counted_points, max(last_activity_at) as last_activity_at,
+    cast(null as int) as known_version, cast(null as float8) as known_profile
 from (
-    select contact_id, points, last_activity_at from uncapped
+    select contact_id, points, counted_points, last_activity_at from uncapped
     union all
-    select contact_id, points, null from capped
+    select contact_id, points, counted_points, null from capped
     union all
-    select contact_id, 0, last_activity_at from doubtful
+    select contact_id, 0, 0, last_activity_at from doubtful
     union all
-    select contact_id, points, last_activity_at from awarded
+    select contact_id, points, points, last_activity_at from awarded
 ) as brought
 group by contact_id
 
--- name: evaluate
--- The score of every contact as of a moment: the one definition. Parts to 9 decimals, total to 2, half up.
+-- name: measured
+-- What scores are made of: engagement, profile, and how long the last activity is ago. Parts to 9 decimals.
 with people as (
     -- include: contacts_as_of
 ),
 engaged as (
     -- include: engagement
-),
--- Materialized, so that each part is computed once and not wherever it is used.
-parts as materialized (
-    select
-        people.contact_id, people.email_key, people.subscribed, people.created_at,
-        engaged.last_activity_at,
-        floor(greatest(coalesce(engaged.points, 0), 0) * 1e9 + 0.5) / 1e9 as engagement_score,
-        (case when btrim(people.email_key, e' \t\r\n') <> '' then 4 else 0 end
-            + case when btrim(people.first_name, e' \t\r\n') <> '' then 4 else 0 end
-            + case when btrim(people.last_name, e' \t\r\n') <> '' then 3 else 0 end
-            + case when btrim(people.phone, e' \t\r\n') <> '' then 3 else 0 end
-            + case when btrim(people.country, e' \t\r\n') <> '' then 3 else 0 end
-            + case when people.custom_fields <> '{}' and (
-                select count(*)
-                from jsonb_each(people.custom_fields) as field
-                where field.value not in ('null', '[]', '{}')
-                    and btrim(field.value #>> '{}', e' \t\r\n') <> ''
-            ) >= 2 then 3 else 0 end)::float8 as profile_score,
-        date_part('epoch', cast(:as_of as timestamptz) - engaged.last_activity_at) / 86400
-            as idle_days
-    from people
-    left join engaged on engaged.contact_id = people.contact_id
+)
+select
+    people.contact_id, people.email_key, people.subscribed, people.created_at, people.version,
+    engaged.last_activity_at,
+    engaged.known_version is distinct from people.version as is_profile_new,
+    floor(greatest(coalesce(engaged.points, 0), 0) * 1e9 + 0.5) / 1e9 as engagement_score,
+    -- The order of summing must not look like news.
+    floor(coalesce(engaged.counted_points, 0) * 1e6 + 0.5) / 1e6 as counted_points,
+    case when engaged.known_version = people.version then engaged.known_profile else (
+        -- Nearly every text begins with a character that is no blank; trimming it costs ten times more.
+        case
+            when people.email_key collate "C" > '!' or btrim(people.email_key, e' \t\r\n') <> ''
+                then 4 else 0 end
+        + case
+            when people.first_name collate "C" > '!' or btrim(people.first_name, e' \t\r\n') <> ''
+                then 4 else 0 end
+        + case
+            when people.last_name collate "C" > '!' or btrim(people.last_name, e' \t\r\n') <> ''
+                then 3 else 0 end
+        + case
+            when people.phone collate "C" > '!' or btrim(people.phone, e' \t\r\n') <> ''
+                then 3 else 0 end
+        + case
+            when people.country collate "C" > '!' or btrim(people.country, e' \t\r\n') <> ''
+                then 3 else 0 end
+        + case when people.custom_fields <> '{}' and (
+            select count(*)
+            from jsonb_each(people.custom_fields) as field
+            where field.value not in ('null', '[]', '{}')
+                and btrim(field.value #>> '{}', e' \t\r\n') <> ''
+        ) >= 2 then 3 else 0 end)::float8 end as profile_score,
+    date_part('epoch', cast(:as_of as timestamptz) - engaged.last_activity_at) / 86400
+        as idle_days
+from people
+left join engaged on engaged.contact_id = people.contact_id
+
+-- name: evaluate
+-- The score of every contact as of a moment: the one definition. Parts to 9 decimals, total to 2, half up.
+-- Offset 0 is a fence: each part is computed once and not wherever it is used, and nothing is stored for it.
+with parts as (
+    -- include: measured
+    offset 0
 ),
 aged as (
     select
@@ -196,16 +221,18 @@ aged as (
             else 0
         end as recency_score
     from parts
+    offset 0
 ),
-scored as materialized (
+scored as (
     select
         aged.*,
         floor((engagement_score + profile_score + recency_score) * 100 + 0.5) / 100 as total_score
     from aged
+    offset 0
 )
 select
     contact_id, email_key, subscribed, created_at, last_activity_at, total_score, engagement_score,
-    profile_score, recency_score,
+    profile_score, recency_score, version, is_profile_new,
     case
         when total_score >= 90 then 'A+'
         when total_score >= 80 then 'A'
@@ -214,30 +241,41 @@ select
         when total_score >= 45 then 'C'
         when total_score >= 25 then 'D'
         else 'F'
-    end as grade
+    end as grade,
+    counted_points
 from scored
 
 -- name: held_stages
--- The stage each contact held just before a moment, so that evaluating the moment again decides the same.
-select contact_id, lifecycle_stage, since
+-- The stage each contact held just before a moment, so that evaluating the moment again decides the same; and the
+-- present one.
+select
+    contact_stages.contact_id, contact_stages.lifecycle_stage as present_stage,
+    contact_stages.since as present_since,
+    case
+        when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.lifecycle_stage
+        else earlier.new_stage
+    end as lifecycle_stage,
+    case
+        when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.since
+        else earlier.occurred_at
+    end as since
 from contact_stages
-where since < cast(:as_of as timestamptz)
-    and (cast(:contact_ids as bigint[]) is null
-        or contact_id = any(cast(:contact_ids as bigint[])))
-union all
-select *
-from (
-    select distinct on (contact_stages.contact_id)
-        contact_stages.contact_id, stage_transitions.new_stage, stage_transitions.occurred_at
-    from contact_stages
-    inner join stage_transitions on stage_transitions.contact_id = contact_stages.contact_id
-    where contact_stages.since >= cast(:as_of as timestamptz)
+left join (
+    select distinct on (later.contact_id)
+        later.contact_id, stage_transitions.new_stage, stage_transitions.occurred_at
+    from contact_stages as later
+    inner join stage_transitions on stage_transitions.contact_id = later.contact_id
+    where later.since >= cast(:as_of as timestamptz)
         and stage_transitions.occurred_at < cast(:as_of as timestamptz)
         and (cast(:contact_ids as bigint[]) is null
-            or contact_stages.contact_id = any(cast(:contact_ids as bigint[])))
-    order by contact_stages.contact_id, stage_transitions.occurred_at desc,
+            or later.contact_id = any(cast(:contact_ids as bigint[])))
+    order by later.contact_id, stage_transitions.occurred_at desc,
         stage_transitions.transition_id desc
-) as earlier
+) as earlier on earlier.contact_id = contact_stages.contact_id
+where (cast(:contact_ids as bigint[]) is null
+        or contact_stages.contact_id = any(cast(:contact_ids as bigint[])))
+    and (cast(:slices as int[]) is null
+        or contact_stages.contact_id % 64 = any(cast(:slices as int[])))
 
 -- name: stage_facts
 -- What overrides the ladder: an order that was not fully refunded, a checkout of the last 14 days.
@@ -297,7 +335,7 @@ opted_out as (
 select
     scored.*,
     coalesce(held.lifecycle_stage, 'new') as held_stage,
-    held.since as held_since,
+    held.since as held_since, held.present_stage, held.present_since,
     not scored.subscribed or opted_out.email_key is not null as is_opted_out,
     case coalesce(held.lifecycle_stage, 'new')
         when 'subscriber' then 60
@@ -354,6 +392,7 @@ decided as (
             else ladder_stage
         end as next_stage
     from situations
+    offset 0
 )
 select
     decided.*,
@@ -367,51 +406,79 @@ select
     end as reason
 from decided
 
--- name: recalculate
--- Evaluate contacts and keep it: scores and stages that changed, transitions, a snapshot of everybody.
+-- name: compared
+-- Scores and stages as they follow, beside what is stored: what changed, and who moved.
 with staged as (
     -- include: stages
+)
+select
+    staged.*,
+    stored.grade as stored_grade, stored.contact_id is not null as is_stored,
+    stored.contact_id is null or (
+        stored.as_of <= cast(:as_of as timestamptz)
+        and (stored.total_score, stored.engagement_score, stored.profile_score,
+            stored.recency_score, stored.last_activity_at, stored.rule_version)
+        is distinct from (staged.total_score, staged.engagement_score, staged.profile_score,
+            staged.recency_score, staged.last_activity_at, cast(:rule_version as int))
+    ) as is_changed,
+    present_since is null or (
+        present_since <= cast(:as_of as timestamptz) and present_stage <> next_stage
+    ) as is_moved
+from staged
+left join contact_scores as stored on stored.contact_id = staged.contact_id
+
+-- name: recalculate
+-- Evaluate contacts and keep it: scores and stages that changed, transitions, a snapshot of everybody.
+with compared as materialized (
+    -- include: compared
 ),
-compared as (
-    select
-        staged.*,
-        stored.grade as stored_grade,
-        coalesce(present.lifecycle_stage, 'new') as present_stage,
-        stored.contact_id is null or (
-            stored.as_of <= cast(:as_of as timestamptz)
-            and (stored.total_score, stored.engagement_score, stored.profile_score,
-                stored.recency_score, stored.last_activity_at, stored.rule_version)
-            is distinct from (staged.total_score, staged.engagement_score, staged.profile_score,
-                staged.recency_score, staged.last_activity_at, cast(:rule_version as int))
-        ) as is_changed,
-        present.contact_id is null or (
-            present.since <= cast(:as_of as timestamptz)
-            and present.lifecycle_stage <> staged.next_stage
-        ) as is_moved
-    from staged
-    left join contact_scores as stored on stored.contact_id = staged.contact_id
-    left join contact_stages as present on present.contact_id = staged.contact_id
+-- A profile is computed anew only for another version of its contact.
+profiles as (
+    insert into score_states (contact_id, weights, counts, profile_version, profile_score)
+    select contact_id, '{}', '{}', version, profile_score
+    from compared
+    where is_profile_new and cast(:keep_profiles as boolean)
+    on conflict (contact_id) do update set
+        profile_version = excluded.profile_version, profile_score = excluded.profile_score
+),
+-- An update of its own costs less than conflicts that turn into one; it loses against a later evaluation.
+renewed as (
+    update contact_scores
+    set (total_score, engagement_score, profile_score, recency_score, grade, last_activity_at, as_of,
+            rule_version, updated_at, counted_points)
+        = (compared.total_score, compared.engagement_score, compared.profile_score,
+            compared.recency_score, compared.grade, compared.last_activity_at,
+            cast(:as_of as timestamptz), cast(:rule_version as int), now(),
+            compared.counted_points),
+        -- By other rules the same events bring other points: no news of the contact.
+        told_points = case
+            when contact_scores.rule_version = cast(:rule_version as int)
+                then coalesce(contact_scores.told_points, compared.counted_points)
+            else compared.counted_points
+        end,
+        told_engagement = coalesce(contact_scores.told_engagement, contact_scores.engagement_score),
+        told_grade = coalesce(contact_scores.told_grade, contact_scores.grade)
+    from compared
+    where compared.contact_id = contact_scores.contact_id
+        and compared.is_changed and compared.is_stored and cast(:keep_current as boolean)
+        and contact_scores.as_of <= cast(:as_of as timestamptz)
 ),
 scores as (
     insert into contact_scores (
-        contact_id, total_score, engagement_score, profile_score, recency_score, grade,
-        last_activity_at, as_of, rule_version
-    )
+        contact_id, total_score, engagement_score, profile_score, recency_score, grade, as_of,
+        last_activity_at, rule_version, counted_points, told_points, told_engagement, told_grade)
     select
         contact_id, total_score, engagement_score, profile_score, recency_score, grade,
-        last_activity_at, cast(:as_of as timestamptz), cast(:rule_version as int)
+        cast(:as_of as timestamptz), last_activity_at, cast(:rule_version as int), counted_points,
+        counted_points, engagement_score, grade
     from compared
-    where is_changed and cast(:keep_current as boolean)
-    on conflict (contact_id) do update set
-        total_score = excluded.total_score, engagement_score = excluded.engagement_score,
-        profile_score = excluded.profile_score, recency_score = excluded.recency_score,
-        grade = excluded.grade, last_activity_at = excluded.last_activity_at,
-        as_of = excluded.as_of, rule_version = excluded.rule_version, updated_at = now()
-    where contact_scores.as_of <= excluded.as_of
+    where not is_stored and cast(:keep_current as boolean)
+    on conflict (contact_id) do nothing
 ),
 moves as (
     insert into stage_transitions (contact_id, previous_stage, new_stage, reason, occurred_at)
-    select contact_id, present_stage, next_stage, reason, cast(:as_of as timestamptz)
+    select
+        contact_id, coalesce(present_stage, 'new'), next_stage, reason, cast(:as_of as timestamptz)
     from compared
     where is_moved and cast(:keep_current as boolean)
 ),
@@ -666,7 +733,7 @@ with awarded as (
 ),
 folded as (
     select
-        contact_id, last_activity_at,
+        contact_id, last_activity_at, profile_version, profile_score,
         score_points(weights, cast(:factors as float8[])) as points,
         score_counts(counts, cast(:rule_points as float8[])) as counted_points
     from score_states
@@ -676,7 +743,8 @@ select
     coalesce(folded.contact_id, awarded.contact_id) as contact_id,
     coalesce(folded.points, 0) + coalesce(awarded.points, 0) as points,
     coalesce(folded.counted_points, 0) + coalesce(awarded.points, 0) as counted_points,
-    greatest(folded.last_activity_at, awarded.last_activity_at) as last_activity_at
+    greatest(folded.last_activity_at, awarded.last_activity_at) as last_activity_at,
+    folded.profile_version as known_version, folded.profile_score as known_profile
 from folded
 full join awarded on awarded.contact_id = folded.contact_id
 

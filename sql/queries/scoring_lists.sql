@@ -56,7 +56,7 @@ select
     case when part.name = 'phone' then people.phone else '' end as phone,
     case when part.name = 'country' then people.country else '' end as country,
     case when part.name = 'custom_fields' then people.custom_fields else '{}' end as custom_fields,
-    people.subscribed, people.created_at
+    people.subscribed, people.created_at, people.version
 from people
 cross join unnest(cast(:parts as text[])) with ordinality as part (name, place)
 
@@ -64,7 +64,8 @@ cross join unnest(cast(:parts as text[])) with ordinality as part (name, place)
 -- Nothing anybody did.
 select
     cast(null as bigint) as contact_id, cast(null as float8) as points,
-    cast(null as float8) as counted_points, cast(null as timestamptz) as last_activity_at
+    cast(null as float8) as counted_points, cast(null as timestamptz) as last_activity_at,
+    cast(null as int) as known_version, cast(null as float8) as known_profile
 where false
 
 -- name: explain_profile
