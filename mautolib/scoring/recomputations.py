@@ -119,19 +119,28 @@ def get(tx: Tx, recomputation_id: int) -> Recomputation:
     return _recomputation(row)
 
 
-def run_waiting(engine: Engine, *, clock: Callable[[], datetime]) -> list[Recomputation]:
+def run_waiting(
+    engine: Engine, *, clock: Callable[[], datetime], within: timedelta | None = None
+) -> list[Recomputation]:  # fmt: skip
     """Work on every recomputation that is due, day by day; returns those worked on, as they are then.
 
     One that goes wrong keeps why and is tried again later, at most three times; the others go on.
 
     Args:
         clock: the present moment.
+        within: begin no day after so long; what is left is due at once, for somebody else.
     """
-    worked = []
-    while (recomputation_id := _claim(engine, clock())) is not None:
+    worked, until = [], None if within is None else clock() + within
+
+    def is_over() -> bool:
+        return until is not None and clock() >= until
+
+    while not is_over() and (recomputation_id := _claim(engine, clock())) is not None:
         try:
             while _one_day(engine, recomputation_id, clock):
-                pass
+                if is_over():
+                    _release(engine, recomputation_id, clock())
+                    break
         except Exception as error:  # noqa: BLE001 - whatever it is, it is kept on the row, and the others go on
             _LOG.exception("recomputation %s went wrong", recomputation_id)
             _fail(engine, recomputation_id, error, clock())
@@ -145,6 +154,11 @@ def _claim(engine: Engine, now: datetime) -> int | None:
     with engine.begin() as tx:
         found: int | None = tx.scalar(statement("score_recomputations.claim"), wanted)
     return found
+
+
+def _release(engine: Engine, recomputation_id: int, now: datetime) -> None:
+    with engine.begin() as tx:
+        tx.execute(statement("score_recomputations.release"), {"recomputation_id": recomputation_id, "now": now})
 
 
 def _one_day(engine: Engine, recomputation_id: int, clock: Callable[[], datetime]) -> bool:

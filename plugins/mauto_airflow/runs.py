@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ _LOG = logging.getLogger(__name__)
 _MANY_CONTACTS = 20_000
 _COUNTS = ("created", "updated", "skipped", "rejected", "suppressed")
 _FORM_OPTIONS = ("mapping", "update_policy", "preset", "dry_run")
+#: A task begins no day of a recomputation after so long; its time-out is half an hour.
+RECOMPUTING = timedelta(minutes=15)
 #: What `maintenance` can be asked to do alone.
 MAINTENANCE_TASKS = ("partitions", "search", "retention", "imports", "erasure")
 
@@ -93,9 +95,14 @@ def _tell_import(done: Import, settings: Settings, outlet: Any) -> None:
 
 
 def settle_scores(context: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Settle what all buckets of a run have in common: the moment, and the version of the rules of this moment."""
+    """Settle what all buckets of a run have in common: the moment, and the version of the rules of this moment.
+
+    Returns: the buckets; none for a run that a recomputation started.
+    """
     from mautolib.scoring.rules import check_version
 
+    if moments.is_asked_for_by_asset(context):
+        return []
     params, as_of = context["params"], moments.as_of(context)
     with warehouse() as (engine, _), engine.begin() as tx:
         version = check_version(tx, params.get("rule_version"))
@@ -141,6 +148,21 @@ def publish_scores(results: list[dict[str, Any]], context: Mapping[str, Any], ou
         _LOG.info("Grades, stored -> new:\n%s", _matrix(totals["grades"]))
     _say("There is no contact to score.", totals.get("scored", 0), f"Scores: {totals}.")
     return totals
+
+
+def recompute_scores(params: Mapping[str, Any]) -> dict[str, int]:
+    """Work on the recomputations that wait; a long one goes on in the next run."""
+    from mautolib.scoring import recomputations
+
+    if params["dry_run"]:
+        return {"recomputations": 0}
+    with warehouse() as (engine, _):
+        worked = recomputations.run_waiting(engine, clock=moments.now, within=RECOMPUTING)
+    for one in worked:
+        _LOG.info("Recomputation %s of %s to %s is %s: done through %s, %s snapshots. %s", one.recomputation_id,
+                  one.from_day, one.to_day, one.status, one.done_through, one.snapshots, one.error or "")  # fmt: skip
+    _say("No recomputation was waiting.", len(worked), f"Worked on {len(worked)} recomputations.")
+    return {"recomputations": len(worked)}
 
 
 def _sum_grades(matrices: list[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:

@@ -37,6 +37,12 @@ set done_through = cast(:day as date), contact_count = :contacts,
 where recomputation_id = cast(:recomputation_id as bigint)
 returning status
 
+-- name: release
+-- Whoever worked on it has no more time; the next one goes on at once.
+update score_recomputations
+set due_at = cast(:now as timestamptz), tries = 0
+where recomputation_id = cast(:recomputation_id as bigint) and status = 'running'
+
 -- name: fail
 -- A day went wrong: try again later, or give up after the last try.
 update score_recomputations

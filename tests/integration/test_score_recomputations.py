@@ -205,6 +205,20 @@ def test_what_goes_wrong_again_and_again_is_given_up(
     assert left.finished_at and due_at(fresh_engine) is None and history(fresh_engine) == []
 
 
+def test_who_has_no_more_time_leaves_the_rest_at_once(fresh_engine: Engine, people: list[int]) -> None:
+    asked, minutes = ask(fresh_engine), iter(range(100))
+
+    def ticking() -> datetime:
+        return NOW + timedelta(minutes=next(minutes))
+
+    (left,) = recomputations.run_waiting(fresh_engine, clock=ticking, within=timedelta(minutes=6))
+    assert (left.status, left.done_through) == ("running", FIRST + timedelta(days=1))
+    moment = due_at(fresh_engine)
+    assert moment is not None and moment < NOW + timedelta(minutes=10)
+    (done,) = recomputations.run_waiting(fresh_engine, clock=clock_at(moment))
+    assert (done.recomputation_id, done.status, done.snapshots) == (asked, "completed", 12)
+
+
 def test_two_workers_share_no_day(fresh_engine: Engine, people: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ask(fresh_engine)
     late = NOW + LEASE
