@@ -32,7 +32,8 @@ _ID, _INT, _SMALL, _TEXT, _BOOL, _BYTES = BigInteger(), Integer(), SmallInteger(
 _TIME, _DATE, _FLOAT, _UUID = TIMESTAMP(timezone=True), Date(), Float(), Uuid()
 _CODE, _MONEY, _RATE = CHAR(3), Numeric(19, 4), Numeric(18, 8)
 _JSON, _INET, _TEXTS, _IDS = JSONB(none_as_null=True), INET(), ARRAY(Text()), ARRAY(BigInteger())
-_FLOATS, _INTS = ARRAY(DOUBLE_PRECISION()), ARRAY(Integer())
+_FLOATS: ARRAY[float] = ARRAY(DOUBLE_PRECISION())
+_INTS: ARRAY[int] = ARRAY(Integer())
 
 
 def _table(name: str, /, **columns: Any) -> Table:

@@ -16,7 +16,7 @@ from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput
 from mautolib.events.types import NOT_ENGAGEMENT
 from mautolib.scoring import rules
-from mautolib.scoring.model import ContactScore, Grade, Stage
+from mautolib.scoring.model import OPPORTUNITY, ContactScore, Grade, Stage
 
 _NOT_ENGAGEMENT = sorted(str(kind) for kind in NOT_ENGAGEMENT)
 
@@ -25,7 +25,8 @@ def binds(contact_id: int, *, as_of: datetime, rule_version: int) -> dict[str, A
     """What the statements of `scoring.sql` take, for one contact and all that is known."""
     return {
         "as_of": as_of, "known_at": None, "rule_version": rule_version, "contact_ids": [contact_id],
-        "slices": None, "bucket": 0, "buckets": 1, "is_lifecycle": True, "not_engagement": _NOT_ENGAGEMENT,
+        "slices": None, "is_lifecycle": True, "not_engagement": _NOT_ENGAGEMENT,
+        "checkouts_since": as_of - OPPORTUNITY,
     }  # fmt: skip
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+#: A checkout without an order makes an opportunity for so long.
+OPPORTUNITY: Final = timedelta(days=14)
 
 
 class Grade(StrEnum):

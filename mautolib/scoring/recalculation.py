@@ -22,7 +22,7 @@ from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.events.types import NOT_ENGAGEMENT
 from mautolib.scoring import following, rules, state
-from mautolib.scoring.model import ContactScore, Grade, ScoreResult, SnapshotSource, Stage
+from mautolib.scoring.model import OPPORTUNITY, ContactScore, Grade, ScoreResult, SnapshotSource, Stage
 
 _LOG = logging.getLogger(__name__)
 
@@ -99,22 +99,11 @@ def recalculate_within(
         raise InvalidInput(f"{source!r} is no source of snapshots", path=("source",))
     version = rules.check_version(tx, rule_version)
     is_current = known_at is None and as_of >= (_last_full_run(tx) or as_of)
-    parts: list[state.Folded] | None = None
-    if is_current and not dry_run:
-        parts = state.fold(tx, as_of=as_of, version=version, slices=_slices(bucket, buckets))
-    for name, value in _BATCH_SETTINGS.items():
-        tx.execute(select(func.set_config(name, value, True)))
     binds = _binds(
         as_of=as_of, version=version, source=source, known_at=known_at, is_lifecycle=True,
         keep_current=is_current and not dry_run, keep_snapshots=not dry_run,
     )  # fmt: skip
-    if parts is None:
-        slices = _slices(bucket, buckets)
-        results = [_result(tx.execute(statement("scoring.recalculate"), {**binds, "slices": _few(slices)}), binds)]
-    else:
-        folded = statement("scoring.recalculate_folded")
-        results = [_result(tx.execute(folded, {**binds, **_folded_binds(part)}), binds) for part in parts]
-    result = replace(_sum(results), is_current=is_current)
+    result = replace(_evaluate(tx, binds, _slices(bucket, buckets)), is_current=is_current)
     if not is_current:
         result = replace(result, changed=0, moved=0)
     elif not dry_run:
@@ -128,6 +117,19 @@ def recalculate_within(
             )
         )  # fmt: skip
     return result
+
+
+def _evaluate(tx: Tx, binds: Mapping[str, Any], slices: Sequence[int]) -> ScoreResult:
+    """Score the contacts of `slices`: what is current from what is folded, everything else from all events."""
+    parts: list[state.Folded] | None = None
+    if binds["keep_current"]:
+        parts = state.fold(tx, as_of=binds["as_of"], version=binds["rule_version"], slices=slices)
+    for name, value in _BATCH_SETTINGS.items():
+        tx.execute(select(func.set_config(name, value, True)))
+    if parts is None:
+        return _result(tx.execute(statement("scoring.recalculate"), {**binds, "slices": _few(slices)}), binds)
+    folded = statement("scoring.recalculate_folded")
+    return _sum([_result(tx.execute(folded, {**binds, **_folded_binds(part)}), binds) for part in parts])
 
 
 def recalculate_contact(
@@ -166,7 +168,7 @@ def recalculate_contacts(
     as_of: datetime = max(now, *written)
     tx.execute(select(func.set_config("jit", "off", True)))
     tx.execute(
-        statement("scoring.recalculate"),
+        statement("scoring.recalculate_few"),
         _binds(
             as_of=as_of, version=rules.current_version(tx), source=source, known_at=None,
             contact_ids=list(contact_ids), is_lifecycle=is_lifecycle, keep_current=True, keep_snapshots=True,
@@ -206,6 +208,7 @@ def _binds(
     return {
         "as_of": as_of, "known_at": known_at, "rule_version": version, "source": str(source),
         "contact_ids": contact_ids, "slices": None, "keep_profiles": False, "is_lifecycle": is_lifecycle,
+        "checkouts_since": as_of - OPPORTUNITY,
         "keep_current": keep_current, "keep_snapshots": keep_snapshots,
         "not_engagement": sorted(str(kind) for kind in NOT_ENGAGEMENT),
     }  # fmt: skip

@@ -1,7 +1,8 @@
 -- What a score is, and what stage of the lifecycle follows from it. The statements build on each other by
 -- inclusion: engagement < evaluate < situations < stages < compared < recalculate.
 -- Binds of all: as_of, known_at (null: whatever arrived by now), rule_version, contact_ids (null: all), slices (of
--- contact_id % 64; null: all), not_engagement (event types that are no positive engagement).
+-- contact_id % 64; null: all), not_engagement (event types that are no positive engagement), checkouts_since (14 days
+-- ago; as a value, so that older months are left out when a statement is planned).
 
 -- name: contacts_as_of
 -- Contacts as they were at a moment: the open version, or the closed one that held then.
@@ -163,6 +164,48 @@ from (
 ) as brought
 group by contact_id
 
+-- name: engagement_of_few
+-- As engagement, in one look at the events: for a few contacts, planning is what costs.
+with seen as (
+    -- include: events_seen
+),
+rules as (
+    -- include: rules_in_force
+),
+awarded as (
+    -- include: awards_seen
+),
+matched as (
+    select
+        seen.*, rules.points, rules.is_echo,
+        power(0.5::float8, least(seen.age_seconds * rules.half_lives_per_second, 1000)) as worth,
+        rules.max_per_contact = 0 or rules.max_per_contact >= row_number() over (
+            partition by seen.contact_id, rules.rule_id order by seen.occurred_at, seen.event_id
+        ) as is_counted,
+        seen.event_type <> all(cast(:not_engagement as text[])) and 0 <= coalesce(
+            sum(rules.points) over (partition by seen.contact_id, seen.event_id), 0) as is_positive
+    from seen
+    left join rules
+        on rules.event_type = seen.event_type
+        and (rules.condition = '{}' or (seen.properties @> rules.condition
+            and seen.properties || rules.condition = seen.properties))
+)
+select
+    contact_id, coalesce(sum(points), 0) as points,
+    coalesce(sum(counted_points), 0) as counted_points, max(last_activity_at) as last_activity_at,
+    cast(null as int) as known_version, cast(null as float8) as known_profile
+from (
+    select
+        contact_id, sum(points * worth) filter (where is_counted) as points,
+        sum(points) filter (where is_counted and not is_echo) as counted_points,
+        max(occurred_at) filter (where is_positive) as last_activity_at
+    from matched
+    group by contact_id
+    union all
+    select contact_id, points, points, last_activity_at from awarded
+) as brought
+group by contact_id
+
 -- name: measured
 -- What scores are made of: engagement, profile, and how long the last activity is ago. Parts to 9 decimals.
 with people as (
@@ -299,7 +342,7 @@ from (
     select contact_id, null, null, occurred_at
     from events
     where event_type = 'checkout_started'
-        and occurred_at >= cast(:as_of as timestamptz) - interval '14 days'
+        and occurred_at >= cast(:checkouts_since as timestamptz)
         and occurred_at <= cast(:as_of as timestamptz)
         and (cast(:known_at as timestamptz) is null
             or received_at <= cast(:known_at as timestamptz))
@@ -444,8 +487,8 @@ profiles as (
 -- An update of its own costs less than conflicts that turn into one; it loses against a later evaluation.
 renewed as (
     update contact_scores
-    set (total_score, engagement_score, profile_score, recency_score, grade, last_activity_at, as_of,
-            rule_version, updated_at, counted_points)
+    set (total_score, engagement_score, profile_score, recency_score, grade, last_activity_at,
+            as_of, rule_version, updated_at, counted_points)
         = (compared.total_score, compared.engagement_score, compared.profile_score,
             compared.recency_score, compared.grade, compared.last_activity_at,
             cast(:as_of as timestamptz), cast(:rule_version as int), now(),
@@ -465,12 +508,12 @@ renewed as (
 ),
 scores as (
     insert into contact_scores (
-        contact_id, total_score, engagement_score, profile_score, recency_score, grade, as_of,
-        last_activity_at, rule_version, counted_points, told_points, told_engagement, told_grade)
+        contact_id, total_score, engagement_score, profile_score, recency_score, grade, told_grade,
+        as_of, last_activity_at, rule_version, counted_points, told_points, told_engagement)
     select
-        contact_id, total_score, engagement_score, profile_score, recency_score, grade,
+        contact_id, total_score, engagement_score, profile_score, recency_score, grade, grade,
         cast(:as_of as timestamptz), last_activity_at, cast(:rule_version as int), counted_points,
-        counted_points, engagement_score, grade
+        counted_points, engagement_score
     from compared
     where not is_stored and cast(:keep_current as boolean)
     on conflict (contact_id) do nothing
@@ -512,6 +555,10 @@ select
     (select count(*) from snapshots) as snapshot_count
 from compared
 group by stored_grade, grade
+
+-- name: recalculate_few
+-- As recalculate, of a few contacts.
+-- include: recalculate with engagement = engagement_of_few
 
 -- name: add_rule_version
 -- The next version of the rules: all of them as they stand now, inactive ones included.

@@ -91,6 +91,12 @@ def check(tx: Connection, as_of: datetime) -> None:
         assert ours.last_activity_at == theirs.last_activity_at
         assert ours.recency_score == theirs.recency_score
         assert ours.total_score == pytest.approx(theirs.total_score, abs=0.0101)
+    with tx.begin_nested() as savepoint:
+        for row in kept:
+            one = scoring.recalculate_contact(tx, row.contact_id, as_of)
+            assert one.engagement_score == pytest.approx(row.engagement_score, rel=1e-9, abs=2e-9)
+            assert (one.last_activity_at, one.recency_score) == (row.last_activity_at, row.recency_score)
+        savepoint.rollback()
 
 
 def dispatched(tx: Connection) -> None:
