@@ -64,14 +64,13 @@ def tell(
 
 def _untold(tx: Tx, who: dict[str, Any]) -> Iterator[list[Any]]:
     """Contacts with something untold, some at a time; what is yielded counts as told."""
-    after, rows = 0, list[Any]()
-    while not after or len(rows) == _AT_ONCE:
-        rows = _read(tx, {**who, "after": after, "size": _AT_ONCE})
-        if not rows:
-            return
-        tx.execute(statement("score_followups.keep_told"), {"contact_ids": [row.contact_id for row in rows]})
-        yield rows
-        after = rows[-1].contact_id
+    is_more = True
+    while is_more:
+        rows = _read(tx, {**who, "size": _AT_ONCE})
+        if rows:
+            tx.execute(statement("score_followups.keep_told"), {"contact_ids": [row.contact_id for row in rows]})
+            yield [row for row in rows if row.is_there]
+        is_more = len(rows) == _AT_ONCE
 
 
 def _read(tx: Tx, binds: dict[str, Any]) -> list[Any]:
@@ -110,11 +109,19 @@ def _grades(tx: Tx, rows: Iterable[Any]) -> Iterator[NewEvent]:
 
 def _stages(tx: Tx, moves: dict[str, Any]) -> Iterator[NewEvent]:
     newcomers = False
-    for row in tx.execute(statement("score_followups.reach_stages"), moves):
-        newcomers |= row.previous_stage == Stage.NEW
-        yield _milestone(row.contact_id, MilestoneKind.STAGE, row.new_stage, row.occurred_at,
-                         previous_stage=row.previous_stage)  # fmt: skip
-    # Whoever has more than the lowest grade has left the lowest stage.
+    found = tx.execute(statement("score_followups.moves"), moves, execution_options={"yield_per": _AT_ONCE})
+    for rows in found.partitions():
+        before = {(row.contact_id, row.new_stage): row.previous_stage for row in rows}
+        newcomers |= Stage.NEW in before.values()
+        binds = {
+            "ids": [row.contact_id for row in rows], "previous_stages": [row.previous_stage for row in rows],
+            "stages": [row.new_stage for row in rows], "moments": [row.occurred_at for row in rows],
+            "rises": [row.is_rise for row in rows],
+        }  # fmt: skip
+        for row in tx.execute(statement("score_followups.reach_stages"), binds):
+            yield _milestone(row.contact_id, MilestoneKind.STAGE, row.new_stage, row.reached_at,
+                             previous_stage=before[row.contact_id, row.new_stage])  # fmt: skip
+    # Whoever begins with more than the lowest grade begins above the lowest stage, or out of the ladder.
     if newcomers:
         for row in tx.execute(statement("score_followups.reach_first_grades"), moves):
             yield _milestone(row.contact_id, MilestoneKind.GRADE, row.grade, row.reached_at, previous_grade=None)
@@ -126,6 +133,5 @@ def _milestone(contact_id: int, kind: MilestoneKind, name: str, moment: datetime
 
 def _append(tx: Tx, events: Iterable[NewEvent], now: datetime) -> int:
     given = list(events)
-    return sum(
-        append(tx, given[start : start + _AT_ONCE], now=now).accepted for start in range(0, len(given), _AT_ONCE)
-    )
+    parts = (given[start : start + _AT_ONCE] for start in range(0, len(given), _AT_ONCE))
+    return sum(append(tx, part, now=now).accepted for part in parts)

@@ -2,21 +2,20 @@
 -- Binds of all: contact_ids (null: all), slices (of contact_id % 64; null: all).
 
 -- name: untold
--- Contacts whose counted points or grade are not what was told last, some at a time by id; locked, so that of two
--- evaluations the second one sees what the first one told.
+-- Some of the contacts whose counted points or grade are not what was told last; locked, so that of two evaluations the
+-- second one sees what the first one told. In no order: with one, the planner would walk through all contacts.
 select
     contact_id, total_score, engagement_score, grade, told_grade, told_engagement, as_of,
     rule_version,
-    told_grade <> grade or told_engagement <> engagement_score as is_news
+    told_grade <> grade or told_engagement <> engagement_score as is_news,
+    -- Or somebody was erased while the evaluation ran. Asked here, it cannot lead the planner to join everybody.
+    (select count(*) from contacts where contacts.contact_id = contact_scores.contact_id) > 0
+        as is_there
 from contact_scores
 where (told_points <> counted_points or told_grade <> grade)
-    and contact_id > cast(:after as bigint)
     and (cast(:contact_ids as bigint[]) is null
         or contact_id = any(cast(:contact_ids as bigint[])))
     and (cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[])))
-    -- Somebody erased while the evaluation ran.
-    and exists (select from contacts where contacts.contact_id = contact_scores.contact_id)
-order by contact_id
 limit cast(:size as int)
 for no key update
 
@@ -79,52 +78,56 @@ from regraded
 inner join reached on reached.contact_id = regraded.contact_id
 order by regraded.contact_id
 
--- name: reach_stages
--- Notes the stages contacts left at a moment, and those they rose or fell out to for the first time; gives the latter.
--- Of a first evaluation only newcomers are told, who came by themselves since the night before.
-with moves as materialized (
-    select
-        stage_transitions.contact_id, stage_transitions.previous_stage,
-        stage_transitions.new_stage, stage_transitions.occurred_at,
-        before.stage_order as previous_order, after.stage_order
-    from stage_transitions
-    inner join lifecycle_stages as before on before.stage = stage_transitions.previous_stage
-    inner join lifecycle_stages as after on after.stage = stage_transitions.new_stage
-    inner join contacts on contacts.contact_id = stage_transitions.contact_id
-    where stage_transitions.occurred_at = cast(:as_of as timestamptz)
-        and (cast(:contact_ids as bigint[]) is null
-            or stage_transitions.contact_id = any(cast(:contact_ids as bigint[])))
-        and (cast(:slices as int[]) is null
-            or stage_transitions.contact_id % 64 = any(cast(:slices as int[])))
+-- name: moves
+-- Stages contacts left and entered with an evaluation, and whether they rose, or fell out (to dormant or churned), for
+-- which a milestone can be told. Of first evaluations only those of newcomers, who came by themselves since the night
+-- before; somebody found dormant or churned at first has not become so.
+select
+    stage_transitions.contact_id, stage_transitions.previous_stage, stage_transitions.new_stage,
+    stage_transitions.occurred_at,
+    stage_transitions.new_stage not in ('new', 'subscriber')
+        and (after.stage_order > before.stage_order
+            or stage_transitions.previous_stage in ('dormant', 'churned'))
         and (stage_transitions.previous_stage <> 'new'
-            or (contacts.source <> 'import'
-                and contacts.created_at >= cast(:newcomers_since as timestamptz)))
+            or stage_transitions.new_stage not in ('dormant', 'churned')) as is_rise
+from stage_transitions
+inner join lifecycle_stages as before on before.stage = stage_transitions.previous_stage
+inner join lifecycle_stages as after on after.stage = stage_transitions.new_stage
+inner join contacts on contacts.contact_id = stage_transitions.contact_id
+where stage_transitions.occurred_at = cast(:as_of as timestamptz)
+    and (cast(:contact_ids as bigint[]) is null
+        or stage_transitions.contact_id = any(cast(:contact_ids as bigint[])))
+    and (cast(:slices as int[]) is null
+        or stage_transitions.contact_id % 64 = any(cast(:slices as int[])))
+    and (stage_transitions.previous_stage <> 'new'
+        or (contacts.source <> 'import'
+            and contacts.created_at >= cast(:newcomers_since as timestamptz)))
+
+-- name: reach_stages
+-- Notes the stages contacts left, and those they rose to for the first time; gives the latter.
+with given as (
+    select contact_id, previous_stage, new_stage, reached_at, is_rise
+    from unnest(
+        cast(:ids as bigint[]), cast(:previous_stages as text[]), cast(:stages as text[]),
+        cast(:moments as timestamptz[]), cast(:rises as boolean[])
+    ) as given (contact_id, previous_stage, new_stage, reached_at, is_rise)
 ),
 held as (
     insert into contact_milestones (contact_id, kind, milestone, reached_at, is_told)
     select distinct on (contact_id, previous_stage)
-        contact_id, 'stage', previous_stage, occurred_at, false
-    from moves
+        contact_id, 'stage', previous_stage, reached_at, false
+    from given
     where previous_stage not in ('new', 'subscriber')
     order by contact_id, previous_stage
     on conflict (contact_id, kind, milestone) do nothing
-),
-reached as (
-    insert into contact_milestones (contact_id, kind, milestone, reached_at, is_told)
-    select distinct on (contact_id, new_stage) contact_id, 'stage', new_stage, occurred_at, true
-    from moves
-    where new_stage not in ('new', 'subscriber')
-        and (stage_order > previous_order or previous_stage in ('dormant', 'churned'))
-        and (previous_stage <> 'new' or new_stage not in ('dormant', 'churned'))
-    order by contact_id, new_stage
-    on conflict (contact_id, kind, milestone) do nothing
-    returning contact_id, milestone
 )
-select moves.contact_id, moves.new_stage, moves.previous_stage, moves.occurred_at
-from moves
-inner join reached
-    on reached.contact_id = moves.contact_id and reached.milestone = moves.new_stage
-order by moves.contact_id
+insert into contact_milestones (contact_id, kind, milestone, reached_at, is_told)
+select distinct on (contact_id, new_stage) contact_id, 'stage', new_stage, reached_at, true
+from given
+where is_rise
+order by contact_id, new_stage
+on conflict (contact_id, kind, milestone) do nothing
+returning contact_id, milestone as new_stage, reached_at
 
 -- name: reach_first_grades
 -- Notes the first grades of newcomers, as reach_stages does with their first stages; gives those above the lowest.
