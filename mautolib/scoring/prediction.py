@@ -23,11 +23,13 @@ from mautolib.scoring import rules
 from mautolib.scoring.model import Grade
 from mautolib.statistics import Area, Interval, area_under_curve, wilson
 
-__all__ = ["ENOUGH", "BASES", "Band", "Basis", "Prediction", "predict"]
+__all__ = ["BASES", "CLEAR", "ENOUGH", "Band", "Basis", "Prediction", "predict"]
 
 _LOG = logging.getLogger(__name__)
 #: So many contacts with and without the outcome are needed; with fewer the interval of the area is too short.
 ENOUGH: Final = 30
+#: From this area on a score is worth acting upon; 0.5 says nothing.
+CLEAR: Final = 0.6
 _MOST_DAYS: Final = 366
 _BANDS: Final = 10
 
@@ -107,8 +109,9 @@ class Prediction:
         if low <= 0.5:
             return f"Cannot be told from chance. {pairs}"
         top = self.bands[0]
+        answer = "Yes, a higher score means more." if self.area.area >= CLEAR else "Yes, but only a little more."
         return (
-            f"Yes, a higher score means more. {pairs} The {top.contacts} contacts with the highest scores did "
+            f"{answer} {pairs} The {top.contacts} contacts with the highest scores did "
             f"{top.lift:.1f} times as often as everybody."
         )
 

@@ -148,6 +148,16 @@ def test_chance_and_a_turned_order_are_called_so(tx: Connection) -> None:
     assert found(tx, outcome="gave_up").verdict.startswith("No, on the contrary.")
 
 
+def test_a_little_is_called_a_little(tx: Connection) -> None:
+    a_rule(tx)
+    people = people_with_forms(tx, [1] * 150 + [0] * 150)
+    for one in [*people[:90], *people[150:220]]:
+        make_order(tx, one, AS_OF + DAY)
+    little = found(tx)
+    assert 0.5 < little.area.interval.low < little.area.area < 0.6
+    assert little.verdict.startswith("Yes, but only a little more. Of two contacts")
+
+
 def test_an_empty_installation_has_an_answer(tx: Connection) -> None:
     nothing = found(tx)
     assert (nothing.contacts, nothing.bands, nothing.rule_version) == (0, (), None)
