@@ -58,6 +58,9 @@ def recalculate(
     """
     if not 1 <= buckets <= state.SLICES or (bucket is not None and not 0 <= bucket < buckets):
         raise InvalidInput(f"bucket {bucket} of {buckets} does not exist", path=("bucket",))
+    if not dry_run:
+        with engine.begin() as tx:
+            tx.execute(statement("scoring.ensure_month"), {"as_of": as_of})
     results = []
     for number in range(buckets) if bucket is None else (bucket,):
         if known_at is None and not dry_run:

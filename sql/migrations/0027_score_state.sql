@@ -124,3 +124,52 @@ language sql immutable parallel safe as $$
         + coalesce(counts[32] * points[32], 0)
 $$;
 comment on function score_counts(integer[], float8[]) is 'Sum of counts times points, of the first 32.';
+
+-- A night appends a snapshot of everybody: in one table, each would cost more than the one before, since the key begins
+-- with the contact. By month, an index never holds more than 31 nights.
+create or replace function ensure_month_partition(parent regclass, any_day date) returns text
+language plpgsql security definer set search_path = public, pg_temp as $$
+declare
+    month_start date := date_trunc('month', any_day)::date;
+    month_end date := (date_trunc('month', any_day) + interval '1 month')::date;
+    child text := parent::text || to_char(month_start, '"_y"YYYY"m"MM');
+    fallback text := parent::text || '_default';
+    moment text := case parent::text when 'score_history' then 'as_of' else 'occurred_at' end;
+begin
+    if parent::text not in ('events', 'hits', 'score_history') then
+        raise exception 'only events, hits and snapshots are partitioned by month, not %', parent;
+    end if;
+    if to_regclass(child) is not null then
+        return null;
+    end if;
+    perform pg_advisory_xact_lock(hashtext(child));
+    if to_regclass(child) is not null then
+        return null;
+    end if;
+    -- Rows of this month that landed in the default partition move over, or PostgreSQL would refuse.
+    execute format('create table %s (like %s including defaults including constraints)', child, parent);
+    execute format(
+        'with moved as (delete from %s where %I >= %L and %I < %L returning *)
+         insert into %s select * from moved',
+        fallback, moment, month_start, moment, month_end, child);
+    execute format('alter table %s attach partition %s for values from (%L) to (%L)',
+                   parent, child, month_start, month_end);
+    return child;
+end
+$$;
+
+alter table score_history rename to score_history_before;
+alter table score_history_before rename constraint score_history_pkey to score_history_before_pkey;
+create table score_history (
+    like score_history_before including defaults including constraints,
+    primary key (contact_id, as_of, source, rule_version)
+) partition by range (as_of);
+create table score_history_default partition of score_history default;
+select ensure_month_partition('score_history', months.month_start)
+from (
+    select distinct cast(date_trunc('month', as_of at time zone 'utc') as date) as month_start
+    from score_history_before
+) as months;
+insert into score_history select * from score_history_before;
+drop table score_history_before;
+comment on table score_history is 'Append-only snapshots of scores; evaluating the same day again adds nothing.';

@@ -604,6 +604,11 @@ set fold_target = cast(:as_of as timestamptz)
 from held
 where score_slices.slice = held.slice
 
+-- name: ensure_month
+-- Makes the partition of snapshots for the month of a moment; in a short transaction of its own.
+select ensure_month_partition(
+    cast('score_history' as regclass), cast(cast(:as_of as timestamptz) at time zone 'utc' as date))
+
 -- name: hold_slices
 -- What is folded of slices; whoever else would fold them waits.
 select

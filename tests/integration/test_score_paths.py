@@ -26,7 +26,9 @@ def rows(engine: Engine, columns: str, where: str = "") -> Sequence[Any]:
         return tx.execute(text(HISTORY.format(columns=columns, where=where))).all()
 
 
-def tell(tx: Connection, contact: int, kind: str, at: datetime, *, now: datetime | None = None, **properties: Any) -> None:
+def tell(
+    tx: Connection, contact: int, kind: str, at: datetime, *, now: datetime | None = None, **properties: Any
+) -> None:
     append(tx, [NewEvent(event_type=kind, contact_id=contact, occurred_at=at, properties=properties)], now=now or at)
 
 
@@ -144,3 +146,24 @@ def test_the_night_of_a_clock_change_is_as_long_as_it_was(fresh_engine: Engine) 
             tx.execute(text("set local timezone = 'Europe/Berlin'"))
         scoring.recalculate(fresh_engine, as_of=datetime(2026, 3, day, 12, tzinfo=UTC))
     assert [row.engagement_score for row in rows(fresh_engine, NUMBERS)] == [16, 8, 4]
+
+
+def test_snapshots_of_a_contact_are_found_at_once_among_years_of_nights(fresh_engine: Engine) -> None:
+    with fresh_engine.begin() as tx:
+        contact = make_contact(tx)
+        tx.execute(text("select ensure_month_partition('score_history', month::date) from generate_series("
+                        "timestamptz '2025-01-01', '2025-12-01', interval '1 month') as month"))  # fmt: skip
+        tx.execute(text("insert into score_history (contact_id, as_of, total_score, engagement_score, profile_score, "
+                        "recency_score, grade, rule_version, source) select id, night, 1, 1, 0, 0, 'F', 1, 'nightly' "
+                        "from generate_series(timestamptz '2025-01-01', '2025-12-31', interval '1 day') as night "
+                        "cross join generate_series(:id, :id + 99) as id order by night"), {"id": contact})  # fmt: skip
+        tx.execute(text("analyze score_history"))
+        told = tx.scalars(text("explain select * from score_history where contact_id = :id order by as_of desc, source "
+                               "desc, rule_version desc limit 50"), {"id": contact}).all()  # fmt: skip
+        assert not any("->  Sort" in line or "Seq Scan on score_history_y" in line for line in told)
+        found = scoring.search_snapshots(tx, contact, limit=50)
+        assert [row.score.as_of.day for row in found[:2]] == [31, 30]
+    scoring.recalculate(fresh_engine, as_of=datetime(2026, 1, 1, tzinfo=UTC))
+    with fresh_engine.begin() as tx:
+        assert tx.scalar(text("select count(*) from score_history_y2026m01")) == 1
+        assert tx.scalar(text("select count(*) from score_history_default")) == 0
