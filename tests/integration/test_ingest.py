@@ -109,8 +109,8 @@ def test_twenty_identical_batches_at_once_are_one(fresh_engine: Engine, settings
         assert (count(tx, "contacts"), count(tx, "orders"), count(tx, "refunds")) == (7, 40, 80)
         milestones = tx.scalar(text("select count(*) from events where event_type = 'milestone_reached'"))
         assert milestones == tx.scalar(text(
-            "select count(*) from (select count(*) as placed from orders where contact_id > 0 group by contact_id) as o "
-            "join unnest(array[1, 5, 10, 25]) as reached on reached <= placed"))  # fmt: skip
+            "select count(*) from (select count(*) as placed from orders where contact_id > 0 group by contact_id) as o"
+            " join unnest(array[1, 5, 10, 25]) as reached on reached <= placed"))  # fmt: skip
         assert count(tx, "events") == 160 + 7 + milestones
         assert tx.scalar(text("select sum(event_count) from event_pending")) == 160 + 7 + milestones
         sums = tx.execute(text("select count(*), sum(net_total), min(net_total) from orders")).one()

@@ -39,7 +39,8 @@ EDITS = st.one_of(
 )
 #: A night: what was told before it (in time or late), what became of the rules, and how much later it is.
 NIGHTS = st.lists(
-    st.tuples(EVENTS, EDITS, st.sampled_from([0.3, 1, 1, 9, 500]), st.sampled_from([1, 1, 2, 3])), min_size=2, max_size=4
+    st.tuples(EVENTS, EDITS, st.sampled_from([0.3, 1, 1, 9, 500]), st.sampled_from([1, 1, 2, 3])),
+    min_size=2, max_size=4,
 )
 SCORES = """
 select contact_id, engagement_score, recency_score, total_score, last_activity_at, grade
@@ -361,7 +362,8 @@ def test_buckets_may_be_cut_otherwise_every_night(tx: Connection) -> None:
 
 def night_of_half(tx: Connection, as_of: datetime) -> None:
     slices = list(range(1, state.SLICES, 2))
-    tx.execute(text("update score_slices set fold_target = :as_of where slice = any(:s)"), {"as_of": as_of, "s": slices})
+    tx.execute(text("update score_slices set fold_target = :as_of where slice = any(:slices)"),
+               {"as_of": as_of, "slices": slices})  # fmt: skip
     recalculate_within(tx, as_of=as_of, bucket=1, buckets=2)
 
 
@@ -371,14 +373,14 @@ def test_events_told_and_dispatched_while_nights_pass_count_once(fresh_engine: E
         people = [make_contact(tx, created_at=ago(days=50)) for _ in range(12)]
         add_rule(tx, "form_submitted", 1)
         tx.execute(update(tables.contacts).values(updated_at=None))
-    stop, failures = threading.Event(), list[BaseException]()
+    stop, failures = threading.Event(), list[Exception]()
     started = NOW
 
     def guarded(work: Any) -> threading.Thread:
         def run() -> None:
             try:
                 work()
-            except BaseException as error:  # shown by the test
+            except Exception as error:  # noqa: BLE001 - shown by the test
                 failures.append(error)
                 stop.set()
 
@@ -449,3 +451,15 @@ def test_the_rights_of_the_worker_suffice(tx: Connection) -> None:
     tx.execute(text("set local role mauto_worker"))
     night(tx, NOW)
     assert (engagement(tx, contact), folded(tx)) == (1, {NOW})
+
+
+def test_a_state_that_was_reset_by_hand_begins_anew(tx: Connection) -> None:
+    contact = make_contact(tx)
+    add_rule(tx, "page_viewed", 2)
+    event = make_event(tx, contact, "page_viewed", ago(days=1))
+    make_event(tx, contact, "page_viewed", ago(days=2))
+    night(tx, NOW)
+    tx.execute(text("delete from events where event_id = :id"), {"id": event})
+    tx.execute(text("update score_slices set folded_until = null, landmark = null, weighings = '[]'"))
+    night(tx, NOW + timedelta(days=1))
+    assert (engagement(tx, contact), folded(tx)) == (2, {NOW + timedelta(days=1)})
