@@ -64,7 +64,7 @@ def reason_of(row: Row[Any]) -> str:
 
 
 def stage_row(tx: Tx, wanted: dict[str, Any]) -> Row[Any] | None:
-    """The row of `scoring.stages` for the contact of these binds; None if there was none."""
+    """The row of `scoring.stages`, planned for few, for the contact of these binds; None if there was none."""
     # Compiling a statement that looks at one person takes longer than running it.
     tx.execute(select(func.set_config("jit", "off", True)))
-    return tx.execute(statement("scoring.stages"), wanted).one_or_none()
+    return tx.execute(statement("scoring_lists.stages_of_few"), wanted).one_or_none()

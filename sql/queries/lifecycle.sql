@@ -1,10 +1,14 @@
 -- Lifecycle evaluations on request: of supposed inputs, and of those who wait the longest.
 -- Statements that include scoring.sql take its binds.
 
+-- name: engagement_of_few
+-- What events and awards bring, planned for a contact or a few.
+-- include: scoring.engagement_of_few
+
 -- name: supposed_scores
 -- A supposed score of a contact with its facts; nobody has none.
 with evaluated as (
-    -- include: scoring.evaluate
+    -- include: scoring.evaluate with engagement = engagement_of_few
 )
 select
     given.contact_id, evaluated.email_key,
@@ -76,7 +80,7 @@ select
     (
         select max(last_activity_at)
         from (
-            -- include: scoring.engagement
+            -- include: scoring.engagement_of_few
         ) as engaged
     ) as last_activity_at
 from (

@@ -1,6 +1,14 @@
 -- What is told about scores: why one is what it is, who leads, how many stand where.
 -- The statements about one contact take the binds of scoring.sql.
 
+-- name: engagement_of_few
+-- What events and awards bring, planned for a contact or a few.
+-- include: scoring.engagement_of_few
+
+-- name: stages_of_few
+-- The score and stage of a contact or a few as of a moment, not kept.
+-- include: scoring.stages with engagement = engagement_of_few
+
 -- name: matches
 -- Which events each active rule matches, whether its cap lets them count, and what they give.
 with rules as materialized (
