@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, select, text
 
 from mautolib import ingestion
-from mautolib.db import tables
+from mautolib.db import migrate, tables
 from mautolib.events import milestones
 from mautolib.events.append import Outcome
 from mautolib.events.orders import NewOrder, record_orders
@@ -129,3 +129,24 @@ def test_parallel_writers_tell_the_fifth_order_once(fresh_engine: Engine, settin
         assert tx.scalar(text("select count(*) from orders")) == 3 * writers + 1
         for one in people:
             assert sorted(name for name, _ in told(tx, one)) == ["orders_1", "orders_5"]
+
+
+def test_orders_from_before_milestones_are_not_told(fresh_engine: Engine, settings: Settings) -> None:
+    """The migration notes what was reached; the next order tells the next milestone only."""
+    (file,) = (file for file in migrate.files() if file.name.endswith("0029_milestones.sql"))
+    start = file.sql.index("insert into contact_milestones")
+    backfill = file.sql[start : file.sql.index(";", start)]
+    with fresh_engine.begin() as tx:
+        one, other = make_contact(tx), make_contact(tx)
+        place(tx, settings, range(9), one, effects=False)
+        place(tx, settings, range(20, 22), other, effects=False)
+        place(tx, settings, range(30, 37), 0)
+        tx.execute(text("delete from contact_milestones"))
+        tx.execute(text("delete from events where event_type = 'milestone_reached'"))
+        tx.exec_driver_sql(backfill)
+        noted = "select contact_id, milestone, reached_at, is_told from contact_milestones order by 1, 3"
+        assert [tuple(row) for row in tx.execute(text(noted))] == [
+            (one, "orders_1", an_order(0, one).placed_at, False), (one, "orders_5", an_order(4, one).placed_at, False),
+            (other, "orders_1", an_order(20, other).placed_at, False)]  # fmt: skip
+        place(tx, settings, [10], one)
+        assert [name for name, _ in told(tx, one)] == ["orders_10"]

@@ -192,16 +192,16 @@ def test_grades_are_reached_once_and_only_by_rising(tx: Connection) -> None:
     add_rule(tx, "page_viewed", 1)
     one = make_contact(tx, created_at=ago(days=5))
     night(tx, NOW)
-    for number, points in enumerate([30, -30, 30, 12, 60, -120, 130, -60, 60], start=1):
+    for number, points in enumerate([30, -30, 30, 12, 60, -120, 28, 102, -60, 60], start=1):
         tx.execute(insert(tables.score_awards).values(
             contact_id=one, event_type="manual", points=points, occurred_at=NOW + number * DAY,
             created_at=NOW + number * DAY))  # fmt: skip
         night(tx, NOW + number * DAY)
     grades = [each["grade"] for each in told(tx, one)]
-    assert grades == ["C", "F", "C", "B", "A+", "F", "A+", "B+", "A+"], "each change of the grade is told"
+    assert grades == ["C", "F", "C", "B", "A+", "F", "D", "A+", "B+", "A+"], "each change of the grade is told"
     reached = [(each["milestone"], each["previous_grade"]) for each in told(tx, one, "milestone_reached")
                if each["kind"] == "grade"]  # fmt: skip
-    assert reached == [("C", "F"), ("B", "C"), ("A+", "B")]
+    assert reached == [("C", "F"), ("B", "C"), ("A+", "B")], "D was never held, but better ones were"
 
 
 def test_a_grade_held_before_anything_was_told_is_not_reached_again(tx: Connection) -> None:
@@ -249,6 +249,19 @@ def test_dormant_is_reached_once_and_the_way_back_is_not_a_first_time(tx: Connec
     assert moves.count("lead") == moves.count("dormant") == 3
     stages = [each["milestone"] for each in told(tx, one, "milestone_reached") if each["kind"] == "stage"]
     assert stages == ["lead", "dormant"]
+
+
+def test_a_stage_held_before_anything_was_told_is_not_reached_again(tx: Connection) -> None:
+    one = make_contact(tx, created_at=ago(days=5))
+    for number, points in enumerate([35, -35, 35, 12]):
+        tx.execute(insert(tables.score_awards).values(
+            contact_id=one, event_type="manual", points=points, occurred_at=NOW + number * DAY,
+            created_at=NOW + number * DAY))  # fmt: skip
+        night(tx, NOW + number * DAY)
+    moves = tx.scalars(text("select new_stage from stage_transitions order by transition_id")).all()
+    assert moves == ["sql", "lead", "sql", "customer"]
+    stages = [each["milestone"] for each in told(tx, one, "milestone_reached") if each["kind"] == "stage"]
+    assert stages == ["customer"], "sql was held at first, and lead was fallen to"
 
 
 def test_newcomers_are_told_and_imported_ones_are_not(tx: Connection) -> None:
