@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import insert
 
 from mautolib.db import tables
 from mautolib.db.engine import Tx
@@ -26,6 +26,7 @@ from mautolib.scoring import rules
 from mautolib.scoring.evaluating import binds
 from mautolib.scoring.model import ScoreEvent, SnapshotSource
 from mautolib.scoring.recalculation import recalculate_contact
+from mautolib.scoring.turns import take_turn
 
 _LOG = logging.getLogger(__name__)
 MISSING: Final = "Contact not found"
@@ -113,13 +114,11 @@ def _apply_rules(tx: Tx, contact_id: int, event_id: int, event_type: str, moment
 
 
 def _hold(tx: Tx, contact_id: int, now: datetime) -> datetime:
-    """Keep others from scoring the contact; returns the moment this happens at, never before its last change."""
-    contacts = tables.contacts.c
-    query = select(func.coalesce(contacts.updated_at, contacts.created_at)).where(contacts.contact_id == contact_id)
-    changed_at: datetime | None = tx.scalar(query.with_for_update(key_share=True))
-    if changed_at is None:
+    """Keep others from scoring the contact; returns the moment this happens at."""
+    moment = take_turn(tx, [contact_id], now)
+    if moment is None:
         raise NotFound(MISSING)
-    return max(now, changed_at)
+    return moment
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:

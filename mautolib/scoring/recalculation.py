@@ -23,6 +23,7 @@ from mautolib.errors import InvalidInput, NotFound
 from mautolib.events.types import NOT_ENGAGEMENT
 from mautolib.scoring import following, rules, state
 from mautolib.scoring.model import OPPORTUNITY, ContactScore, Grade, ScoreResult, SnapshotSource, Stage
+from mautolib.scoring.turns import take_turn
 
 _LOG = logging.getLogger(__name__)
 
@@ -159,16 +160,11 @@ def recalculate_contacts(
 
     Args:
         is_lifecycle: check churn and dormancy too, as the night does.
-    Returns: the moment they were scored as of; None if none of them exists. It is later than `now` only where another
-        process, whose clock is ahead, has just written one of them.
+    Returns: the moment they were scored as of (see `take_turn`); None if none of them exists.
     """
-    contacts = tables.contacts.c
-    changed_at = func.coalesce(contacts.updated_at, contacts.created_at)
-    query = select(changed_at).where(contacts.contact_id == func.any(list(contact_ids)))
-    written = tx.scalars(query.order_by(contacts.contact_id).with_for_update(key_share=True)).all()
-    if not written:
+    as_of = take_turn(tx, contact_ids, now)
+    if as_of is None:
         return None
-    as_of: datetime = max(now, *written)
     tx.execute(select(func.set_config("jit", "off", True)))
     tx.execute(
         statement("scoring.recalculate_few"),
