@@ -157,3 +157,17 @@ def test_cohorts_count_the_contacts_of_a_week(run_dag: Any, fresh_engine: Engine
     assert run_dag("cohort_analytics").state == "success"
     sizes = "select distinct cohort_size from analytics.contact_cohorts where granularity = 'week'"
     assert scalar(fresh_engine, sizes) == 3
+    assert scalar(fresh_engine, "select count(*) from analytics.lifecycle_funnel") == 0, "nobody was scored"
+
+
+def test_analytics_follow_the_scores(run_dag: Any, fresh_engine: Engine) -> None:
+    now = datetime.now(UTC)
+    with fresh_engine.begin() as tx:
+        create(tx, NewContact(email="c@shop.example"), actor="test", now=now - timedelta(days=3))
+    for days in (2, 1):
+        assert run_dag("score_recalculation", as_of=(now - timedelta(days=days)).isoformat()).state == "success"
+    assert run_dag("cohort_analytics").state == "success"
+    days = "select array_agg(distinct as_of order by as_of) from analytics.{} where contacts = 1"
+    expected = [(now - timedelta(days=days)).date() for days in (2, 1)]
+    assert scalar(fresh_engine, days.format("lifecycle_funnel")) == expected
+    assert scalar(fresh_engine, days.format("score_distribution")) == expected
