@@ -347,28 +347,34 @@ inner join stored on stored.event_id = given.event_id;
 
 -- name: reach_orders
 -- Notes which numbers of orders contacts have reached; gives those nobody noted before.
+with missing as materialized (
+    select people.contact_id, counts.place
+    from unnest(cast(:contact_ids as bigint[])) as people (contact_id)
+    cross join unnest(cast(:counts as int[])) as counts (place)
+    where not exists (
+            select 1
+            from contact_milestones as known
+            where known.contact_id = people.contact_id and known.kind = 'orders'
+                and known.milestone = 'orders_' || counts.place
+        )
+        -- Looks at no more orders than it asks for: some shops have one contact for all walk-in customers.
+        and exists (
+            select 1 from orders where orders.contact_id = people.contact_id offset counts.place - 1
+        )
+)
+
 insert into contact_milestones (contact_id, kind, milestone, reached_at, is_told)
-select people.contact_id, 'orders', 'orders_' || placed.place, placed.placed_at, true
-from unnest(cast(:contact_ids as bigint[])) as people (contact_id)
+select missing.contact_id, 'orders', 'orders_' || missing.place, reached.placed_at, true
+from missing
 cross join lateral (
-    select
-        orders.placed_at,
-        row_number() over (order by orders.placed_at, orders.order_key) as place
+    select orders.placed_at
     from orders
-    where orders.contact_id = people.contact_id
-) as placed
-where placed.place = any(cast(:counts as int[]))
-    -- Who reached the last one is not counted any more: some shops have one contact for all walk-in customers.
-    and not exists (
-        select 1
-        from contact_milestones as known
-        where known.contact_id = people.contact_id and known.kind = 'orders'
-            and known.milestone = 'orders_' || (
-                select max(given.last_count)
-                from unnest(cast(:counts as int[])) as given (last_count)
-            )
-    )
-order by people.contact_id, placed.place
+    where orders.contact_id = missing.contact_id
+    order by orders.placed_at, orders.order_key
+    offset missing.place - 1
+    limit 1
+) as reached
+order by missing.contact_id, missing.place
 on conflict (contact_id, kind, milestone) do nothing
 returning
     contact_id, milestone, reached_at, cast(substring(milestone from 8) as int) as place;
