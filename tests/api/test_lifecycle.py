@@ -85,7 +85,8 @@ def test_silence_makes_dormant_and_an_activity_ends_it(
 
 
 def test_wrong_inputs_are_422(viewer: httpx.Client) -> None:
-    for fields in ({"current_stage": "vip"}, {"score": "5"}, {"score": None}, {"contact_id": None}, {"score": True}):
+    for fields in ({"current_stage": "vip"}, {"score": "5"}, {"score": None}, {"contact_id": None}, {"score": True},
+                   {"contact_id": False}):  # fmt: skip
         answer = viewer.post(f"{LIFECYCLE}/evaluate", json={"contact_id": "1", **fields})
         assert (answer.status_code, answer.json()["code"]) == (422, "validation_error"), fields
 
