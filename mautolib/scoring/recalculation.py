@@ -29,7 +29,8 @@ _LOG = logging.getLogger(__name__)
 
 # The plan must not depend on statistics that a bulk load has made stale: nested loops over a million contacts are
 # the one mistake that matters. Hashes of a million contacts fit in this memory; smaller runs use less.
-_BATCH_SETTINGS = {"enable_nestloop": "off", "enable_mergejoin": "off", "work_mem": "128MB", "jit": "off"}
+_MEMORY_SETTINGS = {"work_mem": "128MB", "jit": "off"}
+_BATCH_SETTINGS = {**_MEMORY_SETTINGS, "enable_nestloop": "off", "enable_mergejoin": "off"}
 
 
 def recalculate(
@@ -127,6 +128,9 @@ def _evaluate(tx: Tx, binds: Mapping[str, Any], slices: Sequence[int]) -> ScoreR
     """Score the contacts of `slices`: what is current from what is folded, everything else from all events."""
     parts: list[state.Folded] | None = None
     if binds["keep_current"]:
+        # Folding looks up few events by their keys, or aggregates all of them: loops must stay allowed.
+        for name, value in _MEMORY_SETTINGS.items():
+            tx.execute(select(func.set_config(name, value, True)))
         parts = state.fold(tx, as_of=binds["as_of"], version=binds["rule_version"], slices=slices)
     for name, value in _BATCH_SETTINGS.items():
         tx.execute(select(func.set_config(name, value, True)))
