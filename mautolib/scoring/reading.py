@@ -106,6 +106,7 @@ def leaderboard(
     Args:
         after: (total_score, contact_id) of the last row of the page before.
     """
+    _look_at_everybody(tx)
     order = (_SCORES.c.total_score, _SCORES.c.contact_id)
     names = ("total_score", "engagement_score", "profile_score", "recency_score", "grade", "last_activity_at")
     query = _led(select(_SCORES.c.contact_id, *(_SCORES.c[name] for name in names)), min_score, stage)
@@ -125,12 +126,14 @@ def leaderboard(
 
 def count_leaders(tx: Tx, *, min_score: float = 0, stage: Stage | None = None, at_most: int) -> int:
     """How many contacts the leaderboard has; counting stops at `at_most`."""
+    _look_at_everybody(tx)
     found = _led(select(_SCORES.c.contact_id), min_score, stage).limit(at_most).subquery()
     return int(tx.scalar(select(func.count()).select_from(found)) or 0)
 
 
 def stage_figures(tx: Tx) -> Mapping[Stage, StageFigures]:
     """Every stage, in its order, with the scored contacts in it."""
+    _look_at_everybody(tx)
     found = {row.stage: row for row in tx.execute(statement("scoring_lists.stage_counts"))}
     return {
         stage: StageFigures(
@@ -140,6 +143,11 @@ def stage_figures(tx: Tx) -> Mapping[Stage, StageFigures]:
         if stage in found else StageFigures()
         for stage in Stage
     }  # fmt: skip
+
+
+def _look_at_everybody(tx: Tx) -> None:
+    # A join of a million scores fits in this memory; compiling it costs more than it saves.
+    tx.execute(select(func.set_config("jit", "off", True), func.set_config("work_mem", "64MB", True)))
 
 
 def _led(query: Select[Any], min_score: float, stage: Stage | None) -> Select[Any]:
