@@ -35,12 +35,15 @@ from api.routes import (
     fx_rates,
     imports,
     inbound,
+    lifecycle,
     messages,
     operations,
     orders,
     pages,
     privacy,
     schedules,
+    score_recomputations,
+    scoring,
     segments,
     suppression,
     tags,
@@ -79,6 +82,9 @@ _RESOURCES = (
     fx_rates,
     inbound,
     analytics,
+    scoring,
+    score_recomputations,
+    lifecycle,
 )
 POOL_SIZE, OVERFLOW = 5, 10
 STATEMENT_TIMEOUT_MS = 30_000

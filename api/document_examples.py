@@ -101,7 +101,9 @@ def _of_object(schema: dict[str, Any], schemas: dict[str, Any], name: str, depth
         values = schema.get("additionalProperties")
         if name in _KNOWN and isinstance(_KNOWN[name], dict):
             return _KNOWN[name]
-        return {"name": example_of(values, schemas, depth=depth + 1)} if isinstance(values, dict) and values else {}
+        keys = schema.get("propertyNames", {})
+        key = example_of(keys, schemas, depth=depth + 1) if "$ref" in keys or "enum" in keys else "name"
+        return {key: example_of(values, schemas, depth=depth + 1)} if isinstance(values, dict) and values else {}
     if depth > _DEEPEST:
         fields = {key: fields[key] for key in schema.get("required", ())}
     return {key: example_of(value, schemas, name=key, depth=depth + 1) for key, value in fields.items()}

@@ -144,6 +144,11 @@ def _currency(value: str) -> str:
     return code
 
 
+def _id_text(value: object) -> object:
+    # A number is taken for its text; true and false are numbers only to Python.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 #: One line of at most so many characters.
 Line3 = Annotated[str, StringConstraints(max_length=3), AfterValidator(_line)]
 Line10 = Annotated[str, StringConstraints(max_length=10), AfterValidator(_line)]
@@ -199,12 +204,8 @@ Day = Annotated[
 #: An active code of ISO 4217; taken in any case, kept in capitals.
 Currency = Annotated[str, StringConstraints(max_length=3), AfterValidator(_currency), Field(examples=["EUR"])]
 #: An id as the API shows it.
-Id = Annotated[
-    str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value), Field(examples=["42"])
-]
-OptionalId = Annotated[
-    str | None, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value), Field(examples=["42"])
-]
+Id = Annotated[str, BeforeValidator(_id_text), Field(examples=["42"])]
+OptionalId = Annotated[str | None, BeforeValidator(_id_text), Field(examples=["42"])]
 #: A moment as the API shows it.
 Shown = Annotated[
     datetime,

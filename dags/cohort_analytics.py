@@ -1,12 +1,13 @@
 """Restate the cohort tables that analysts and the dashboard read.
 
 **What it does.** Computes sign-up cohorts by day, week and month (who came back when) into `analytics.contact_cohorts`
-and refreshes the totals of recent campaigns. Cells whose period is not over yet are null, never a guess.
+and, for each day somebody was scored, `analytics.score_distribution` and `analytics.lifecycle_funnel`. Cells whose
+period is not over yet are null, never a guess.
 
 **When it runs.** Hourly, and right after the nightly scores.
 
-**Safe to run again.** Yes: tables are restated from events and ledger, never patched. `from` and `to` limit which
-cohorts are restated, `rebuild` restates all.
+**Safe to run again.** Yes: tables are restated from events, snapshots and moves, never patched. `from` and `to` say
+which sign-up days and which days of scores are restated, `rebuild` restates all.
 
 **A failure means** that the warehouse was away; the tables keep their last state.
 """
@@ -19,9 +20,9 @@ from mauto_airflow import conventions, runs
 
 PARAMS = {
     "as_of": conventions.optional_moment("As of", "Compute as of this moment; empty: when the run is due."),
-    "from": conventions.optional_day("From", "First sign-up day to restate; empty: as far back as late events reach."),
-    "to": conventions.optional_day("To", "Last sign-up day to restate; empty: today."),
-    "rebuild": Param(False, type="boolean", title="Rebuild", description="Restate every cohort."),
+    "from": conventions.optional_day("From", "First day of sign-ups and scores to restate; empty: the first there is."),
+    "to": conventions.optional_day("To", "Last such day; empty: today."),
+    "rebuild": Param(False, type="boolean", title="Rebuild", description="Restate every cohort and day."),
 }
 
 

@@ -31,7 +31,7 @@ begin
     grant usage on all sequences in schema public to mauto_api, mauto_worker, mauto_tracker;
     -- Facts are appended, never rewritten.
     revoke update, delete, truncate on events, hits, hit_verdicts, consents, audit_log, message_attempts,
-        score_history, score_runs, stage_transitions from mauto_api, mauto_worker;
+        score_history, score_runs, score_rule_awards, stage_transitions from mauto_api, mauto_worker;
     revoke all on schema_migrations from mauto_api, mauto_worker, mauto_tracker;
     grant select on schema_migrations to mauto_api, mauto_worker;
 

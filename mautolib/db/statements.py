@@ -2,7 +2,8 @@
 
 `statement("scoring.recalculate")` gives a SQLAlchemy text clause with `:name` binds. Comments are stripped before
 parsing, because a `:word` in a comment would become a bind. A line `-- include: <name>` stands for another statement
-of the same file, so that one text can be a question of its own and a step of a larger one.
+above it, or `<domain>.<name>` of another file, so that one text can be a question of its own and a step of a larger
+one; `with <inner> = <other>` puts another statement where the included one, at any depth, includes `inner`.
 A test prepares every statement on the migrated database.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 
 from sqlalchemy import TextClause, text
@@ -19,7 +20,11 @@ from sqlalchemy import TextClause, text
 from mautolib.db.files import sql_root
 
 _NAME = re.compile(r"^-- name: ([a-z][a-z0-9_]*)\s*$")
-_INCLUDE = re.compile(r"^( *)-- include: ([a-z][a-z0-9_]*)\s*$", re.MULTILINE)
+_WORD = r"[a-z][a-z0-9_]*"
+_INCLUDE = re.compile(
+    rf"^( *)-- include: (?:({_WORD})\.)?({_WORD})(?: with ({_WORD} = {_WORD}(?:, {_WORD} = {_WORD})*))?\s*$",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +43,8 @@ def load(domain: str) -> dict[str, Statement]:
     """All statements of `sql/queries/<domain>.sql` by name.
 
     Raises:
-        ValueError: a statement without purpose, a name used twice, text before the first name, or an include of
-            a statement that does not stand above.
+        ValueError: a statement without purpose, a name used twice, text before the first name, an include of
+            a statement that does not stand above, or one put where nothing is included.
         FileNotFoundError: no such file.
     """
     lines = (sql_root() / "queries" / f"{domain}.sql").read_text(encoding="utf-8").splitlines()
@@ -51,15 +56,39 @@ def load(domain: str) -> dict[str, Statement]:
         if not purpose:
             raise ValueError(f"{domain}.sql: {name!r} has no line of purpose under its name")
         written = "\n".join(filter(None, (strip_comment(line).rstrip() for line in body))).strip().rstrip(";")
-        sql = _INCLUDE.sub(partial(_included, domain, found), written)
+        sql = _filled(written, domain, found, _Instead())
         found[name] = Statement(domain=domain, name=name, purpose=purpose, written=written, sql=sql)
     return found
 
 
-def _included(domain: str, above: dict[str, Statement], match: re.Match[str]) -> str:
-    if match.group(2) not in above:
-        raise ValueError(f"{domain}.sql: `-- include: {match.group(2)}` names no statement above it")
-    return textwrap.indent(above[match.group(2)].sql, match.group(1))
+@dataclass(frozen=True)
+class _Instead:
+    """What stands in for some includes, by their name, and which of them were met."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    met: set[str] = field(default_factory=set)
+
+
+def _filled(written: str, domain: str, above: dict[str, Statement], instead: _Instead) -> str:
+    """`written` with its includes filled in; names are looked up among the statements `above` it."""
+    return _INCLUDE.sub(partial(_included, domain, above, instead), written)
+
+
+def _included(domain: str, above: dict[str, Statement], instead: _Instead, match: re.Match[str]) -> str:
+    indent, other, name, swaps = match.groups()
+    if name in instead.texts:
+        instead.met.add(name)
+        return textwrap.indent(instead.texts[name], indent)
+    known = above if other is None else load(other)
+    pairs = dict(re.findall(rf"({_WORD}) = ({_WORD})", swaps or ""))
+    for wanted, where in ((name, known), *((new, above) for new in pairs.values())):
+        if wanted not in where:
+            raise ValueError(f"{domain}.sql: `-- include: {wanted}` names no statement above it")
+    inside = _Instead({**instead.texts, **{inner: above[new].sql for inner, new in pairs.items()}}, instead.met)
+    sql = _filled(known[name].written, other or domain, known, inside) if inside.texts else known[name].sql
+    for inner in pairs.keys() - inside.met:
+        raise ValueError(f"{domain}.sql: {name!r} includes no {inner!r} that {pairs[inner]!r} could stand for")
+    return textwrap.indent(sql, indent)
 
 
 def _blocks(domain: str, lines: list[str]) -> Iterator[tuple[str, list[str]]]:

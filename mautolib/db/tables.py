@@ -24,7 +24,7 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, INET, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, INET, JSONB, TIMESTAMP
 
 metadata = MetaData()
 
@@ -32,6 +32,8 @@ _ID, _INT, _SMALL, _TEXT, _BOOL, _BYTES = BigInteger(), Integer(), SmallInteger(
 _TIME, _DATE, _FLOAT, _UUID = TIMESTAMP(timezone=True), Date(), Float(), Uuid()
 _CODE, _MONEY, _RATE = CHAR(3), Numeric(19, 4), Numeric(18, 8)
 _JSON, _INET, _TEXTS, _IDS = JSONB(none_as_null=True), INET(), ARRAY(Text()), ARRAY(BigInteger())
+_FLOATS: ARRAY[float] = ARRAY(DOUBLE_PRECISION())
+_INTS: ARRAY[int] = ARRAY(Integer())
 
 
 def _table(name: str, /, **columns: Any) -> Table:
@@ -88,10 +90,15 @@ contact_history = _table(
     last_name=_TEXT, phone=_TEXT, country=_TEXT, language=_TEXT, timezone=_TEXT, currency=_TEXT,
     custom_fields=_JSON, subscribed=_BOOL, consent_status=_TEXT,
 )
+contact_milestones = _table(
+    "contact_milestones",
+    contact_id=_ID, kind=_TEXT, milestone=_TEXT, reached_at=_TIME, is_told=_BOOL, recorded_at=_TIME,
+)
 contact_scores = _table(
     "contact_scores",
     contact_id=_ID, total_score=_FLOAT, engagement_score=_FLOAT, profile_score=_FLOAT, recency_score=_FLOAT,
     grade=_TEXT, last_activity_at=_TIME, as_of=_TIME, rule_version=_INT, updated_at=_TIME,
+    counted_points=_FLOAT, told_points=_FLOAT, told_engagement=_FLOAT, told_grade=_TEXT,
 )
 contact_search = _table("contact_search", contact_id=_ID, words=_TEXT)
 contact_search_progress = _table("contact_search_progress", is_the_only_row=_BOOL, indexed_to=_ID)
@@ -277,7 +284,7 @@ schedules = _table(
 score_awards = _table(
     "score_awards",
     award_id=_ID, contact_id=_ID, event_type=_TEXT, points=_FLOAT, reason=_TEXT, metadata=_JSON, occurred_at=_TIME,
-    created_at=_TIME,
+    created_at=_TIME, rule_version=_INT,
 )
 score_history = _table(
     "score_history",
@@ -285,10 +292,30 @@ score_history = _table(
     recency_score=_FLOAT, grade=_TEXT, lifecycle_stage=_TEXT, last_activity_at=_TIME, rule_version=_INT,
     source=_TEXT, recorded_at=_TIME,
 )
+score_recomputations = _table(
+    "score_recomputations",
+    recomputation_id=_ID, from_day=_DATE, to_day=_DATE, rule_version=_INT, known_at=_TIME, status=_TEXT,
+    done_through=_DATE, contact_count=_ID, snapshot_count=_ID, grade_matrix=_JSON, tries=_INT, error=_TEXT,
+    due_at=_TIME, requested_by=_TEXT, created_at=_TIME, started_at=_TIME, finished_at=_TIME,
+)
+score_rule_awards = _table(
+    "score_rule_awards",
+    award_id=_ID, contact_id=_ID, rule_id=_ID, event_id=_ID, event_type=_TEXT, points=_FLOAT, reason=_TEXT,
+    rule_version=_INT, occurred_at=_TIME, created_at=_TIME,
+)
 score_runs = _table(
     "score_runs",
     run_id=_ID, as_of=_TIME, known_at=_TIME, source=_TEXT, rule_version=_INT, bucket=_INT, buckets=_INT,
     is_current=_BOOL, scored_count=_ID, changed_count=_ID, moved_count=_ID, snapshot_count=_ID, finished_at=_TIME,
+)
+score_slices = _table(
+    "score_slices",
+    slice=_SMALL, fold_target=_TIME, folded_until=_TIME, landmark=_TIME, weighings=_JSON, activity=_TEXT,
+)
+score_stale = _table("score_stale", contact_id=_ID)
+score_states = _table(
+    "score_states",
+    contact_id=_ID, last_activity_at=_TIME, weights=_FLOATS, counts=_INTS, profile_version=_INT, profile_score=_FLOAT,
 )
 scoring_rule_versions = _table(
     "scoring_rule_versions",

@@ -20,6 +20,7 @@ from zlib import crc32
 
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
+from mautolib.events import milestones
 from mautolib.events.append import Outcome
 from mautolib.events.numbering import Numbered, Told, find_owners, release, reserve, rows_json, store
 from mautolib.events.types import EventType
@@ -132,14 +133,18 @@ class Recorded:
 def record_orders(
     tx: Tx, orders: Iterable[NewOrder], settings: Settings, *, now: datetime, effects: bool = True
 ) -> Recorded:
-    """Store orders with their `order_placed` events, and take off refunds that waited for them.
+    """Store orders with their `order_placed` events, tell milestones, and take off refunds that waited.
 
     Args:
         effects: queue the events for dispatch; False loads silent history.
     """
     outcomes: list[Outcome] = []
+    buyers: set[int] = set()
     for part in _parts(orders):
-        outcomes += _record_part(tx, part, settings, now, effects)
+        done = _record_part(tx, part, settings, now, effects)
+        buyers |= {order.contact_id for order, one in zip(part, done, strict=True) if one is Outcome.ACCEPTED}
+        outcomes += done
+    milestones.tell_orders(tx, buyers, now=now, effects=effects)
     _LOG.info("orders: %s given, %s new", len(outcomes), outcomes.count(Outcome.ACCEPTED))
     return Recorded(outcomes=tuple(outcomes))
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from mautolib import contacts
 from mautolib.contacts.first_seen import Known
-from mautolib.events import orders
+from mautolib.events import milestones, orders
 from mautolib.events.numbering import First, Numbered, Told, find_first, release, reserve, store
 from mautolib.events.orders import KnownOrder, NewOrder, NewRefund, Refunded
 from mautolib.events.types import EventType
@@ -124,6 +124,7 @@ class _Batch:
         told_of = (n for n in (*self._orders, *self._refunds) if n in stored)
         numbers = [(self._items[n].source, self._items[n].properties["order_id"]) for n in told_of]
         orders.apply_refunds(self._tx, numbers, now=self._now)
+        milestones.tell_orders(self._tx, (self._contacts[n] for n in self._orders if n in stored), now=self._now)
 
     def finished(self) -> list[Result]:
         """The results in the order given; what was told twice in this batch follows its first telling."""

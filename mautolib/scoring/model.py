@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+#: A checkout without an order makes an opportunity for so long.
+OPPORTUNITY: Final = timedelta(days=14)
 
 
 class Grade(StrEnum):
@@ -70,7 +73,7 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class ContactScore:
-    """The stored score of one contact and the stage it is in."""
+    """The score of one contact and the stage it is in; `score_updated_at` is None for one that is not stored."""
 
     contact_id: int
     total_score: float
@@ -80,9 +83,24 @@ class ContactScore:
     grade: Grade
     lifecycle_stage: Stage
     last_activity_at: datetime | None
-    score_updated_at: datetime
+    score_updated_at: datetime | None
     as_of: datetime
     rule_version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreEvent:
+    """Points a contact was given: by hand (`rule_id` None), or by a rule for an event told here and now."""
+
+    award_id: int
+    contact_id: int
+    rule_id: int | None
+    event_type: str
+    points: float
+    reason: str
+    rule_version: int
+    occurred_at: datetime
+    created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,33 +1,36 @@
 """Recalculating scores and stages: everybody as of a moment, or one contact now.
 
 Promises that the same moment, events and rules give the same rows, and that a moment before the last full run only
-adds snapshots. Both verbs run the one statement `scoring.recalculate`. Called by the `score_recalculation` DAG and by
-the API. It emits no events.
+adds snapshots. Both verbs run the one statement `scoring.recalculate`; for everybody's present score it reads what
+`state` has folded instead of all events. Called by the `score_recalculation` DAG and by the API. What changed is told
+by `following`, where current scores were written.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select
+from sqlalchemy import Engine, func, insert, select, update
 
 from mautolib.db import tables
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.events.types import NOT_ENGAGEMENT
-from mautolib.scoring import rules
-from mautolib.scoring.model import ContactScore, Grade, ScoreResult, SnapshotSource, Stage
+from mautolib.scoring import following, rules, state
+from mautolib.scoring.model import OPPORTUNITY, ContactScore, Grade, ScoreResult, SnapshotSource, Stage
+from mautolib.scoring.turns import take_turn
 
 _LOG = logging.getLogger(__name__)
 
 # The plan must not depend on statistics that a bulk load has made stale: nested loops over a million contacts are
 # the one mistake that matters. Hashes of a million contacts fit in this memory; smaller runs use less.
-_BATCH_SETTINGS = {"enable_nestloop": "off", "work_mem": "128MB", "jit": "off"}
+_MEMORY_SETTINGS = {"work_mem": "128MB", "jit": "off"}
+_BATCH_SETTINGS = {**_MEMORY_SETTINGS, "enable_nestloop": "off", "enable_mergejoin": "off"}
 
 
 def recalculate(
@@ -44,7 +47,9 @@ def recalculate(
     """Score every contact as of `as_of`, move lifecycle stages, add snapshots; a transaction per bucket.
 
     Args:
-        bucket: only contacts with `contact_id % buckets == bucket`; None runs all buckets one after the other.
+        bucket: contacts of every `buckets`-th of the 64 slices (`contact_id % 64`), from this one on; None runs all
+            buckets one after the other.
+        buckets: 1 to 64.
         source: what the snapshots are called, a `SnapshotSource`.
         known_at: ignore what was received later. Such a run, and one older than the last full run, adds snapshots
             only; current scores and stages stay.
@@ -53,10 +58,15 @@ def recalculate(
     Raises:
         InvalidInput: a bucket outside `0..buckets - 1`, or an unknown source or version.
     """
-    if buckets < 1 or (bucket is not None and not 0 <= bucket < buckets):
+    if not 1 <= buckets <= state.SLICES or (bucket is not None and not 0 <= bucket < buckets):
         raise InvalidInput(f"bucket {bucket} of {buckets} does not exist", path=("bucket",))
+    if not dry_run:
+        with engine.begin() as tx:
+            tx.execute(statement("scoring.ensure_month"), {"as_of": as_of})
     results = []
     for number in range(buckets) if bucket is None else (bucket,):
+        if known_at is None and not dry_run:
+            state.aim(engine, as_of, _slices(number, buckets))
         with engine.begin() as tx:
             result = recalculate_within(
                 tx, as_of=as_of, bucket=number, buckets=buckets, source=source, known_at=known_at,
@@ -85,7 +95,7 @@ def recalculate_within(
     rule_version: int | None = None,
     dry_run: bool = False,
 ) -> ScoreResult:
-    """One bucket of `recalculate`, inside the caller's transaction.
+    """One bucket of `recalculate`, inside the caller's transaction; from all events unless `state.aim` was told before.
 
     Raises:
         InvalidInput: an unknown source or rule version.
@@ -94,16 +104,15 @@ def recalculate_within(
         raise InvalidInput(f"{source!r} is no source of snapshots", path=("source",))
     version = rules.check_version(tx, rule_version)
     is_current = known_at is None and as_of >= (_last_full_run(tx) or as_of)
-    for name, value in _BATCH_SETTINGS.items():
-        tx.execute(select(func.set_config(name, value, True)))
-    rows = tx.execute(
-        statement("scoring.recalculate"),
-        _binds(
-            as_of=as_of, version=version, source=source, known_at=known_at, bucket=bucket, buckets=buckets,
-            is_lifecycle=True, keep_current=is_current and not dry_run, keep_snapshots=not dry_run,
-        ),
-    ).all()  # fmt: skip
-    result = _result(rows, as_of=as_of, version=version, is_current=is_current)
+    binds = _binds(
+        as_of=as_of, version=version, source=source, known_at=known_at, is_lifecycle=True,
+        keep_current=is_current and not dry_run, keep_snapshots=not dry_run,
+    )  # fmt: skip
+    result = replace(_evaluate(tx, binds, _slices(bucket, buckets)), is_current=is_current)
+    if not is_current:
+        result = replace(result, changed=0, moved=0)
+    elif not dry_run:
+        following.tell(tx, as_of=as_of, slices=_few(_slices(bucket, buckets)))
     if not dry_run:
         tx.execute(
             insert(tables.score_runs).values(
@@ -115,25 +124,65 @@ def recalculate_within(
     return result
 
 
-def recalculate_contact(tx: Tx, contact_id: int, now: datetime) -> ContactScore:
+def _evaluate(tx: Tx, binds: Mapping[str, Any], slices: Sequence[int]) -> ScoreResult:
+    """Score the contacts of `slices`: what is current from what is folded, everything else from all events."""
+    parts: list[state.Folded] | None = None
+    if binds["keep_current"]:
+        # Folding looks up few events by their keys, or aggregates all of them: loops must stay allowed.
+        for name, value in _MEMORY_SETTINGS.items():
+            tx.execute(select(func.set_config(name, value, True)))
+        parts = state.fold(tx, as_of=binds["as_of"], version=binds["rule_version"], slices=slices)
+    for name, value in _BATCH_SETTINGS.items():
+        tx.execute(select(func.set_config(name, value, True)))
+    if parts is None:
+        return _result(tx.execute(statement("scoring.recalculate"), {**binds, "slices": _few(slices)}), binds)
+    folded = statement("scoring.recalculate_folded")
+    return _sum([_result(tx.execute(folded, {**binds, **_folded_binds(part)}), binds) for part in parts])
+
+
+def recalculate_contact(
+    tx: Tx, contact_id: int, now: datetime, *, source: str = SnapshotSource.RECALCULATED
+) -> ContactScore:
     """Score one contact as of `now` and move it along the ladder (churn and dormancy are left to the night).
 
+    Args:
+        source: what the snapshot is called, a `SnapshotSource`.
     Raises:
         NotFound: no such contact.
     """
-    tx.execute(select(func.set_config("jit", "off", True)))
-    rows = tx.execute(
-        statement("scoring.recalculate"),
-        _binds(
-            as_of=now, version=rules.current_version(tx), source=SnapshotSource.RECALCULATED, known_at=None,
-            contact_ids=[contact_id], is_lifecycle=False, keep_current=True, keep_snapshots=True,
-        ),
-    ).all()  # fmt: skip
-    found = stored(tx, contact_id) if rows else None
+    found = stored(tx, contact_id) if recalculate_contacts(tx, [contact_id], now, source=source) else None
     if found is None:
         raise NotFound(f"Contact {contact_id} not found")
     _LOG.info("score of contact %s recalculated", contact_id)
     return found
+
+
+def recalculate_contacts(
+    tx: Tx, contact_ids: Sequence[int], now: datetime, *, source: str, is_lifecycle: bool = False
+) -> datetime | None:
+    """Score some contacts as of `now` and keep it; who else would do that for one of them waits.
+
+    Args:
+        is_lifecycle: check churn and dormancy too, as the night does.
+    Returns: the moment they were scored as of (see `take_turn`); None if none of them exists.
+    """
+    as_of = take_turn(tx, contact_ids, now)
+    if as_of is None:
+        return None
+    tx.execute(select(func.set_config("jit", "off", True)))
+    tx.execute(
+        statement("scoring.recalculate_few"),
+        _binds(
+            as_of=as_of, version=rules.current_version(tx), source=source, known_at=None,
+            contact_ids=list(contact_ids), is_lifecycle=is_lifecycle, keep_current=True, keep_snapshots=True,
+        ),
+    )  # fmt: skip
+    # Who asked for a score as of now sees that moment, also where it came out the same.
+    scores = tables.contact_scores
+    same = update(scores).where(scores.c.contact_id == func.any(list(contact_ids)), scores.c.as_of < as_of)
+    tx.execute(same.values(as_of=as_of, updated_at=func.now()))
+    following.tell(tx, as_of=as_of, contact_ids=contact_ids)
+    return as_of
 
 
 def stored(tx: Tx, contact_id: int) -> ContactScore | None:
@@ -157,14 +206,29 @@ def stored(tx: Tx, contact_id: int) -> ContactScore | None:
 
 def _binds(
     *, as_of: datetime, version: int, source: str, known_at: datetime | None, is_lifecycle: bool, keep_current: bool,
-    keep_snapshots: bool, contact_ids: list[int] | None = None, bucket: int = 0, buckets: int = 1,
+    keep_snapshots: bool, contact_ids: list[int] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "as_of": as_of, "known_at": known_at, "rule_version": version, "source": str(source),
-        "contact_ids": contact_ids, "bucket": bucket, "buckets": buckets, "is_lifecycle": is_lifecycle,
+        "contact_ids": contact_ids, "slices": None, "keep_profiles": False, "is_lifecycle": is_lifecycle,
+        "checkouts_since": as_of - OPPORTUNITY,
         "keep_current": keep_current, "keep_snapshots": keep_snapshots,
         "not_engagement": sorted(str(kind) for kind in NOT_ENGAGEMENT),
     }  # fmt: skip
+
+
+def _folded_binds(part: state.Folded) -> dict[str, Any]:
+    return {"slices": _few(part.slices), "factors": list(part.factors), "rule_points": list(part.points),
+            "keep_profiles": True}  # fmt: skip
+
+
+def _slices(bucket: int, buckets: int) -> list[int]:
+    return list(range(bucket, state.SLICES, buckets))
+
+
+def _few(slices: Sequence[int]) -> list[int] | None:
+    """None for all slices, so that nothing has to be compared."""
+    return None if len(slices) == state.SLICES else list(slices)
 
 
 def _last_full_run(tx: Tx) -> datetime | None:
@@ -173,7 +237,7 @@ def _last_full_run(tx: Tx) -> datetime | None:
     return found
 
 
-def _result(rows: Iterable[Any], *, as_of: datetime, version: int, is_current: bool) -> ScoreResult:
+def _result(rows: Iterable[Any], binds: Mapping[str, Any]) -> ScoreResult:
     grades: dict[str | None, dict[str, int]] = {}
     scored = changed = moved = snapshots = 0
     for row in rows:
@@ -182,11 +246,9 @@ def _result(rows: Iterable[Any], *, as_of: datetime, version: int, is_current: b
         changed += row.changed_count
         moved += row.moved_count
         snapshots = row.snapshot_count
-    if not is_current:
-        changed = moved = 0
     return ScoreResult(
-        as_of=as_of, rule_version=version, scored=scored, changed=changed, moved=moved, snapshots=snapshots,
-        is_current=is_current, grades=grades,
+        as_of=binds["as_of"], rule_version=binds["rule_version"], scored=scored, changed=changed, moved=moved,
+        snapshots=snapshots, grades=grades,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ table that is being edited. Called by the API and by the first start. Points are
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +24,8 @@ from mautolib.scoring.model import Rule
 
 _LOG = logging.getLogger(__name__)
 _POINTS, _INT32 = 1000, 2**31 - 1
+#: Every version has all conditions again.
+_CONDITION_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,16 @@ class NewRule:
     max_per_contact: int = 0
     decay_days: int = 0
     active: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleVersion:
+    """All rules as they stood after a change of one of them."""
+
+    version: int
+    rules: Sequence[Rule]
+    created_by: str
+    created_at: datetime
 
 
 #: Rules of a fresh installation, for a shop that mails a few times a month.
@@ -110,13 +123,58 @@ def get_rule(tx: Tx, rule_id: int) -> Rule:
     return _rule(row)
 
 
-def list_rules(tx: Tx, *, active_only: bool = False, limit: int = 1000, offset: int = 0) -> list[Rule]:
-    """Rules, newest first."""
+def list_rules(
+    tx: Tx, *, active_only: bool = False, limit: int = 1000, offset: int = 0, before: int | None = None
+) -> list[Rule]:
+    """Rules, newest first.
+
+    Args:
+        before: rule_id of the last row of the page before.
+    """
     table = tables.scoring_rules
     query = select(table).order_by(table.c.rule_id.desc()).limit(limit).offset(offset)
     if active_only:
         query = query.where(table.c.active)
+    if before is not None:
+        query = query.where(table.c.rule_id < before)
     return [_rule(row) for row in tx.execute(query)]
+
+
+def count_rules(tx: Tx, *, active_only: bool = False) -> int:
+    """How many rules there are."""
+    query = select(func.count()).select_from(tables.scoring_rules)
+    return int(tx.scalar(query.where(tables.scoring_rules.c.active) if active_only else query) or 0)
+
+
+def list_versions(tx: Tx, *, limit: int = 50, offset: int = 0, before: int | None = None) -> list[RuleVersion]:
+    """Versions of the rules, newest first.
+
+    Args:
+        before: version of the last row of the page before.
+    """
+    table = tables.scoring_rule_versions
+    query = select(table).order_by(table.c.version.desc()).limit(limit).offset(offset)
+    if before is not None:
+        query = query.where(table.c.version < before)
+    return [_version(row) for row in tx.execute(query)]
+
+
+def count_versions(tx: Tx) -> int:
+    """How many versions there are."""
+    return int(tx.scalar(select(func.count()).select_from(tables.scoring_rule_versions)) or 0)
+
+
+def get_version(tx: Tx, version: int) -> RuleVersion:
+    """One version of the rules.
+
+    Raises:
+        NotFound: no such version.
+    """
+    table = tables.scoring_rule_versions
+    row = tx.execute(select(table).where(table.c.version == version)).one_or_none()
+    if row is None:
+        raise NotFound("Rule version not found")
+    return _version(row)
 
 
 def current_version(tx: Tx) -> int:
@@ -185,6 +243,8 @@ def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
     if "condition" in checked:
         _require(isinstance(checked["condition"], Mapping), "condition", "maps properties to the values they must have")
         checked["condition"] = dict(checked["condition"])
+        size = len(json.dumps(checked["condition"]))
+        _require(size <= _CONDITION_BYTES, "condition", f"takes at most {_CONDITION_BYTES} bytes")
     return checked
 
 
@@ -195,3 +255,11 @@ def _require(is_met: bool, name: str, rule: str) -> None:
 
 def _rule(row: Any) -> Rule:
     return Rule(**row._mapping)
+
+
+def _version(row: Any) -> RuleVersion:
+    kept = [
+        Rule(**{**rule, "created_at": datetime.fromisoformat(rule["created_at"])})
+        for rule in ({("rule_id" if name == "id" else name): value for name, value in one.items()} for one in row.rules)
+    ]
+    return RuleVersion(version=row.version, rules=kept, created_by=row.created_by, created_at=row.created_at)

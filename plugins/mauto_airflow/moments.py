@@ -38,6 +38,11 @@ def is_past(context: Mapping[str, Any]) -> bool:
     return bool(context["dag_run"].run_type == "backfill" or context["params"].get("as_of"))
 
 
+def is_asked_for_by_asset(context: Mapping[str, Any]) -> bool:
+    """Whether an asset started this run, not the clock and nobody by hand."""
+    return bool(context["dag_run"].run_type == "asset_triggered")
+
+
 def moment(name: str, text: str) -> datetime:
     """Read an RFC 3339 date and time; a bare date is midnight UTC.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,8 @@ _FORM_OPTIONS = ("mapping", "update_policy", "preset", "dry_run")
 #: So many runs plan and send; further ones only send what people wait for, and so never wait for a slot themselves.
 _MOST_AT_WORK = 2
 _UNFINISHED = ["scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred"]
+#: A task begins no day of a recomputation after so long; its time-out is half an hour.
+RECOMPUTING = timedelta(minutes=15)
 #: What `maintenance` can be asked to do alone.
 MAINTENANCE_TASKS = ("partitions", "search", "retention", "imports", "erasure")
 
@@ -95,35 +97,58 @@ def _tell_import(done: Import, settings: Settings, outlet: Any) -> None:
         outlet.add(conventions.CONTACTS, extra=told)
 
 
-def recalculate_scores(bucket: int, context: Mapping[str, Any]) -> dict[str, int]:
-    """Score one slice of the contacts as of the run's moment."""
-    from mautolib import scoring
+def settle_scores(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Settle what all buckets of a run have in common: the moment, and the version of the rules of this moment.
 
+    Returns: the buckets; none for a run that a recomputation started.
+    """
+    from mautolib.scoring.rules import check_version
+
+    if moments.is_asked_for_by_asset(context):
+        return []
     params, as_of = context["params"], moments.as_of(context)
+    with warehouse() as (engine, _), engine.begin() as tx:
+        version = check_version(tx, params.get("rule_version"))
+    _LOG.info("Scores as of %s by version %s of the rules.", as_of.isoformat(), version)
     # Of the past, or by other rules than today's: the current scores stay as they are.
     is_look_back = moments.is_past(context) or bool(params.get("rule_version"))
+    common = {"as_of": as_of.isoformat(), "rule_version": version, "is_look_back": is_look_back,
+              "buckets": params["buckets"], "dry_run": params["dry_run"]}  # fmt: skip
+    return [{"bucket": bucket, **common} for bucket in range(params["buckets"])]
+
+
+def recalculate_scores(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Score one bucket of the contacts as was settled; a dry run returns its matrix of grades."""
+    from mautolib import scoring
+
+    as_of, bucket = moments.moment("as_of", part["as_of"]), part["bucket"]
     with warehouse() as (engine, _):
         result = scoring.recalculate(
             engine,
             as_of=as_of,
             bucket=bucket,
-            buckets=params["buckets"],
-            source="recomputed" if is_look_back else "nightly",
-            known_at=as_of if is_look_back else None,
-            rule_version=params.get("rule_version"),
-            dry_run=params["dry_run"],
+            buckets=part["buckets"],
+            source="recomputed" if part["is_look_back"] else "nightly",
+            known_at=as_of if part["is_look_back"] else None,
+            rule_version=part["rule_version"],
+            dry_run=part["dry_run"],
         )
     counts = {"scored": result.scored, "changed": result.changed, "moved": result.moved, "snapshots": result.snapshots}
     _say("There is no contact to score.", result.scored, f"Bucket {bucket} as of {as_of:%Y-%m-%d %H:%M} UTC: {counts}.")
-    if params["dry_run"]:
-        _LOG.info("Dry run, nothing written. Grades, stored -> new: %s.", result.grades)
-    return counts
+    if not part["dry_run"]:
+        return counts
+    grades = {before or "none": dict(after) for before, after in result.grades.items()}
+    _LOG.info("Dry run, nothing written. Grades, stored -> new: %s.", grades)
+    return {**counts, "grades": grades}
 
 
-def publish_scores(results: list[dict[str, int]], context: Mapping[str, Any], outlet: Any) -> dict[str, int]:
+def publish_scores(results: list[dict[str, Any]], context: Mapping[str, Any], outlet: Any) -> dict[str, Any]:
     """Sum the buckets up and tell the followers which moment was computed."""
-    totals = _sum(results)
+    totals: dict[str, Any] = _sum([{name: n for name, n in one.items() if name != "grades"} for one in results])
     outlet.extra = {**totals, "as_of": moments.as_of(context).isoformat()}
+    if context["params"]["dry_run"]:
+        totals["grades"] = _sum_grades([one.get("grades", {}) for one in results])
+        _LOG.info("Grades, stored -> new:\n%s", _matrix(totals["grades"]))
     _say("There is no contact to score.", totals.get("scored", 0), f"Scores: {totals}.")
     return totals
 
@@ -159,6 +184,39 @@ def _at_work(ti: Any, senders: int) -> int:
         ti.get_ti_count(dag_id=ti.dag_id, task_ids=[name], states=_UNFINISHED) for name in ("plan", "send")
     )
     return int(plans) + -(-int(sends) // senders)
+
+
+def recompute_scores(params: Mapping[str, Any]) -> dict[str, int]:
+    """Work on the recomputations that wait; a long one goes on in the next run."""
+    from mautolib.scoring import recomputations
+
+    if params["dry_run"]:
+        return {"recomputations": 0}
+    with warehouse() as (engine, _):
+        worked = recomputations.run_waiting(engine, clock=moments.now, within=RECOMPUTING)
+    for one in worked:
+        _LOG.info("Recomputation %s of %s to %s is %s: done through %s, %s snapshots. %s", one.recomputation_id,
+                  one.from_day, one.to_day, one.status, one.done_through, one.snapshots, one.error or "")  # fmt: skip
+    _say("No recomputation was waiting.", len(worked), f"Worked on {len(worked)} recomputations.")
+    return {"recomputations": len(worked)}
+
+
+def _sum_grades(matrices: list[dict[str, dict[str, int]]]) -> dict[str, dict[str, int]]:
+    totals: dict[str, dict[str, int]] = {}
+    for matrix in matrices:
+        for before, counts in matrix.items():
+            totals[before] = _sum([totals.get(before, {}), counts])
+    return totals
+
+
+def _matrix(grades: Mapping[str, Mapping[str, int]]) -> str:
+    """Grades as a table: a line for each stored one, a column for each new one."""
+    from mautolib.scoring import Grade
+
+    names = [str(grade) for grade in Grade]
+    stored = [before for before in (*names, "none") if before in grades]
+    lines = [["", *names], *([before, *(str(grades[before].get(after, 0)) for after in names)] for before in stored)]
+    return "\n".join("".join(f"{cell:>9}" for cell in line) for line in lines)
 
 
 def plan_campaigns(params: Mapping[str, Any]) -> list[int]:
@@ -247,18 +305,15 @@ def refresh_analytics(context: Mapping[str, Any], outlet: Any) -> dict[str, int]
     """Restate cohorts and recent totals."""
     from mautolib import analytics
 
-    params = context["params"]
+    params, as_of = context["params"], moments.as_of(context)
+    asked = {"from_": _day(params.get("from")), "to": _day(params.get("to")), "rebuild": params["rebuild"]}
     with warehouse() as (engine, _):
-        rows = analytics.cohorts.refresh(
-            engine,
-            as_of=moments.as_of(context),
-            from_=_day(params.get("from")),
-            to=_day(params.get("to")),
-            rebuild=params["rebuild"],
-        )
-    outlet.extra = {"cohort_rows": rows}
-    _say("No contacts, so no cohorts.", rows, f"Restated {rows} cohort cells.")
-    return {"cohort_rows": rows}
+        rows = analytics.cohorts.refresh(engine, as_of=as_of, **asked)
+        days = analytics.score_days.refresh(engine, as_of=as_of, **asked)
+    counts = {"cohort_rows": rows, "score_days": days}
+    outlet.extra = counts
+    _say("No contacts, so no cohorts.", rows, f"Restated {rows} cohort cells and {days} days of scores.")
+    return counts
 
 
 def keep_in_order(params: Mapping[str, Any]) -> dict[str, int]:

@@ -161,6 +161,140 @@ left join activity
     and activity.cohort_start = cells.cohort_start
     and activity.period_offset = cells.period_offset
 
+-- name: score_days
+-- The last complete scoring of everybody on each UTC day, and when the one before it was. What was scored on the day
+-- goes before what was computed about it later. Bind: as_of (nothing later).
+with runs as (
+    select
+        as_of, source, rule_version, is_current, max(run_id) as run_id,
+        max(finished_at) as finished_at
+    from score_runs
+    where as_of <= cast(:as_of as timestamptz)
+    group by as_of, source, rule_version, known_at, buckets, is_current
+    having count(distinct bucket) = buckets
+),
+chosen as (
+    select distinct on (cast(as_of at time zone 'UTC' as date))
+        cast(as_of at time zone 'UTC' as date) as score_day, as_of, source, rule_version,
+        finished_at
+    from runs
+    order by cast(as_of at time zone 'UTC' as date), is_current desc, as_of desc, run_id desc
+)
+select
+    chosen.*, lag(as_of) over earlier as previous_as_of,
+    coalesce(lag(finished_at) over earlier, finished_at) as previous_finished_at
+from chosen
+window earlier as (order by score_day)
+
+-- name: stale_score_days
+-- Days whose figures are missing or older than what they are made of; or those of a range, where one is given.
+with days as (
+    -- include: score_days
+),
+known as (
+    select as_of, min(refreshed_at) as refreshed_at
+    from analytics.lifecycle_funnel
+    group by as_of
+)
+select days.*
+from days
+left join known on known.as_of = days.score_day
+where case
+    when cast(:rebuild as boolean) then true
+    when cast(:from_day as date) is not null or cast(:to_day as date) is not null then
+        days.score_day >= coalesce(cast(:from_day as date), '-infinity')
+        and days.score_day <= coalesce(cast(:to_day as date), 'infinity')
+    -- A scoring is dated by its beginning, and may have ended after the figures were made.
+    else known.as_of is null
+        or greatest(days.finished_at, days.previous_finished_at)
+            > known.refreshed_at - interval '1 hour'
+end
+order by days.score_day
+
+-- name: clear_score_days
+-- Takes out the figures of days that are about to be restated.
+with distribution as (
+    delete from analytics.score_distribution where as_of = any(cast(:days as date[]))
+)
+delete from analytics.lifecycle_funnel where as_of = any(cast(:days as date[]))
+
+-- name: restate_score_distribution
+-- The scores of one day by grade and by buckets of ten points.
+insert into analytics.score_distribution (
+    as_of, rule_version, grade, bucket_from, bucket_to, contacts, avg_engagement, avg_profile,
+    avg_recency, refreshed_at
+)
+select
+    cast(:day as date), rule_version, grade, bucket_from,
+    case when bucket_from < 100 then bucket_from + 10 end,
+    count(*), least(avg(engagement_score)::numeric, 9999999.99), avg(profile_score),
+    avg(recency_score), now()
+from score_history
+cross join lateral (
+    select least(floor(total_score / 10), 10)::int * 10 as bucket_from
+) as bucket
+where as_of = cast(:moment as timestamptz) and source = cast(:source as text)
+    and rule_version = cast(:rule_version as int)
+group by rule_version, grade, bucket_from
+
+-- name: last_moves
+-- When contacts last moved before a moment: by their present stage, or by the moves where that is younger.
+select contact_id, since
+from contact_stages
+where since <= cast(:moment as timestamptz)
+union all
+select stage_transitions.contact_id, max(stage_transitions.occurred_at)
+from contact_stages
+inner join stage_transitions on stage_transitions.contact_id = contact_stages.contact_id
+where contact_stages.since > cast(:moment as timestamptz)
+    and stage_transitions.occurred_at <= cast(:moment as timestamptz)
+group by stage_transitions.contact_id
+
+-- name: restate_lifecycle_funnel
+-- The stages of one day: who is in them, for how long, and the moves since the scoring before.
+with last_moves as (
+    -- include: last_moves
+),
+people as (
+    select
+        snapshots.lifecycle_stage as stage, count(*) as contacts,
+        avg(snapshots.total_score) as avg_score,
+        percentile_cont(0.5) within group (
+            order by date_part('epoch', cast(:moment as timestamptz) - last_moves.since) / 86400
+        ) as median_days
+    from score_history as snapshots
+    left join last_moves on last_moves.contact_id = snapshots.contact_id
+    where snapshots.as_of = cast(:moment as timestamptz)
+        and snapshots.source = cast(:source as text)
+        and snapshots.rule_version = cast(:rule_version as int)
+    group by snapshots.lifecycle_stage
+),
+moves as (
+    select
+        stages.stage, count(*) filter (where stages.is_entry) as entered,
+        count(*) filter (where not stages.is_entry) as departed
+    from stage_transitions
+    cross join lateral (
+        values (stage_transitions.new_stage, true), (stage_transitions.previous_stage, false)
+    ) as stages (stage, is_entry)
+    where stage_transitions.occurred_at > coalesce(cast(:previous as timestamptz), '-infinity')
+        and stage_transitions.occurred_at <= cast(:moment as timestamptz)
+    group by stages.stage
+)
+insert into analytics.lifecycle_funnel (
+    as_of, stage, stage_order, contacts, contact_share, entered, departed, median_days_in_stage,
+    avg_score, refreshed_at
+)
+select
+    cast(:day as date), lifecycle_stages.stage, lifecycle_stages.stage_order,
+    coalesce(people.contacts, 0),
+    analytics.percent(coalesce(people.contacts, 0), cast(sum(people.contacts) over () as bigint)),
+    coalesce(moves.entered, 0), coalesce(moves.departed, 0), people.median_days,
+    case when people.contacts > 0 then least(people.avg_score, 9999999.99) end, now()
+from lifecycle_stages
+left join people on people.stage = lifecycle_stages.stage
+left join moves on moves.stage = lifecycle_stages.stage
+
 -- name: dashboard_stats
 -- The sums of the front page, from the views everybody reads.
 select people.*, sent.*, flows.*

@@ -81,8 +81,21 @@ scores as (
     delete from contact_scores where contact_id in (select contact_id from gone)
 ),
 
+states as (
+    delete from score_states where contact_id in (select contact_id from gone)
+),
+
+-- A night that is under way may write them again; the next one finds the mark.
+marked as (
+    insert into score_stale (contact_id) select contact_id from gone
+),
+
 stages as (
     delete from contact_stages where contact_id in (select contact_id from gone)
+),
+
+reached as (
+    delete from contact_milestones where contact_id in (select contact_id from gone)
 ),
 
 entered as (
@@ -173,10 +186,18 @@ scores as (
     returning contact_id
 ),
 
+states as (delete from score_states where contact_id in (select contact_id from given) returning 1),
+
+-- A night that is under way may write them again; the next one finds the mark.
+marked as (insert into score_stale (contact_id) select contact_id from people),
+
 stages as (
     delete from contact_stages where contact_id in (select contact_id from given)
     returning contact_id
 ),
+
+reached as (
+    delete from contact_milestones where contact_id in (select contact_id from given) returning 1),
 
 entered as (
     delete from enrollments where contact_id in (select contact_id from given)
@@ -229,7 +250,9 @@ union all select 'contact_history', (select count(*) from versions)
 union all select 'contact_tag_history', (select count(*) from labels)
 union all select 'segment_memberships', (select count(*) from members)
 union all select 'contact_scores', (select count(*) from scores)
+union all select 'score_states', (select count(*) from states)
 union all select 'contact_stages', (select count(*) from stages)
+union all select 'contact_milestones', (select count(*) from reached)
 union all select 'enrollments', (select count(*) from entered)
 union all
 select 'event_pending', coalesce(sum(event_count - cardinality(others)), 0) from waiting;

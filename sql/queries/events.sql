@@ -47,6 +47,14 @@ waiting as (
     from stored
     where cast(:effects as boolean)
     group by contact_id % 64, occurred_at, event_id / 8192
+),
+
+-- What dispatch never sees, scores learn here.
+marked as (
+    insert into score_stale (contact_id)
+    select distinct contact_id
+    from stored
+    where not cast(:effects as boolean) and contact_id > 0
 )
 
 select
@@ -120,6 +128,14 @@ waiting as (
     from stored
     where cast(:effects as boolean)
     group by contact_id % 64, occurred_at, event_id / 8192
+),
+
+-- What dispatch never sees, scores learn here.
+marked as (
+    insert into score_stale (contact_id)
+    select distinct contact_id
+    from stored
+    where not cast(:effects as boolean) and contact_id > 0
 )
 
 select (select count(*) from given) as given_count, (select count(*) from stored) as new_count;
@@ -260,6 +276,14 @@ with stored as (
         event_id bigint, contact_id bigint, occurred_at timestamptz, event_type text, source text,
         external_id text, properties jsonb, order_key bigint)
     returning event_id, contact_id, occurred_at
+),
+
+-- What dispatch never sees, scores learn here.
+marked as (
+    insert into score_stale (contact_id)
+    select distinct contact_id
+    from stored
+    where not cast(:effects as boolean) and contact_id > 0
 )
 
 insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
@@ -322,6 +346,40 @@ stored as (
 select given.ordinal, stored.order_key
 from given
 inner join stored on stored.event_id = given.event_id;
+
+-- name: reach_orders
+-- Notes which numbers of orders contacts have reached; gives those nobody noted before.
+with missing as materialized (
+    select people.contact_id, counts.place
+    from unnest(cast(:contact_ids as bigint[])) as people (contact_id)
+    cross join unnest(cast(:counts as int[])) as counts (place)
+    where not exists (
+            select 1
+            from contact_milestones as known
+            where known.contact_id = people.contact_id and known.kind = 'orders'
+                and known.milestone = 'orders_' || counts.place
+        )
+        -- Looks at no more orders than it asks for: some shops have one contact for all walk-in customers.
+        and exists (
+            select 1 from orders where orders.contact_id = people.contact_id offset counts.place - 1
+        )
+)
+
+insert into contact_milestones (contact_id, kind, milestone, reached_at, is_told)
+select missing.contact_id, 'orders', 'orders_' || missing.place, reached.placed_at, true
+from missing
+cross join lateral (
+    select orders.placed_at
+    from orders
+    where orders.contact_id = missing.contact_id
+    order by orders.placed_at, orders.order_key
+    offset missing.place - 1
+    limit 1
+) as reached
+order by missing.contact_id, missing.place
+on conflict (contact_id, kind, milestone) do nothing
+returning
+    contact_id, milestone, reached_at, cast(substring(milestone from 8) as int) as place;
 
 -- name: compare_orders
 -- Known orders that are told again: whose they are, their event, and whether the content is the same.

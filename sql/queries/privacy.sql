@@ -560,11 +560,15 @@ where contact_id = cast(:contact_id as bigint)
 order by as_of desc, recorded_at desc;
 
 -- name: export_score_awards
--- Points given by hand, newest first.
+-- Points given by hand, and by rules for events processed on request, newest first.
 select award_id as id, event_type, points, reason, metadata, occurred_at
 from score_awards
 where contact_id = cast(:contact_id as bigint)
-order by occurred_at desc, award_id desc;
+union all
+select award_id, event_type, points, reason, '{}', occurred_at
+from score_rule_awards
+where contact_id = cast(:contact_id as bigint)
+order by occurred_at desc, id desc;
 
 -- name: export_stages
 -- Changes of the lifecycle stage, newest first.

@@ -64,6 +64,10 @@ select min(next_look_at) from provider_notices where next_look_at is not null;
 -- The oldest erasure that has not ended, or the moment it is tried again.
 select min(next_try_at) from erasures where status <> 'completed';
 
+-- name: score_recomputations_due
+-- The oldest recomputation of scores that waits, or whose worker's lease has run out.
+select min(due_at) from score_recomputations where due_at is not null;
+
 -- name: events_due
 -- The oldest event without effect, the next enrollment whose wait is over, or the next segment to evaluate.
 select min(due_at)

@@ -1,27 +1,29 @@
 -- What a score is, and what stage of the lifecycle follows from it. The statements build on each other by
--- inclusion: engagement < evaluate < situations < stages < recalculate.
--- Binds of all: as_of, known_at (null: whatever arrived by now), rule_version, contact_ids (null: all), bucket of
--- buckets, not_engagement (event types that are no positive engagement).
+-- inclusion: engagement < evaluate < situations < stages < compared < recalculate.
+-- Binds of all: as_of, known_at (null: whatever arrived by now), rule_version, contact_ids (null: all), slices (of
+-- contact_id % 64; null: all), not_engagement (event types that are no positive engagement), checkouts_since (14 days
+-- ago; as a value, so that older months are left out when a statement is planned).
 
 -- name: contacts_as_of
 -- Contacts as they were at a moment: the open version, or the closed one that held then.
 select
     contacts.contact_id, contacts.email_key, contacts.first_name, contacts.last_name,
     contacts.phone, contacts.country, contacts.custom_fields, contacts.subscribed,
-    contacts.created_at
+    contacts.created_at, contacts.version
 from contacts
 where coalesce(contacts.updated_at, contacts.created_at) <= cast(:as_of as timestamptz)
     and (cast(:contact_ids as bigint[]) is null
         or contacts.contact_id = any(cast(:contact_ids as bigint[])))
-    and (cast(:buckets as int) = 1
-        or contacts.contact_id % cast(:buckets as int) = cast(:bucket as int))
+    and (cast(:slices as int[]) is null
+        or contacts.contact_id % 64 = any(cast(:slices as int[])))
 union all
 select *
 from (
     select distinct on (contact_history.contact_id)
         contact_history.contact_id, contact_history.email_key, contact_history.first_name,
         contact_history.last_name, contact_history.phone, contact_history.country,
-        contact_history.custom_fields, contact_history.subscribed, contacts.created_at
+        contact_history.custom_fields, contact_history.subscribed, contacts.created_at,
+        contact_history.version
     from contacts
     inner join contact_history on contact_history.contact_id = contacts.contact_id
     where coalesce(contacts.updated_at, contacts.created_at) > cast(:as_of as timestamptz)
@@ -30,8 +32,8 @@ from (
         and contact_history.valid_to > cast(:as_of as timestamptz)
         and (cast(:contact_ids as bigint[]) is null
             or contacts.contact_id = any(cast(:contact_ids as bigint[])))
-        and (cast(:buckets as int) = 1
-            or contacts.contact_id % cast(:buckets as int) = cast(:bucket as int))
+        and (cast(:slices as int[]) is null
+            or contacts.contact_id % 64 = any(cast(:slices as int[])))
     order by contact_history.contact_id, contact_history.version desc
 ) as earlier
 
@@ -41,7 +43,9 @@ select
     rule.id as rule_id, rule.event_type, rule.condition, rule.points, rule.max_per_contact,
     case when rule.decay_days > 0 then 1.0::float8 / (86400 * rule.decay_days) else 0 end
         as half_lives_per_second,
-    rule.points < 0 and rule.event_type <> all(cast(:not_engagement as text[])) as makes_doubtful
+    rule.points < 0 and rule.event_type <> all(cast(:not_engagement as text[])) as makes_doubtful,
+    -- Events that tell of scores: a rule that counts them must not make them be told again.
+    rule.event_type in ('score_changed', 'milestone_reached') as is_echo
 from scoring_rule_versions
 cross join lateral jsonb_to_recordset(scoring_rule_versions.rules) as rule (
     id bigint, event_type text, condition jsonb, points float8, max_per_contact int,
@@ -59,8 +63,8 @@ where events.occurred_at <= cast(:as_of as timestamptz)
         or events.received_at <= cast(:known_at as timestamptz))
     and (cast(:contact_ids as bigint[]) is null
         or events.contact_id = any(cast(:contact_ids as bigint[])))
-    and (cast(:buckets as int) = 1
-        or events.contact_id % cast(:buckets as int) = cast(:bucket as int))
+    and (cast(:slices as int[]) is null
+        or events.contact_id % 64 = any(cast(:slices as int[])))
 
 -- name: awards_seen
 -- Points given by hand that held at a moment, summed; they do not decay.
@@ -76,7 +80,8 @@ where occurred_at <= cast(:as_of as timestamptz)
 group by contact_id
 
 -- name: engagement
--- What events and awards bring each contact: points before the floor, and the last positive engagement.
+-- What events and awards bring each contact: points before the floor, the same without decay, and the last
+-- positive engagement. Points without decay only change when something is counted, so they tell news from fading.
 with rules as materialized (
     -- include: rules_in_force
 ),
@@ -86,10 +91,10 @@ seen as not materialized (
 -- Rules without a cap need no order. 0.5 to the power of 1000 is nothing; from 1075 on float8 raises an underflow.
 uncapped as (
     select
-        seen.contact_id,
-        sum(rules.points
+        seen.contact_id, sum(rules.points
             * power(0.5::float8, least(seen.age_seconds * rules.half_lives_per_second, 1000)))
             as points,
+        sum(rules.points) filter (where not rules.is_echo) as counted_points,
         max(seen.occurred_at) filter (
             where seen.event_type <> all(cast(:not_engagement as text[]))
                 and seen.event_type not in (select event_type from rules where makes_doubtful)
@@ -102,14 +107,15 @@ uncapped as (
             and seen.properties || rules.condition = seen.properties))
     group by seen.contact_id
 ),
-capped as (
+capped (contact_id, points, counted_points) as (
     select
         contact_id,
-        sum(points * power(0.5::float8, least(age_seconds * half_lives_per_second, 1000))) as points
+        sum(points * power(0.5::float8, least(age_seconds * half_lives_per_second, 1000))),
+        sum(points) filter (where not is_echo)
     from (
         select
-            seen.contact_id, seen.age_seconds, rules.points, rules.half_lives_per_second,
-            rules.max_per_contact,
+            seen.contact_id, seen.age_seconds, rules.points, rules.is_echo,
+            rules.half_lives_per_second, rules.max_per_contact,
             row_number() over (
                 partition by seen.contact_id, rules.rule_id
                 order by seen.occurred_at, seen.event_id
@@ -144,49 +150,111 @@ awarded as (
     -- include: awards_seen
 )
 select
-    contact_id,
-    coalesce(sum(points), 0) as points,
-    max(last_activity_at) as last_activity_at
+    contact_id, coalesce(sum(points), 0) as points,
+    coalesce(sum(counted_points), 0) as counted_points, max(last_activity_at) as last_activity_at,
+    cast(null as int) as known_version, cast(null as float8) as known_profile
 from (
-    select contact_id, points, last_activity_at from uncapped
+    select contact_id, points, counted_points, last_activity_at from uncapped
     union all
-    select contact_id, points, null from capped
+    select contact_id, points, counted_points, null from capped
     union all
-    select contact_id, 0, last_activity_at from doubtful
+    select contact_id, 0, 0, last_activity_at from doubtful
     union all
-    select contact_id, points, last_activity_at from awarded
+    select contact_id, points, points, last_activity_at from awarded
 ) as brought
 group by contact_id
 
--- name: evaluate
--- The score of every contact as of a moment: the one definition. Parts to 9 decimals, total to 2, half up.
+-- name: engagement_of_few
+-- As engagement, in one look at the events: for a few contacts, planning is what costs.
+with seen as (
+    -- include: events_seen
+),
+rules as (
+    -- include: rules_in_force
+),
+awarded as (
+    -- include: awards_seen
+),
+matched as (
+    select
+        seen.*, rules.points, rules.is_echo,
+        power(0.5::float8, least(seen.age_seconds * rules.half_lives_per_second, 1000)) as worth,
+        rules.max_per_contact = 0 or rules.max_per_contact >= row_number() over (
+            partition by seen.contact_id, rules.rule_id order by seen.occurred_at, seen.event_id
+        ) as is_counted,
+        seen.event_type <> all(cast(:not_engagement as text[])) and 0 <= coalesce(
+            sum(rules.points) over (partition by seen.contact_id, seen.event_id), 0) as is_positive
+    from seen
+    left join rules
+        on rules.event_type = seen.event_type
+        and (rules.condition = '{}' or (seen.properties @> rules.condition
+            and seen.properties || rules.condition = seen.properties))
+)
+select
+    contact_id, coalesce(sum(points), 0) as points,
+    coalesce(sum(counted_points), 0) as counted_points, max(last_activity_at) as last_activity_at,
+    cast(null as int) as known_version, cast(null as float8) as known_profile
+from (
+    select
+        contact_id, sum(points * worth) filter (where is_counted) as points,
+        sum(points) filter (where is_counted and not is_echo) as counted_points,
+        max(occurred_at) filter (where is_positive) as last_activity_at
+    from matched
+    group by contact_id
+    union all
+    select contact_id, points, points, last_activity_at from awarded
+) as brought
+group by contact_id
+
+-- name: measured
+-- What scores are made of: engagement, profile, and how long the last activity is ago. Parts to 9 decimals.
 with people as (
     -- include: contacts_as_of
 ),
 engaged as (
     -- include: engagement
-),
--- Materialized, so that each part is computed once and not wherever it is used.
-parts as materialized (
-    select
-        people.contact_id, people.email_key, people.subscribed, people.created_at,
-        engaged.last_activity_at,
-        floor(greatest(coalesce(engaged.points, 0), 0) * 1e9 + 0.5) / 1e9 as engagement_score,
-        (case when btrim(people.email_key, e' \t\r\n') <> '' then 4 else 0 end
-            + case when btrim(people.first_name, e' \t\r\n') <> '' then 4 else 0 end
-            + case when btrim(people.last_name, e' \t\r\n') <> '' then 3 else 0 end
-            + case when btrim(people.phone, e' \t\r\n') <> '' then 3 else 0 end
-            + case when btrim(people.country, e' \t\r\n') <> '' then 3 else 0 end
-            + case when people.custom_fields <> '{}' and (
-                select count(*)
-                from jsonb_each(people.custom_fields) as field
-                where field.value not in ('null', '[]', '{}')
-                    and btrim(field.value #>> '{}', e' \t\r\n') <> ''
-            ) >= 2 then 3 else 0 end)::float8 as profile_score,
-        date_part('epoch', cast(:as_of as timestamptz) - engaged.last_activity_at) / 86400
-            as idle_days
-    from people
-    left join engaged on engaged.contact_id = people.contact_id
+)
+select
+    people.contact_id, people.email_key, people.subscribed, people.created_at, people.version,
+    engaged.last_activity_at,
+    engaged.known_version is distinct from people.version as is_profile_new,
+    floor(greatest(coalesce(engaged.points, 0), 0) * 1e9 + 0.5) / 1e9 as engagement_score,
+    -- The order of summing must not look like news.
+    floor(coalesce(engaged.counted_points, 0) * 1e6 + 0.5) / 1e6 as counted_points,
+    case when engaged.known_version = people.version then engaged.known_profile else (
+        -- Nearly every text begins with a character that is no blank; trimming it costs ten times more.
+        case
+            when people.email_key collate "C" > '!' or btrim(people.email_key, e' \t\r\n') <> ''
+                then 4 else 0 end
+        + case
+            when people.first_name collate "C" > '!' or btrim(people.first_name, e' \t\r\n') <> ''
+                then 4 else 0 end
+        + case
+            when people.last_name collate "C" > '!' or btrim(people.last_name, e' \t\r\n') <> ''
+                then 3 else 0 end
+        + case
+            when people.phone collate "C" > '!' or btrim(people.phone, e' \t\r\n') <> ''
+                then 3 else 0 end
+        + case
+            when people.country collate "C" > '!' or btrim(people.country, e' \t\r\n') <> ''
+                then 3 else 0 end
+        + case when people.custom_fields <> '{}' and (
+            select count(*)
+            from jsonb_each(people.custom_fields) as field
+            where field.value not in ('null', '[]', '{}')
+                and btrim(field.value #>> '{}', e' \t\r\n') <> ''
+        ) >= 2 then 3 else 0 end)::float8 end as profile_score,
+    date_part('epoch', cast(:as_of as timestamptz) - engaged.last_activity_at) / 86400
+        as idle_days
+from people
+left join engaged on engaged.contact_id = people.contact_id
+
+-- name: evaluate
+-- The score of every contact as of a moment: the one definition. Parts to 9 decimals, total to 2, half up.
+-- Offset 0 is a fence: each part is computed once and not wherever it is used, and nothing is stored for it.
+with parts as (
+    -- include: measured
+    offset 0
 ),
 aged as (
     select
@@ -196,16 +264,18 @@ aged as (
             else 0
         end as recency_score
     from parts
+    offset 0
 ),
-scored as materialized (
+scored as (
     select
         aged.*,
         floor((engagement_score + profile_score + recency_score) * 100 + 0.5) / 100 as total_score
     from aged
+    offset 0
 )
 select
     contact_id, email_key, subscribed, created_at, last_activity_at, total_score, engagement_score,
-    profile_score, recency_score,
+    profile_score, recency_score, version, is_profile_new,
     case
         when total_score >= 90 then 'A+'
         when total_score >= 80 then 'A'
@@ -214,30 +284,41 @@ select
         when total_score >= 45 then 'C'
         when total_score >= 25 then 'D'
         else 'F'
-    end as grade
+    end as grade,
+    counted_points
 from scored
 
 -- name: held_stages
--- The stage each contact held just before a moment, so that evaluating the moment again decides the same.
-select contact_id, lifecycle_stage, since
+-- The stage each contact held just before a moment, so that evaluating the moment again decides the same; and the
+-- present one.
+select
+    contact_stages.contact_id, contact_stages.lifecycle_stage as present_stage,
+    contact_stages.since as present_since,
+    case
+        when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.lifecycle_stage
+        else earlier.new_stage
+    end as lifecycle_stage,
+    case
+        when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.since
+        else earlier.occurred_at
+    end as since
 from contact_stages
-where since < cast(:as_of as timestamptz)
-    and (cast(:contact_ids as bigint[]) is null
-        or contact_id = any(cast(:contact_ids as bigint[])))
-union all
-select *
-from (
-    select distinct on (contact_stages.contact_id)
-        contact_stages.contact_id, stage_transitions.new_stage, stage_transitions.occurred_at
-    from contact_stages
-    inner join stage_transitions on stage_transitions.contact_id = contact_stages.contact_id
-    where contact_stages.since >= cast(:as_of as timestamptz)
+left join (
+    select distinct on (later.contact_id)
+        later.contact_id, stage_transitions.new_stage, stage_transitions.occurred_at
+    from contact_stages as later
+    inner join stage_transitions on stage_transitions.contact_id = later.contact_id
+    where later.since >= cast(:as_of as timestamptz)
         and stage_transitions.occurred_at < cast(:as_of as timestamptz)
         and (cast(:contact_ids as bigint[]) is null
-            or contact_stages.contact_id = any(cast(:contact_ids as bigint[])))
-    order by contact_stages.contact_id, stage_transitions.occurred_at desc,
+            or later.contact_id = any(cast(:contact_ids as bigint[])))
+    order by later.contact_id, stage_transitions.occurred_at desc,
         stage_transitions.transition_id desc
-) as earlier
+) as earlier on earlier.contact_id = contact_stages.contact_id
+where (cast(:contact_ids as bigint[]) is null
+        or contact_stages.contact_id = any(cast(:contact_ids as bigint[])))
+    and (cast(:slices as int[]) is null
+        or contact_stages.contact_id % 64 = any(cast(:slices as int[])))
 
 -- name: stage_facts
 -- What overrides the ladder: an order that was not fully refunded, a checkout of the last 14 days.
@@ -261,14 +342,14 @@ from (
     select contact_id, null, null, occurred_at
     from events
     where event_type = 'checkout_started'
-        and occurred_at >= cast(:as_of as timestamptz) - interval '14 days'
+        and occurred_at >= cast(:checkouts_since as timestamptz)
         and occurred_at <= cast(:as_of as timestamptz)
         and (cast(:known_at as timestamptz) is null
             or received_at <= cast(:known_at as timestamptz))
         and (cast(:contact_ids as bigint[]) is null
             or contact_id = any(cast(:contact_ids as bigint[])))
 ) as shopping
-where cast(:buckets as int) = 1 or contact_id % cast(:buckets as int) = cast(:bucket as int)
+where cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[]))
 group by contact_id
 
 -- name: situations
@@ -297,7 +378,7 @@ opted_out as (
 select
     scored.*,
     coalesce(held.lifecycle_stage, 'new') as held_stage,
-    held.since as held_since,
+    held.since as held_since, held.present_stage, held.present_since,
     not scored.subscribed or opted_out.email_key is not null as is_opted_out,
     case coalesce(held.lifecycle_stage, 'new')
         when 'subscriber' then 60
@@ -354,6 +435,7 @@ decided as (
             else ladder_stage
         end as next_stage
     from situations
+    offset 0
 )
 select
     decided.*,
@@ -367,51 +449,79 @@ select
     end as reason
 from decided
 
--- name: recalculate
--- Evaluate contacts and keep it: scores and stages that changed, transitions, a snapshot of everybody.
+-- name: compared
+-- Scores and stages as they follow, beside what is stored: what changed, and who moved.
 with staged as (
     -- include: stages
+)
+select
+    staged.*,
+    stored.grade as stored_grade, stored.contact_id is not null as is_stored,
+    stored.contact_id is null or (
+        stored.as_of <= cast(:as_of as timestamptz)
+        and (stored.total_score, stored.engagement_score, stored.profile_score,
+            stored.recency_score, stored.last_activity_at, stored.rule_version)
+        is distinct from (staged.total_score, staged.engagement_score, staged.profile_score,
+            staged.recency_score, staged.last_activity_at, cast(:rule_version as int))
+    ) as is_changed,
+    present_since is null or (
+        present_since <= cast(:as_of as timestamptz) and present_stage <> next_stage
+    ) as is_moved
+from staged
+left join contact_scores as stored on stored.contact_id = staged.contact_id
+
+-- name: recalculate
+-- Evaluate contacts and keep it: scores and stages that changed, transitions, a snapshot of everybody.
+with compared as materialized (
+    -- include: compared
 ),
-compared as (
-    select
-        staged.*,
-        stored.grade as stored_grade,
-        coalesce(present.lifecycle_stage, 'new') as present_stage,
-        stored.contact_id is null or (
-            stored.as_of <= cast(:as_of as timestamptz)
-            and (stored.total_score, stored.engagement_score, stored.profile_score,
-                stored.recency_score, stored.last_activity_at, stored.rule_version)
-            is distinct from (staged.total_score, staged.engagement_score, staged.profile_score,
-                staged.recency_score, staged.last_activity_at, cast(:rule_version as int))
-        ) as is_changed,
-        present.contact_id is null or (
-            present.since <= cast(:as_of as timestamptz)
-            and present.lifecycle_stage <> staged.next_stage
-        ) as is_moved
-    from staged
-    left join contact_scores as stored on stored.contact_id = staged.contact_id
-    left join contact_stages as present on present.contact_id = staged.contact_id
+-- A profile is computed anew only for another version of its contact.
+profiles as (
+    insert into score_states (contact_id, weights, counts, profile_version, profile_score)
+    select contact_id, '{}', '{}', version, profile_score
+    from compared
+    where is_profile_new and cast(:keep_profiles as boolean)
+    on conflict (contact_id) do update set
+        profile_version = excluded.profile_version, profile_score = excluded.profile_score
+),
+-- An update of its own costs less than conflicts that turn into one; it loses against a later evaluation.
+renewed as (
+    update contact_scores
+    set (total_score, engagement_score, profile_score, recency_score, grade, last_activity_at,
+            as_of, rule_version, updated_at, counted_points)
+        = (compared.total_score, compared.engagement_score, compared.profile_score,
+            compared.recency_score, compared.grade, compared.last_activity_at,
+            cast(:as_of as timestamptz), cast(:rule_version as int), now(),
+            compared.counted_points),
+        -- By other rules the same events bring other points: no news of the contact.
+        told_points = case
+            when contact_scores.rule_version = cast(:rule_version as int)
+                then coalesce(contact_scores.told_points, compared.counted_points)
+            else compared.counted_points
+        end,
+        told_engagement = coalesce(contact_scores.told_engagement, contact_scores.engagement_score),
+        told_grade = coalesce(contact_scores.told_grade, contact_scores.grade)
+    from compared
+    where compared.contact_id = contact_scores.contact_id
+        and compared.is_changed and compared.is_stored and cast(:keep_current as boolean)
+        and contact_scores.as_of <= cast(:as_of as timestamptz)
 ),
 scores as (
     insert into contact_scores (
-        contact_id, total_score, engagement_score, profile_score, recency_score, grade,
-        last_activity_at, as_of, rule_version
-    )
+        contact_id, total_score, engagement_score, profile_score, recency_score, grade, told_grade,
+        as_of, last_activity_at, rule_version, counted_points, told_points, told_engagement)
     select
-        contact_id, total_score, engagement_score, profile_score, recency_score, grade,
-        last_activity_at, cast(:as_of as timestamptz), cast(:rule_version as int)
+        contact_id, total_score, engagement_score, profile_score, recency_score, grade, grade,
+        cast(:as_of as timestamptz), last_activity_at, cast(:rule_version as int), counted_points,
+        counted_points, engagement_score
     from compared
-    where is_changed and cast(:keep_current as boolean)
-    on conflict (contact_id) do update set
-        total_score = excluded.total_score, engagement_score = excluded.engagement_score,
-        profile_score = excluded.profile_score, recency_score = excluded.recency_score,
-        grade = excluded.grade, last_activity_at = excluded.last_activity_at,
-        as_of = excluded.as_of, rule_version = excluded.rule_version, updated_at = now()
-    where contact_scores.as_of <= excluded.as_of
+    where not is_stored and cast(:keep_current as boolean)
+    on conflict (contact_id) do nothing
 ),
 moves as (
     insert into stage_transitions (contact_id, previous_stage, new_stage, reason, occurred_at)
-    select contact_id, present_stage, next_stage, reason, cast(:as_of as timestamptz)
+    select
+        contact_id, coalesce(present_stage, 'new'), next_stage, reason, cast(:as_of as timestamptz)
     from compared
     where is_moved and cast(:keep_current as boolean)
 ),
@@ -446,6 +556,10 @@ select
 from compared
 group by stored_grade, grade
 
+-- name: recalculate_few
+-- As recalculate, of a few contacts.
+-- include: recalculate with engagement = engagement_of_few
+
 -- name: add_rule_version
 -- The next version of the rules: all of them as they stand now, inactive ones included.
 insert into scoring_rule_versions (version, rules, created_by, created_at)
@@ -459,3 +573,233 @@ select
     cast(:actor as text), cast(:now as timestamptz)
 from scoring_rules
 returning version
+
+-- name: weighings
+-- The rules of a version, and as texts what their weights depend on and what they make doubtful.
+with rules as (
+    -- include: rules_in_force
+)
+select
+    rule_id, event_type, points, half_lives_per_second,
+    cast(jsonb_build_array(event_type, condition, max_per_contact, half_lives_per_second) as text)
+        as weighing,
+    case
+        when event_type in (select event_type from rules where makes_doubtful)
+            then cast(jsonb_build_array(event_type, condition, points) as text)
+    end as doubt
+from rules
+order by rule_id
+
+-- name: aim
+-- Says how far slices are about to be folded. Committed before the fold begins.
+with held as (
+    select slice
+    from score_slices
+    where slice = any(cast(:slices as int[])) and fold_target < cast(:as_of as timestamptz)
+    order by slice
+    for update
+)
+update score_slices
+set fold_target = cast(:as_of as timestamptz)
+from held
+where score_slices.slice = held.slice
+
+-- name: ensure_month
+-- Makes the partition of snapshots for the month of a moment; in a short transaction of its own.
+select ensure_month_partition(
+    cast('score_history' as regclass), cast(cast(:as_of as timestamptz) at time zone 'utc' as date))
+
+-- name: hold_slices
+-- What is folded of slices; whoever else would fold them waits.
+select
+    slice, folded_until, landmark, weighings, activity,
+    fold_target >= cast(:as_of as timestamptz) as is_aimed,
+    coalesce(folded_until > cast(:as_of as timestamptz), false) as is_ahead
+from score_slices
+where slice = any(cast(:slices as int[]))
+order by slice
+for update
+
+-- name: take_late
+-- Contacts to be weighed anew: the marked ones, and those of events before the fold that wait for dispatch. In one
+-- statement, since dispatch takes an event off its queue and leaves the mark in one transaction.
+with marked as (
+    delete from score_stale
+    where contact_id % 64 = any(cast(:slices as int[]))
+    returning contact_id
+)
+select contact_id
+from marked
+union
+select events.contact_id
+from event_pending
+cross join lateral unnest(event_pending.event_ids) as waiting (event_id)
+inner join events
+    on events.event_id = waiting.event_id and events.occurred_at = event_pending.occurred_at
+where event_pending.bucket = any(cast(:slices as int[]))
+    and event_pending.occurred_at <= cast(:until as timestamptz)
+
+-- name: mark_late
+-- Marks the contacts of events that happened before what is folded, or is about to be.
+insert into score_stale (contact_id)
+select distinct events.contact_id
+from unnest(cast(:event_ids as bigint[]), cast(:occurred_ats as timestamptz[]))
+    as batch (event_id, occurred_at)
+inner join events
+    on events.event_id = batch.event_id and events.occurred_at = batch.occurred_at
+inner join score_slices on score_slices.slice = events.contact_id % 64
+where batch.occurred_at <= (select max(fold_target) from score_slices)
+    and batch.occurred_at <= score_slices.fold_target
+    and events.contact_id > 0
+
+-- name: forget_gone
+-- Of given contacts, the scores of those who are gone: a night that was under way wrote them again.
+with gone as (
+    select given.contact_id
+    from unnest(cast(:contact_ids as bigint[])) as given (contact_id)
+    left join contacts on contacts.contact_id = given.contact_id
+    where contacts.contact_id is null
+),
+scores as (
+    delete from contact_scores where contact_id in (select contact_id from gone)
+),
+stages as (
+    delete from contact_stages where contact_id in (select contact_id from gone)
+)
+select count(*) from gone
+
+-- name: forget_states
+-- Forgets what was folded of some contacts.
+delete from score_states
+where contact_id = any(cast(:contact_ids as bigint[]))
+
+-- name: forget_slices
+-- Forgets what was folded of all contacts of slices.
+delete from score_states
+where contact_id % 64 = any(cast(:slices as int[]))
+
+-- name: forget_activity
+-- Forgets when the contacts of slices were last active.
+update score_states
+set last_activity_at = null
+where contact_id % 64 = any(cast(:slices as int[])) and last_activity_at is not null
+
+-- name: keep_fold
+-- Says what is folded of slices, in the transaction that folded it.
+update score_slices
+set folded_until = cast(:folded_until as timestamptz), landmark = cast(:landmark as timestamptz),
+    weighings = cast(:weighings as jsonb), activity = cast(:activity as text)
+where slice = any(cast(:slices as int[]))
+
+-- name: events_between
+-- The events of a span of time with their distance from the landmark.
+select
+    events.contact_id, events.event_id, events.occurred_at, events.event_type, events.properties,
+    date_part('epoch', events.occurred_at - cast(:landmark as timestamptz)) as seconds
+from events
+where events.occurred_at > cast(:since as timestamptz)
+    and events.occurred_at <= cast(:until as timestamptz)
+    and events.contact_id > 0
+    and (cast(:with_activity as boolean)
+        or events.event_type = any(cast(:event_types as text[])))
+    and (cast(:contact_ids as bigint[]) is null
+        or events.contact_id = any(cast(:contact_ids as bigint[])))
+    and (cast(:slices as int[]) is null
+        or events.contact_id % 64 = any(cast(:slices as int[])))
+
+-- name: weighed
+-- Events of a span with the place of their rule's weight, and what they weigh as of the landmark; beside, when
+-- somebody was active. The weight of a very old event (2 to the power of -500) is nothing, as an underflow raises.
+with rules as materialized (
+    -- include: rules_in_force
+),
+slots as materialized (
+    select slot.place, rules.*
+    from jsonb_to_recordset(cast(:slots as jsonb)) as slot (rule_id bigint, place int)
+    inner join rules on rules.rule_id = slot.rule_id
+),
+seen as not materialized (
+    -- include: events_between
+),
+places as (
+    select
+        seen.contact_id, slots.place, seen.seconds * slots.half_lives_per_second as half_lives,
+        slots.max_per_contact,
+        row_number() over (
+            partition by seen.contact_id, slots.place order by seen.occurred_at, seen.event_id
+        ) as number
+    from seen
+    inner join slots
+        on slots.event_type = seen.event_type
+        and slots.max_per_contact > 0
+        and (slots.condition = '{}' or (seen.properties @> slots.condition
+            and seen.properties || slots.condition = seen.properties))
+)
+select
+    seen.contact_id, slots.place,
+    case
+        when seen.seconds * slots.half_lives_per_second < -500 then 0
+        else power(2::float8, seen.seconds * slots.half_lives_per_second)
+    end as weight,
+    case
+        when cast(:with_activity as boolean)
+            and seen.event_type <> all(cast(:not_engagement as text[]))
+            and seen.event_type not in (select event_type from rules where makes_doubtful)
+            then seen.occurred_at
+    end as active_at
+from seen
+left join slots
+    on slots.event_type = seen.event_type
+    and slots.max_per_contact = 0
+    and (slots.condition = '{}' or (seen.properties @> slots.condition
+        and seen.properties || slots.condition = seen.properties))
+union all
+-- What is folded already comes first: it is older.
+select
+    places.contact_id, places.place,
+    case when places.half_lives < -500 then 0 else power(2::float8, places.half_lives) end,
+    null
+from places
+left join score_states on score_states.contact_id = places.contact_id
+where places.number + coalesce(score_states.counts[places.place], 0) <= places.max_per_contact
+union all
+select contact_id, null, null, max(occurred_at)
+from (
+    select seen.contact_id, seen.occurred_at
+    from seen
+    left join rules
+        on rules.event_type = seen.event_type
+        and (rules.condition = '{}' or (seen.properties @> rules.condition
+            and seen.properties || rules.condition = seen.properties))
+    where cast(:with_activity as boolean)
+        and seen.event_type in (select event_type from rules where makes_doubtful)
+    group by seen.contact_id, seen.event_id, seen.occurred_at
+    having coalesce(sum(rules.points), 0) >= 0
+) as positive
+group by contact_id
+
+-- name: folded_engagement
+-- As engagement, out of what is folded: weights times what they are worth at the moment.
+with awarded as (
+    -- include: awards_seen
+),
+folded as (
+    select
+        contact_id, last_activity_at, profile_version, profile_score,
+        score_points(weights, cast(:factors as float8[])) as points,
+        score_counts(counts, cast(:rule_points as float8[])) as counted_points
+    from score_states
+    where cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[]))
+)
+select
+    coalesce(folded.contact_id, awarded.contact_id) as contact_id,
+    coalesce(folded.points, 0) + coalesce(awarded.points, 0) as points,
+    coalesce(folded.counted_points, 0) + coalesce(awarded.points, 0) as counted_points,
+    greatest(folded.last_activity_at, awarded.last_activity_at) as last_activity_at,
+    folded.profile_version as known_version, folded.profile_score as known_profile
+from folded
+full join awarded on awarded.contact_id = folded.contact_id
+
+-- name: recalculate_folded
+-- As recalculate, of all contacts of slices that are folded up to the moment.
+-- include: recalculate with engagement = folded_engagement

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from api import tracking_forms
 from mautolib.contacts import confirmation, consent
 from mautolib.contacts.model import SuppressionReason
 from mautolib.ledger.model import NewContent
@@ -35,6 +36,12 @@ def _is_spoken(page: str, language: str, *names: str) -> None:
 def _other(language: str) -> dict[str, str]:
     """A browser that asks for another language; for English one that asks for none of ours."""
     return {"Accept-Language": "pl" if language == "en" else "es" if language == "de" else "de"}
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The language is waited for on a machine however busy; else it would be the browser's after a moment."""
+    monkeypatch.setattr(tracking_forms, "_LANGUAGE_SECONDS", 30.0)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

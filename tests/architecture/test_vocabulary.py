@@ -22,6 +22,7 @@ PAIRS = [
     ("mautolib.scoring.model", "SnapshotSource", "score_history", "snapshot_source_is_known"),
     ("mautolib.workflows.model", "EnrollmentStatus", "enrollments", "enrollment_status_is_known"),
     ("mautolib.workflows.model", "LogStatus", "workflow_logs", "log_status_is_known"),
+    ("mautolib.events.milestones", "MilestoneKind", "contact_milestones", "milestone_kind_is_known"),
     ("mautolib.outbox.facts", "FactName", "outbox", "webhook_event_is_known"),
 ]
 

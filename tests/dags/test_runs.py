@@ -75,6 +75,39 @@ def test_other_rules_leave_the_current_scores_alone(run_dag: Any, fresh_engine: 
     assert run_dag("score_recalculation", rule_version=99).state == "failed"
 
 
+def test_a_dry_run_returns_the_grades_and_writes_nothing(run_dag: Any, fresh_engine: Engine) -> None:
+    now = datetime.now(UTC)
+    with fresh_engine.begin() as tx:
+        for number in range(3):
+            create(tx, NewContact(email=f"c{number}@shop.example"), actor="test", now=now - timedelta(days=3))
+    run = run_dag("score_recalculation", as_of=(now - timedelta(days=1)).isoformat(), dry_run=True)
+    (told,) = [each.xcom_pull(task_ids="publish") for each in run.get_task_instances() if each.task_id == "publish"]
+    assert (told["scored"], told["snapshots"], told["grades"]) == (3, 0, {"none": {"F": 3}})
+    assert scalar(fresh_engine, "select count(*) from score_history") == 0
+
+
+def test_all_buckets_of_a_run_use_the_rules_it_began_with(
+    run_dag: Any, fresh_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mautolib import scoring
+
+    with fresh_engine.begin() as tx:
+        for number in range(2):
+            create(tx, NewContact(email=f"c{number}@shop.example"), actor="test", now=datetime.now(UTC))
+    real = scoring.recalculate
+
+    def edited_meanwhile(engine: Engine, **options: Any) -> Any:
+        result = real(engine, **options)
+        with engine.begin() as tx:
+            scoring.create_rule(tx, scoring.NewRule(name="New", event_type="x"), actor="test", now=datetime.now(UTC))
+        return result
+
+    monkeypatch.setattr(scoring, "recalculate", edited_meanwhile)
+    assert run_dag("score_recalculation", buckets=2).state == "success"
+    assert scalar(fresh_engine, "select max(version) from scoring_rule_versions") == 3
+    assert scalar(fresh_engine, "select array_agg(rule_version) from score_runs") == [1, 1]
+
+
 def test_a_sign_up_enters_the_welcome_series(run_dag: Any, fresh_engine: Engine, settings: Any) -> None:
     from mautolib.templates import starters
 
@@ -124,3 +157,17 @@ def test_cohorts_count_the_contacts_of_a_week(run_dag: Any, fresh_engine: Engine
     assert run_dag("cohort_analytics").state == "success"
     sizes = "select distinct cohort_size from analytics.contact_cohorts where granularity = 'week'"
     assert scalar(fresh_engine, sizes) == 3
+    assert scalar(fresh_engine, "select count(*) from analytics.lifecycle_funnel") == 0, "nobody was scored"
+
+
+def test_analytics_follow_the_scores(run_dag: Any, fresh_engine: Engine) -> None:
+    now = datetime.now(UTC)
+    with fresh_engine.begin() as tx:
+        create(tx, NewContact(email="c@shop.example"), actor="test", now=now - timedelta(days=3))
+    for days in (2, 1):
+        assert run_dag("score_recalculation", as_of=(now - timedelta(days=days)).isoformat()).state == "success"
+    assert run_dag("cohort_analytics").state == "success"
+    days = "select array_agg(distinct as_of order by as_of) from analytics.{} where contacts = 1"
+    expected = [(now - timedelta(days=days)).date() for days in (2, 1)]
+    assert scalar(fresh_engine, days.format("lifecycle_funnel")) == expected
+    assert scalar(fresh_engine, days.format("score_distribution")) == expected

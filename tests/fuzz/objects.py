@@ -221,6 +221,21 @@ class Objects:
         """A transactional message that waits."""
         return self._made("/messages/", {"email": self.email(), "subject": "Hello", "html_body": "<p>Hello</p>"})
 
+    def scoring_rule(self) -> str:
+        """A scoring rule for events nobody sends."""
+        return self._made("/scoring/rules", {"name": f"rule {self.number()}", "event_type": f"type {self.number()}"})
+
+    def scored_contact(self) -> str:
+        """A contact with a score, a snapshot and points given by hand."""
+        made = self.contact()
+        self._post("/scoring/events", json={"contact_id": made, "event_type": "fair_visit", "points": 5})
+        return made
+
+    def recomputation(self) -> str:
+        """A recomputation of one day nobody has begun."""
+        body = {"from": "2020-01-01", "to": "2020-01-01"}
+        return str(self._post("/scoring/recomputations", json=body).json()["recomputation_id"])
+
     def queued_import(self) -> str:
         """A file nobody has read yet."""
         file = f"email\n{self.email()}\n".encode()
@@ -326,6 +341,10 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/contacts/{id}/tags/{tag_id}": Objects.tag,
         "/tags/{id}": Objects.tag,
         "/segments/{id}": Objects.segment,
+        "/scoring/rules/{id}": Objects.scoring_rule,
+        "/scoring/contacts/{id}": Objects.scored_contact,
+        "/scoring/recomputations/{id}": Objects.recomputation,
+        "/lifecycle/contacts/{id}": Objects.scored_contact,
         "/segments/{id}/contacts/{contact_id}": Objects.contact,
         "/templates/{id}": Objects.template,
         "/campaigns/{id}": Objects.campaign,
@@ -340,6 +359,10 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/api-keys/{id}": Objects.api_key,
     }.items()
 }
+def _as_of_now(_: Objects, request: Ready) -> None:
+    request.params["as_of"] = datetime.now(UTC).isoformat()
+
+
 #: What an operation wants to find.
 _STATES: dict[tuple[str, str], Callable[[Objects], str]] = {
     ("POST", f"{PREFIX}/campaigns/{{id}}/pause"): Objects.sending_campaign,
@@ -351,7 +374,7 @@ _STATES: dict[tuple[str, str], Callable[[Objects], str]] = {
 #: Operations that end, or depend on, what they are called with.
 _OWN_CALLERS: dict[str, Callable[[Objects, Ready], None]] = {
     "login": _sign_in, "refresh": _renew, "logout": _as_own_user, "change_password": _change_password,
-    "track_unsubscribe": _one_click, "receive_ses_notice": _notice,
+    "explain_contact_score": _as_of_now, "track_unsubscribe": _one_click, "receive_ses_notice": _notice,
 }  # fmt: skip
 #: Fields of an example that are one's own, or name something that exists.
 _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
@@ -407,6 +430,11 @@ def _campaign_message(objects: Objects, campaign_id: str) -> None:
         make_message(tx, int(objects.contact()), campaign_id=int(campaign_id))
 
 
+def _scored(objects: Objects, contact_id: str) -> None:
+    body = {"contact_id": contact_id, "event_type": "fair_visit", "points": 1}
+    objects.admin.post(f"{PREFIX}/scoring/events", json=body)
+
+
 def _member(objects: Objects, segment_id: str) -> None:
     objects.admin.post(f"{PREFIX}/segments/{segment_id}/contacts/{objects.contact()}")
 
@@ -422,6 +450,11 @@ _GROWING: dict[str, Callable[[Objects, str], Any]] = {
         "/contacts/{id}/messages": _message,
         "/campaigns/{id}/messages": _campaign_message,
         "/segments/{id}/contacts": _member,
+        "/scoring/contacts/{id}/history": _scored,
+        "/scoring/contacts/{id}/snapshots": _scored,
+        "/scoring/rules": lambda objects, _: objects.scoring_rule(),
+        "/scoring/rules/versions": lambda objects, _: objects.scoring_rule(),
+        "/scoring/leaderboard": lambda objects, _: objects.scored_contact(),
         "/suppression": lambda objects, _: objects.suppressed_address(),
         "/audit-log/": lambda objects, _: objects.contact(),
     }.items()

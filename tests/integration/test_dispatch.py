@@ -291,6 +291,6 @@ def test_the_workers_rights_are_enough(fresh_database_url: str, fresh_engine: En
         assert workflows.advance(worker, settings, now=NOON).messages == 2
         assert maintenance.run(worker, settings, now=NOON, task="retention")["hit_months"] == 0
         assert maintenance.run(worker, settings, now=datetime(2033, 1, 1, tzinfo=UTC), task="partitions") == {
-            "partitions": 6}  # fmt: skip
+            "partitions": 9}  # fmt: skip
     finally:
         worker.dispose()

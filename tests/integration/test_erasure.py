@@ -601,9 +601,12 @@ def test_events_of_others_in_the_same_row_of_the_queue_wait_on(tx: Connection, s
 def test_every_table_with_a_contact_has_its_rule(tx: Connection) -> None:
     """A new table that names contacts is either emptied at once, cleaned, or kept for a reason given here."""
     at_once = {"contacts", "contact_history", "contact_tags", "contact_tag_history", "segment_memberships",
-               "segment_static_members", "contact_scores", "contact_stages", "enrollments"}
+               "segment_static_members", "contact_scores", "score_states", "contact_stages", "contact_milestones",
+               "enrollments"}
     kept = {
-        "score_history": "numbers under the bare id", "message_keys": "a key under the bare id",
+        "score_history": "numbers under the bare id", "score_stale": "a bare id until the next night",
+        "message_keys": "a key under the bare id",
+        "score_rule_awards": "points and names of rules under the bare id",
         "erasures": "the erasure itself", "erased_contacts": "the tombstone",
         "import_touched": "the pattern of a temporary table, always empty",
     }  # fmt: skip

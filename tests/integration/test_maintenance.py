@@ -59,8 +59,8 @@ def drop_hits(engine: Engine, settings: Settings, now: datetime, *, days: int) -
 
 def test_partitions_are_made_for_this_month_and_the_next_two(fresh_engine: Engine, settings: Settings) -> None:
     at = datetime(2031, 11, 30, 23, tzinfo=UTC)
-    assert maintenance.run(fresh_engine, settings, now=at, task="partitions") == {"partitions": 6}
-    for table in ("events", "hits"):
+    assert maintenance.run(fresh_engine, settings, now=at, task="partitions") == {"partitions": 9}
+    for table in ("events", "hits", "score_history"):
         names = partitions_of(fresh_engine, table)
         assert {f"{table}_y2031m11", f"{table}_y2031m12", f"{table}_y2032m01"} <= names
         assert f"{table}_y2032m02" not in names

@@ -183,3 +183,63 @@ def test_b9_other_methods_are_405_and_change_nothing(editor: httpx.Client, metho
     assert answer.status_code in (400, 405)
     assert answer.headers.get("Allow", "DELETE, GET, PATCH") == "DELETE, GET, PATCH"
     assert editor.get(path).json() == made
+
+
+SCORING = "/api/v1/scoring"
+
+
+def test_b3_foreign_fields_change_no_scoring_rule(service: LiveService, editor: httpx.Client) -> None:
+    foreign = {**FOREIGN, "rule_id": "1", "rule_version": 1}
+    body = {"name": "b3", "event_type": f"type {uuid4().hex[:20]}"}
+    made = editor.post(f"{SCORING}/rules", json={**foreign, **body}).json()
+    assert editor.patch(f"{SCORING}/rules/{made['id']}", json=foreign).json() == made
+    with service.engine.begin() as tx:
+        query = text("select * from scoring_rules where rule_id = cast(:id as bigint)")
+        row = tx.execute(query, {"id": made["id"]}).one()
+    assert (row.points, row.condition, row.active) == (1, {}, True) and row.created_at.year > 1999
+
+
+def test_b3_foreign_fields_give_no_other_points(service: LiveService, editor: httpx.Client) -> None:
+    contact = editor.post(CONTACTS, json={"email": f"{uuid4().hex}@shop.example"}).json()["id"]
+    body = {"contact_id": contact, "event_type": "fair", "points": 2, "metadata": {"points": 900}}
+    foreign = {**FOREIGN, "rule_id": "1", "rule_version": 1, "occurred_at": "1999-01-01T00:00:00Z", "grade": "A+",
+               "total_score": 99, "award_id": 1, "external_id": "1"}  # fmt: skip
+    given = editor.post(f"{SCORING}/events", json={**foreign, **body}).json()
+    assert (given["rule_id"], given["points"]) == (None, 2)
+    assert given["occurred_at"] == given["created_at"] > "2026"
+    done = editor.post(f"{SCORING}/events/process", json={**foreign, **body})
+    assert done.json() == {"processed": 0, "events": []}
+    found = editor.get(f"{SCORING}/contacts/{contact}").json()
+    assert (found["engagement_score"], found["grade"]) == (2, "D")
+    assert editor.post(f"{SCORING}/contacts/{contact}/recalculate", json=foreign).json()["engagement_score"] == 2
+    with service.engine.begin() as tx:
+        query = text("select * from events where contact_id = :id and event_type = 'fair'")
+        row = tx.execute(query, {"id": int(contact)}).one()
+    assert (row.source, row.external_id) == ("observation", None) and row.occurred_at.year > 1999
+
+
+def test_b3_scores_and_stages_cannot_be_written_as_fields(editor: httpx.Client) -> None:
+    body = {"email": f"{uuid4().hex}@shop.example", "total_score": 99, "score": 99, "lifecycle_stage": "customer"}
+    contact = editor.post(CONTACTS, json=body).json()["id"]
+    assert editor.get(f"{SCORING}/contacts/{contact}").status_code == 404
+    assert editor.post(f"{SCORING}/contacts/{contact}/recalculate").json()["lifecycle_stage"] == "subscriber"
+
+
+@pytest.mark.parametrize("role", ["viewer", "editor"])
+def test_b1_only_administrators_have_the_past_scored_again(service: LiveService, role: str) -> None:
+    with service.client(role) as client:
+        answer = client.post(f"{SCORING}/recomputations", json={"from": "2026-01-01", "to": "2026-01-01"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+
+
+def test_b3_a_condition_is_compared_and_never_run(service: LiveService, editor: httpx.Client) -> None:
+    nasty = {"' or true --": "x", "a": "'; drop table contacts; --", "$.b ? (@ > 0)": {"$ne": None}}
+    kind = f"type {uuid4().hex[:20]}"
+    rule = editor.post(f"{SCORING}/rules", json={"name": "b3", "event_type": kind, "points": 7, "condition": nasty})
+    assert rule.json()["condition"] == nasty
+    contact = editor.post(CONTACTS, json={"email": f"{uuid4().hex}@shop.example"}).json()["id"]
+    event = {"contact_id": contact, "event_type": kind}
+    for metadata, processed in (({}, 0), ({"a": True}, 0), ({"' or true --": "x"}, 0), (nasty, 1)):
+        done = editor.post(f"{SCORING}/events/process", json={**event, "metadata": metadata})
+        assert (done.status_code, done.json()["processed"]) == (200, processed)
+    editor.delete(f"{SCORING}/rules/{rule.json()['id']}")

@@ -1,0 +1,91 @@
+-- Lifecycle evaluations on request: of supposed inputs, and of those who wait the longest.
+-- Statements that include scoring.sql take its binds.
+
+-- name: engagement_of_few
+-- What events and awards bring, planned for a contact or a few.
+-- include: scoring.engagement_of_few
+
+-- name: supposed_scores
+-- A supposed score of a contact with its facts; nobody has none.
+with evaluated as (
+    -- include: scoring.evaluate with engagement = engagement_of_few
+)
+select
+    given.contact_id, evaluated.email_key,
+    coalesce(evaluated.subscribed, true) as subscribed,
+    coalesce(evaluated.created_at, cast(:as_of as timestamptz)) as created_at,
+    evaluated.last_activity_at, cast(:score as float8) as total_score,
+    evaluated.engagement_score, evaluated.profile_score, evaluated.recency_score, evaluated.grade
+from (select cast(:contact_id as bigint) as contact_id) as given
+left join evaluated on evaluated.contact_id = given.contact_id
+
+-- name: supposed_stages
+-- A supposed stage; held since the beginning of time, unless the contact really is in it.
+select
+    cast(:contact_id as bigint) as contact_id, cast(:stage as text) as lifecycle_stage,
+    coalesce(max(since), '-infinity') as since,
+    cast(null as text) as present_stage, cast(null as timestamptz) as present_since
+from contact_stages
+where contact_id = cast(:contact_id as bigint) and lifecycle_stage = cast(:stage as text)
+
+-- name: suppose
+-- What a lifecycle evaluation would make of a supposed score and stage.
+select next_stage, reason
+from (
+    -- include: scoring.stages with evaluate = supposed_scores, held_stages = supposed_stages
+) as supposed
+
+-- name: longest_unevaluated
+-- The contacts whose last lifecycle evaluation on request, or change of stage, is the longest ago.
+select contacts.contact_id
+from contacts
+left join contact_stages on contact_stages.contact_id = contacts.contact_id
+order by contact_stages.evaluated_at nulls first, contacts.contact_id
+limit :limit
+
+-- name: hold_unheld
+-- Those of some contacts that nobody else works on.
+select contact_id
+from contacts
+where contact_id = any(cast(:contact_ids as bigint[]))
+order by contact_id
+for no key update skip locked
+
+-- name: mark_evaluated
+-- Their turn comes again after everybody else's.
+update contact_stages
+set evaluated_at = cast(:as_of as timestamptz)
+where contact_id = any(cast(:contact_ids as bigint[]))
+
+-- name: moves
+-- The changes of stage that an evaluation made.
+select contact_id, previous_stage, new_stage, reason
+from stage_transitions
+where contact_id = any(cast(:contact_ids as bigint[]))
+    and occurred_at = cast(:as_of as timestamptz)
+order by contact_id, transition_id
+
+-- name: engagement
+-- What a contact did: counts of some days, the last moments of all time.
+select
+    count(*) filter (where event_type = 'email_opened' and is_recent) as open_count,
+    count(*) filter (where event_type = 'email_clicked' and is_recent) as click_count,
+    count(*) filter (where event_type = 'email_bounced' and is_recent) as bounce_count,
+    count(*) filter (where event_type = 'unsubscribed' and is_recent) as unsubscribe_count,
+    count(*) filter (
+        where is_recent and event_type <> all(cast(:not_engagement as text[]))
+    ) as engagement_count,
+    max(occurred_at) filter (where event_type = 'email_opened') as last_open_at,
+    max(occurred_at) filter (where event_type = 'email_clicked') as last_click_at,
+    (
+        select max(last_activity_at)
+        from (
+            -- include: scoring.engagement_of_few
+        ) as engaged
+    ) as last_activity_at
+from (
+    select seen.*, occurred_at > cast(:since as timestamptz) as is_recent
+    from (
+        -- include: scoring.events_seen
+    ) as seen
+) as events
