@@ -92,6 +92,10 @@ def of_one(place: Bench) -> dict[str, float]:
     verbs: dict[str, Callable[[Any, int], Any]] = {
         "recalculate one": lambda tx, one: scoring.recalculate_contact(
             tx, one, END + timedelta(seconds=next(moments))),
+        "recalculate one again": lambda tx, one: scoring.recalculate_contact(
+            tx, one, END + timedelta(hours=1, seconds=next(moments))),
+        "process one event": lambda tx, one: scoring.process_event(
+            tx, one, "page_viewed", {"url": "/"}, now=END + timedelta(hours=2, seconds=next(moments))),
         "evaluate one": lambda tx, one: scoring.evaluate(tx, one, END),
         "explain one": lambda tx, one: scoring.explain(tx, one, END),
         "engagement of one": lambda tx, one: scoring.engagement_of(tx, one, days=90, now=END),

@@ -18,7 +18,7 @@ from sqlalchemy import insert
 
 from mautolib.db import tables
 from mautolib.db.engine import Tx
-from mautolib.db.statements import statement
+from mautolib.db.prepared import execute_prepared
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.events.append import NewEvent, append
 from mautolib.events.types import OBSERVATION, canonical
@@ -98,7 +98,7 @@ def process_event(
 def _apply_rules(tx: Tx, contact_id: int, event_id: int, event_type: str, moment: datetime) -> list[ScoreEvent]:
     version = rules.current_version(tx)
     wanted = binds(contact_id, as_of=moment, rule_version=version)
-    rows = tx.execute(statement("scoring_lists.event_awards"), {**wanted, "event_id": event_id}).all()
+    rows = execute_prepared(tx, "scoring_lists.event_awards", {**wanted, "event_id": event_id}).all()
     if not rows:
         return []
     names = {rule.rule_id: rule.name for rule in rules.get_version(tx, version).rules}

@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
-
 from mautolib.db.engine import Tx
-from mautolib.db.statements import statement
+from mautolib.db.prepared import execute_prepared
 from mautolib.scoring import rules
 from mautolib.scoring.evaluating import binds
 
@@ -36,9 +34,8 @@ class EngagementFigures:
 
 def engagement_of(tx: Tx, contact_id: int, *, days: int, now: datetime) -> EngagementFigures:
     """The figures of a contact for the last `days` days; zeros for one that does not exist."""
-    tx.execute(select(func.set_config("jit", "off", True)))
     wanted = binds(contact_id, as_of=now, rule_version=rules.current_version(tx))
-    row = tx.execute(statement("lifecycle.engagement"), {**wanted, "since": now - timedelta(days=days)}).one()
+    row = execute_prepared(tx, "lifecycle.engagement", {**wanted, "since": now - timedelta(days=days)}).one()
     last = row.last_activity_at
     return EngagementFigures(
         total_opens=row.open_count, total_clicks=row.click_count, total_bounces=row.bounce_count,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row
 
 from mautolib.db.engine import Tx
-from mautolib.db.statements import statement
+from mautolib.db.prepared import execute_prepared
 from mautolib.errors import InvalidInput
 from mautolib.events.types import NOT_ENGAGEMENT
 from mautolib.scoring import rules
@@ -65,6 +65,4 @@ def reason_of(row: Row[Any]) -> str:
 
 def stage_row(tx: Tx, wanted: dict[str, Any]) -> Row[Any] | None:
     """The row of `scoring.stages`, planned for few, for the contact of these binds; None if there was none."""
-    # Compiling a statement that looks at one person takes longer than running it.
-    tx.execute(select(func.set_config("jit", "off", True)))
-    return tx.execute(statement("scoring_lists.stages_of_few"), wanted).one_or_none()
+    return execute_prepared(tx, "scoring_lists.stages_of_few", wanted).one_or_none()

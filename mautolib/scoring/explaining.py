@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from mautolib.db.engine import Tx
-from mautolib.db.statements import statement
+from mautolib.db.prepared import execute_prepared
 from mautolib.errors import NotFound
 from mautolib.scoring import rules
 from mautolib.scoring.evaluating import binds, reason_of, stage_row
@@ -59,8 +59,8 @@ def explain(tx: Tx, contact_id: int, as_of: datetime) -> Explanation:
     row = stage_row(tx, wanted)
     if row is None:
         raise NotFound("Contact not found")
-    found = {part.rule_id: part for part in tx.execute(statement("scoring_lists.explain_rules"), wanted)}
-    profile = tx.execute(statement("scoring_lists.explain_profile"), {**wanted, "parts": list(PARTS)})
+    found = {part.rule_id: part for part in execute_prepared(tx, "scoring_lists.explain_rules", wanted)}
+    profile = execute_prepared(tx, "scoring_lists.explain_profile", {**wanted, "parts": list(PARTS)})
     points = {part.part: part.points for part in profile}
     parts = []
     for rule in version.rules:
@@ -72,7 +72,7 @@ def explain(tx: Tx, contact_id: int, as_of: datetime) -> Explanation:
             )
     return Explanation(
         as_of=as_of, rule_version=version.version, rules=parts,
-        manual=tx.execute(statement("scoring_lists.explain_manual"), wanted).scalar_one(),
+        manual=execute_prepared(tx, "scoring_lists.explain_manual", wanted).scalar_one(),
         profile={name: points[name] for name in PARTS}, last_activity_at=row.last_activity_at,
         recency=row.recency_score, stage=Stage(row.next_stage), reason=reason_of(row),
     )  # fmt: skip

@@ -38,13 +38,15 @@ class Followed:
 
 
 def tell(
-    tx: Tx, *, as_of: datetime, contact_ids: Sequence[int] | None = None, slices: Sequence[int] | None = None
-) -> Followed:
+    tx: Tx, *, as_of: datetime, contact_ids: Sequence[int] | None = None, slices: Sequence[int] | None = None,
+    is_moved: bool = True,
+) -> Followed:  # fmt: skip
     """Tell what the evaluation of `as_of` changed; in its transaction, after current scores and stages are kept.
 
     Args:
         contact_ids: only these contacts; None: everybody.
         slices: only contacts with these `contact_id % 64`; None: all.
+        is_moved: False if it moved nobody to another stage, so that nothing has to be looked for.
     """
     who = {
         "contact_ids": None if contact_ids is None else list(contact_ids),
@@ -52,7 +54,8 @@ def tell(
     }
     begun = tx.execute(statement("score_followups.begin"), {"as_of": as_of}).one()
     now = begun.told_at
-    milestones = _append(tx, _stages(tx, {**who, "as_of": as_of, "newcomers_since": begun.newcomers_since}), now)
+    moves = {**who, "as_of": as_of, "newcomers_since": begun.newcomers_since}
+    milestones = _append(tx, _stages(tx, moves), now) if is_moved else 0
     changes = 0
     for rows in _untold(tx, who):
         changes += _append(tx, (_change(row) for row in rows if row.is_news), now)

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import func, select
-
 from mautolib.db.engine import Tx
+from mautolib.db.prepared import execute_prepared
 from mautolib.db.statements import statement
 from mautolib.scoring import rules
 from mautolib.scoring.evaluating import binds, reason_of
@@ -67,10 +66,9 @@ def suppose(tx: Tx, contact_id: int, stage: Stage, score: float, *, now: datetim
     Args:
         contact_id: who does not exist has no facts: no order, no checkout, nothing against mailing.
     """
-    tx.execute(select(func.set_config("jit", "off", True)))
     wanted = binds(contact_id, as_of=now, rule_version=rules.current_version(tx))
     supposed = {**wanted, "contact_id": contact_id, "stage": str(stage), "score": score}
-    row = tx.execute(statement("lifecycle.suppose"), supposed).one()
+    row = execute_prepared(tx, "lifecycle.suppose", supposed).one()
     return Transition(
         contact_id=contact_id, previous_stage=stage, new_stage=Stage(row.next_stage), reason=reason_of(row)
     )

@@ -18,6 +18,7 @@ from sqlalchemy import Engine, func, insert, select, update
 
 from mautolib.db import tables
 from mautolib.db.engine import Tx
+from mautolib.db.prepared import execute_prepared
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.events.types import NOT_ENGAGEMENT
@@ -169,19 +170,18 @@ def recalculate_contacts(
     as_of = take_turn(tx, contact_ids, now)
     if as_of is None:
         return None
-    tx.execute(select(func.set_config("jit", "off", True)))
-    tx.execute(
-        statement("scoring.recalculate_few"),
-        _binds(
-            as_of=as_of, version=rules.current_version(tx), source=source, known_at=None,
-            contact_ids=list(contact_ids), is_lifecycle=is_lifecycle, keep_current=True, keep_snapshots=True,
-        ),
+    binds = _binds(
+        as_of=as_of, version=rules.current_version(tx), source=source, known_at=None, contact_ids=list(contact_ids),
+        is_lifecycle=is_lifecycle, keep_current=True, keep_snapshots=True,
     )  # fmt: skip
-    # Who asked for a score as of now sees that moment, also where it came out the same.
-    scores = tables.contact_scores
-    same = update(scores).where(scores.c.contact_id == func.any(list(contact_ids)), scores.c.as_of < as_of)
-    tx.execute(same.values(as_of=as_of, updated_at=func.now()))
-    following.tell(tx, as_of=as_of, contact_ids=contact_ids)
+    result = _result(execute_prepared(tx, "scoring.recalculate_few", binds), binds)
+    if result.changed < result.scored:
+        # Who asked for a score as of now sees that moment, also where it came out the same.
+        scores = tables.contact_scores
+        same = update(scores).where(scores.c.contact_id == func.any(list(contact_ids)), scores.c.as_of < as_of)
+        tx.execute(same.values(as_of=as_of, updated_at=func.now()))
+    if result.changed or result.moved:
+        following.tell(tx, as_of=as_of, contact_ids=contact_ids, is_moved=result.moved > 0)
     return as_of
 
 

@@ -5,6 +5,10 @@
 -- What events and awards bring, planned for a contact or a few.
 -- include: scoring.engagement_of_few
 
+-- name: opted_out_of_few
+-- What of the addresses of a contact or a few is suppressed.
+-- include: scoring.opted_out_of_few
+
 -- name: supposed_scores
 -- A supposed score of a contact with its facts; nobody has none.
 with evaluated as (
@@ -28,11 +32,15 @@ select
 from contact_stages
 where contact_id = cast(:contact_id as bigint) and lifecycle_stage = cast(:stage as text)
 
+-- name: stages_of_few
+-- Scores and the stages that follow, of a contact or a few.
+-- include: scoring.stages with opted_out = opted_out_of_few
+
 -- name: suppose
 -- What a lifecycle evaluation would make of a supposed score and stage.
 select next_stage, reason
 from (
-    -- include: scoring.stages with evaluate = supposed_scores, held_stages = supposed_stages
+    -- include: stages_of_few with evaluate = supposed_scores, held_stages = supposed_stages
 ) as supposed
 
 -- name: longest_unevaluated

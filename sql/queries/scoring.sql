@@ -352,6 +352,43 @@ from (
 where cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[]))
 group by contact_id
 
+-- name: opted_out
+-- Addresses that were suppressed at a moment for a reason that ends a relation.
+select email_key
+from suppressions
+where reason in ('unsubscribe', 'complaint', 'bounce')
+    and created_at <= cast(:as_of as timestamptz)
+union
+select email_key
+from suppression_history
+where reason in ('unsubscribe', 'complaint', 'bounce')
+    and valid_from <= cast(:as_of as timestamptz)
+    and valid_to > cast(:as_of as timestamptz)
+
+-- name: opted_out_of_few
+-- As opted_out, of the addresses that a few contacts have or had.
+with addresses as materialized (
+    select email_key
+    from contacts
+    where contact_id = any(cast(:contact_ids as bigint[]))
+    union
+    select email_key
+    from contact_history
+    where contact_id = any(cast(:contact_ids as bigint[]))
+)
+select suppressions.email_key
+from addresses
+inner join suppressions on suppressions.email_key = addresses.email_key
+where suppressions.reason in ('unsubscribe', 'complaint', 'bounce')
+    and suppressions.created_at <= cast(:as_of as timestamptz)
+union
+select suppression_history.email_key
+from addresses
+inner join suppression_history on suppression_history.email_key = addresses.email_key
+where suppression_history.reason in ('unsubscribe', 'complaint', 'bounce')
+    and suppression_history.valid_from <= cast(:as_of as timestamptz)
+    and suppression_history.valid_to > cast(:as_of as timestamptz)
+
 -- name: situations
 -- Scores with what decides the lifecycle: the stage held, facts, and the ladder. The one threshold table.
 with scored as (
@@ -364,16 +401,7 @@ facts as (
     -- include: stage_facts
 ),
 opted_out as (
-    select email_key
-    from suppressions
-    where reason in ('unsubscribe', 'complaint', 'bounce')
-        and created_at <= cast(:as_of as timestamptz)
-    union
-    select email_key
-    from suppression_history
-    where reason in ('unsubscribe', 'complaint', 'bounce')
-        and valid_from <= cast(:as_of as timestamptz)
-        and valid_to > cast(:as_of as timestamptz)
+    -- include: opted_out
 )
 select
     scored.*,
@@ -558,7 +586,7 @@ group by stored_grade, grade
 
 -- name: recalculate_few
 -- As recalculate, of a few contacts.
--- include: recalculate with engagement = engagement_of_few
+-- include: recalculate with engagement = engagement_of_few, opted_out = opted_out_of_few
 
 -- name: add_rule_version
 -- The next version of the rules: all of them as they stand now, inactive ones included.

@@ -5,9 +5,13 @@
 -- What events and awards bring, planned for a contact or a few.
 -- include: scoring.engagement_of_few
 
+-- name: opted_out_of_few
+-- What of the addresses of a contact or a few is suppressed.
+-- include: scoring.opted_out_of_few
+
 -- name: stages_of_few
 -- The score and stage of a contact or a few as of a moment, not kept.
--- include: scoring.stages with engagement = engagement_of_few
+-- include: scoring.stages with engagement = engagement_of_few, opted_out = opted_out_of_few
 
 -- name: matches
 -- Which events each active rule matches, whether its cap lets them count, and what they give.
