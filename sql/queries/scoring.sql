@@ -301,31 +301,31 @@ from scored
 
 -- name: held_stages
 -- The stage each contact held just before a moment, so that evaluating the moment again decides the same; and the
--- present one.
+-- present one. What was before is looked up only of who moved since: hardly anybody in a night.
 select
     contact_stages.contact_id, contact_stages.lifecycle_stage as present_stage,
     contact_stages.since as present_since,
     case
         when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.lifecycle_stage
-        else earlier.new_stage
+        else (
+            select new_stage
+            from stage_transitions
+            where stage_transitions.contact_id = contact_stages.contact_id
+                and occurred_at < cast(:as_of as timestamptz)
+            order by occurred_at desc, transition_id desc
+            limit 1
+        )
     end as lifecycle_stage,
     case
         when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.since
-        else earlier.occurred_at
+        else (
+            select max(occurred_at)
+            from stage_transitions
+            where stage_transitions.contact_id = contact_stages.contact_id
+                and occurred_at < cast(:as_of as timestamptz)
+        )
     end as since
 from contact_stages
-left join (
-    select distinct on (later.contact_id)
-        later.contact_id, stage_transitions.new_stage, stage_transitions.occurred_at
-    from contact_stages as later
-    inner join stage_transitions on stage_transitions.contact_id = later.contact_id
-    where later.since >= cast(:as_of as timestamptz)
-        and stage_transitions.occurred_at < cast(:as_of as timestamptz)
-        and (cast(:contact_ids as bigint[]) is null
-            or later.contact_id = any(cast(:contact_ids as bigint[])))
-    order by later.contact_id, stage_transitions.occurred_at desc,
-        stage_transitions.transition_id desc
-) as earlier on earlier.contact_id = contact_stages.contact_id
 where (cast(:contact_ids as bigint[]) is null
         or contact_stages.contact_id = any(cast(:contact_ids as bigint[])))
     and (cast(:slices as int[]) is null
