@@ -501,9 +501,7 @@ with compared as materialized (
     -- include: compared
 ),
 rare as materialized (
-    select *
-    from compared
-    where is_moved or new_version is not null or not is_stored
+    select * from compared where is_moved or new_version is not null or not is_stored
 ),
 -- A profile is computed anew only for another version of its contact.
 profiles as (
@@ -560,15 +558,13 @@ kept_stages as (
     select contact_id, next_stage, cast(:as_of as timestamptz), cast(:as_of as timestamptz)
     from rare
     where is_moved and cast(:keep_current as boolean)
-    on conflict (contact_id) do update set
-        lifecycle_stage = excluded.lifecycle_stage, since = excluded.since,
-        evaluated_at = excluded.evaluated_at
+    on conflict (contact_id) do update set (lifecycle_stage, since, evaluated_at)
+        = (excluded.lifecycle_stage, excluded.since, excluded.evaluated_at)
 ),
 snapshots as (
     insert into score_history (
         contact_id, as_of, total_score, engagement_score, profile_score, recency_score, grade,
-        lifecycle_stage, last_activity_at, rule_version, source
-    )
+        lifecycle_stage, last_activity_at, rule_version, source)
     select
         contact_id, cast(:as_of as timestamptz), total_score, engagement_score, profile_score,
         recency_score, grade, next_stage, last_activity_at, cast(:rule_version as int),
@@ -579,9 +575,8 @@ snapshots as (
     returning 1
 )
 select
-    stored_grade, grade, count(*) as contact_count,
-    count(*) filter (where is_changed) as changed_count,
-    count(*) filter (where is_moved) as moved_count,
+    stored_grade, grade, count(*) as contact_count, count(*) filter (where is_changed)
+        as changed_count, count(*) filter (where is_moved) as moved_count,
     (select count(*) from snapshots) as snapshot_count
 from compared
 group by stored_grade, grade
