@@ -1,5 +1,5 @@
 -- What a score is, and what stage of the lifecycle follows from it. The statements build on each other by
--- inclusion: engagement < evaluate < situations < stages < compared < recalculate.
+-- inclusion: engagement < engaged < evaluate < situations < stages < compared < recalculate.
 -- Binds of all: as_of, known_at (null: whatever arrived by now), rule_version, contact_ids (null: all), slices (of
 -- contact_id % 64; null: all), not_engagement (event types that are no positive engagement), checkouts_since (14 days
 -- ago; as a value, so that older months are left out when a statement is planned).
@@ -11,7 +11,8 @@ select
     contacts.phone, contacts.country, contacts.custom_fields, contacts.subscribed,
     contacts.created_at, contacts.version
 from contacts
-where coalesce(contacts.updated_at, contacts.created_at) <= cast(:as_of as timestamptz)
+where (contacts.updated_at <= cast(:as_of as timestamptz)
+        or (contacts.updated_at is null and contacts.created_at <= cast(:as_of as timestamptz)))
     and (cast(:contact_ids as bigint[]) is null
         or contacts.contact_id = any(cast(:contact_ids as bigint[])))
     and (cast(:slices as int[]) is null
@@ -206,22 +207,33 @@ from (
 ) as brought
 group by contact_id
 
--- name: measured
--- What scores are made of: engagement, profile, and how long the last activity is ago. Parts to 9 decimals.
+-- name: engaged
+-- Everybody with what engagement brings them.
 with people as (
     -- include: contacts_as_of
 ),
-engaged as (
+engagement as (
     -- include: engagement
 )
 select
+    people.*, engagement.points, engagement.counted_points, engagement.last_activity_at,
+    engagement.known_version, engagement.known_profile
+from people
+left join engagement on engagement.contact_id = people.contact_id
+
+-- name: measured
+-- What scores are made of: engagement, profile, and how long the last activity is ago. Parts to 9 decimals.
+with people as (
+    -- include: engaged
+)
+select
     people.contact_id, people.email_key, people.subscribed, people.created_at, people.version,
-    engaged.last_activity_at,
-    engaged.known_version is distinct from people.version as is_profile_new,
-    floor(greatest(coalesce(engaged.points, 0), 0) * 1e9 + 0.5) / 1e9 as engagement_score,
+    people.last_activity_at,
+    people.known_version is distinct from people.version as is_profile_new,
+    floor(greatest(coalesce(people.points, 0), 0) * 1e9 + 0.5) / 1e9 as engagement_score,
     -- The order of summing must not look like news.
-    floor(coalesce(engaged.counted_points, 0) * 1e6 + 0.5) / 1e6 as counted_points,
-    case when engaged.known_version = people.version then engaged.known_profile else (
+    floor(coalesce(people.counted_points, 0) * 1e6 + 0.5) / 1e6 as counted_points,
+    case when people.known_version = people.version then people.known_profile else (
         -- Nearly every text begins with a character that is no blank; trimming it costs ten times more.
         case
             when people.email_key collate "C" > '!' or btrim(people.email_key, e' \t\r\n') <> ''
@@ -244,10 +256,9 @@ select
             where field.value not in ('null', '[]', '{}')
                 and btrim(field.value #>> '{}', e' \t\r\n') <> ''
         ) >= 2 then 3 else 0 end)::float8 end as profile_score,
-    date_part('epoch', cast(:as_of as timestamptz) - engaged.last_activity_at) / 86400
+    date_part('epoch', cast(:as_of as timestamptz) - people.last_activity_at) / 86400
         as idle_days
 from people
-left join engaged on engaged.contact_id = people.contact_id
 
 -- name: evaluate
 -- The score of every contact as of a moment: the one definition. Parts to 9 decimals, total to 2, half up.
@@ -290,38 +301,39 @@ from scored
 
 -- name: held_stages
 -- The stage each contact held just before a moment, so that evaluating the moment again decides the same; and the
--- present one.
+-- present one. What was before is looked up only of who moved since: hardly anybody in a night.
 select
     contact_stages.contact_id, contact_stages.lifecycle_stage as present_stage,
     contact_stages.since as present_since,
     case
         when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.lifecycle_stage
-        else earlier.new_stage
+        else (
+            select new_stage
+            from stage_transitions
+            where stage_transitions.contact_id = contact_stages.contact_id
+                and occurred_at < cast(:as_of as timestamptz)
+            order by occurred_at desc, transition_id desc
+            limit 1
+        )
     end as lifecycle_stage,
     case
         when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.since
-        else earlier.occurred_at
+        else (
+            select max(occurred_at)
+            from stage_transitions
+            where stage_transitions.contact_id = contact_stages.contact_id
+                and occurred_at < cast(:as_of as timestamptz)
+        )
     end as since
 from contact_stages
-left join (
-    select distinct on (later.contact_id)
-        later.contact_id, stage_transitions.new_stage, stage_transitions.occurred_at
-    from contact_stages as later
-    inner join stage_transitions on stage_transitions.contact_id = later.contact_id
-    where later.since >= cast(:as_of as timestamptz)
-        and stage_transitions.occurred_at < cast(:as_of as timestamptz)
-        and (cast(:contact_ids as bigint[]) is null
-            or later.contact_id = any(cast(:contact_ids as bigint[])))
-    order by later.contact_id, stage_transitions.occurred_at desc,
-        stage_transitions.transition_id desc
-) as earlier on earlier.contact_id = contact_stages.contact_id
 where (cast(:contact_ids as bigint[]) is null
         or contact_stages.contact_id = any(cast(:contact_ids as bigint[])))
     and (cast(:slices as int[]) is null
         or contact_stages.contact_id % 64 = any(cast(:slices as int[])))
 
 -- name: stage_facts
--- What overrides the ladder: an order that was not fully refunded, a checkout of the last 14 days.
+-- What overrides the ladder: an order that was not fully refunded, a checkout of the last 14 days. Not asked for whom
+-- no ladder moves any more: who is a customer already stays one, or becomes an evangelist by score.
 select
     contact_id,
     max(ordered_at) as last_order_at,
@@ -338,6 +350,13 @@ from (
             or received_at <= cast(:known_at as timestamptz))
         and (cast(:contact_ids as bigint[]) is null
             or contact_id = any(cast(:contact_ids as bigint[])))
+        and not exists (
+            select 1
+            from contact_stages
+            where contact_stages.contact_id = orders.contact_id
+                and contact_stages.lifecycle_stage in ('customer', 'evangelist')
+                and contact_stages.since < cast(:as_of as timestamptz)
+        )
     union all
     select contact_id, null, null, occurred_at
     from events
@@ -468,6 +487,7 @@ decided as (
 select
     decided.*,
     case
+        when present_stage = next_stage then null
         when next_stage = 'churned' and not subscribed then 'unsubscribed'
         when next_stage = 'churned' then 'suppressed'
         when next_stage = 'dormant' then 'no engagement for ' || idle_limit_days || ' days'
@@ -483,7 +503,12 @@ with staged as (
     -- include: stages
 )
 select
-    staged.*,
+    -- Only what is used: a million of these rows are held in memory.
+    staged.contact_id, staged.total_score, staged.engagement_score, staged.profile_score,
+    staged.recency_score, staged.grade, staged.last_activity_at, staged.counted_points,
+    staged.next_stage, staged.reason,
+    case when staged.reason is not null then staged.present_stage end as present_stage,
+    case when staged.is_profile_new then staged.version end as new_version,
     stored.grade as stored_grade, stored.contact_id is not null as is_stored,
     stored.contact_id is null or (
         stored.as_of <= cast(:as_of as timestamptz)
@@ -503,12 +528,15 @@ left join contact_scores as stored on stored.contact_id = staged.contact_id
 with compared as materialized (
     -- include: compared
 ),
+rare as materialized (
+    select * from compared where is_moved or new_version is not null or not is_stored
+),
 -- A profile is computed anew only for another version of its contact.
 profiles as (
     insert into score_states (contact_id, weights, counts, profile_version, profile_score)
-    select contact_id, '{}', '{}', version, profile_score
-    from compared
-    where is_profile_new and cast(:keep_profiles as boolean)
+    select contact_id, '{}', '{}', new_version, profile_score
+    from rare
+    where new_version is not null and cast(:keep_profiles as boolean)
     on conflict (contact_id) do update set
         profile_version = excluded.profile_version, profile_score = excluded.profile_score
 ),
@@ -542,7 +570,7 @@ scores as (
         contact_id, total_score, engagement_score, profile_score, recency_score, grade, grade,
         cast(:as_of as timestamptz), last_activity_at, cast(:rule_version as int), counted_points,
         counted_points, engagement_score
-    from compared
+    from rare
     where not is_stored and cast(:keep_current as boolean)
     on conflict (contact_id) do nothing
 ),
@@ -550,23 +578,21 @@ moves as (
     insert into stage_transitions (contact_id, previous_stage, new_stage, reason, occurred_at)
     select
         contact_id, coalesce(present_stage, 'new'), next_stage, reason, cast(:as_of as timestamptz)
-    from compared
+    from rare
     where is_moved and cast(:keep_current as boolean)
 ),
 kept_stages as (
     insert into contact_stages (contact_id, lifecycle_stage, since, evaluated_at)
     select contact_id, next_stage, cast(:as_of as timestamptz), cast(:as_of as timestamptz)
-    from compared
+    from rare
     where is_moved and cast(:keep_current as boolean)
-    on conflict (contact_id) do update set
-        lifecycle_stage = excluded.lifecycle_stage, since = excluded.since,
-        evaluated_at = excluded.evaluated_at
+    on conflict (contact_id) do update set (lifecycle_stage, since, evaluated_at)
+        = (excluded.lifecycle_stage, excluded.since, excluded.evaluated_at)
 ),
 snapshots as (
     insert into score_history (
         contact_id, as_of, total_score, engagement_score, profile_score, recency_score, grade,
-        lifecycle_stage, last_activity_at, rule_version, source
-    )
+        lifecycle_stage, last_activity_at, rule_version, source)
     select
         contact_id, cast(:as_of as timestamptz), total_score, engagement_score, profile_score,
         recency_score, grade, next_stage, last_activity_at, cast(:rule_version as int),
@@ -577,9 +603,8 @@ snapshots as (
     returning 1
 )
 select
-    stored_grade, grade, count(*) as contact_count,
-    count(*) filter (where is_changed) as changed_count,
-    count(*) filter (where is_moved) as moved_count,
+    stored_grade, grade, count(*) as contact_count, count(*) filter (where is_changed)
+        as changed_count, count(*) filter (where is_moved) as moved_count,
     (select count(*) from snapshots) as snapshot_count
 from compared
 group by stored_grade, grade
@@ -806,10 +831,10 @@ from (
 ) as positive
 group by contact_id
 
--- name: folded_engagement
--- As engagement, out of what is folded: weights times what they are worth at the moment.
-with awarded as (
-    -- include: awards_seen
+-- name: engaged_folded
+-- As engaged, out of what is folded: weights times what they are worth at the moment.
+with people as (
+    -- include: contacts_as_of
 ),
 folded as (
     select
@@ -818,16 +843,22 @@ folded as (
         score_counts(counts, cast(:rule_points as float8[])) as counted_points
     from score_states
     where cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[]))
+    -- A fence: what is joined are sums, not arrays.
+    offset 0
+),
+awarded as (
+    -- include: awards_seen
 )
 select
-    coalesce(folded.contact_id, awarded.contact_id) as contact_id,
+    people.*,
     coalesce(folded.points, 0) + coalesce(awarded.points, 0) as points,
     coalesce(folded.counted_points, 0) + coalesce(awarded.points, 0) as counted_points,
     greatest(folded.last_activity_at, awarded.last_activity_at) as last_activity_at,
     folded.profile_version as known_version, folded.profile_score as known_profile
-from folded
-full join awarded on awarded.contact_id = folded.contact_id
+from people
+left join folded on folded.contact_id = people.contact_id
+left join awarded on awarded.contact_id = people.contact_id
 
 -- name: recalculate_folded
 -- As recalculate, of all contacts of slices that are folded up to the moment.
--- include: recalculate with engagement = folded_engagement
+-- include: recalculate with engaged = engaged_folded
