@@ -332,8 +332,9 @@ where (cast(:contact_ids as bigint[]) is null
         or contact_stages.contact_id % 64 = any(cast(:slices as int[])))
 
 -- name: stage_facts
--- What overrides the ladder: an order that was not fully refunded, a checkout of the last 14 days. Not asked for whom
--- no ladder moves any more: who is a customer already stays one, or becomes an evangelist by score.
+-- What overrides the ladder: an order that was not fully refunded, a checkout of the last 14 days. Not asked of
+-- everybody whom no ladder moves any more: who is a customer already stays one, or becomes an evangelist by score.
+-- Of a few it is, because another stage may be supposed of them.
 select
     contact_id,
     max(ordered_at) as last_order_at,
@@ -350,13 +351,13 @@ from (
             or received_at <= cast(:known_at as timestamptz))
         and (cast(:contact_ids as bigint[]) is null
             or contact_id = any(cast(:contact_ids as bigint[])))
-        and not exists (
-            select 1
-            from contact_stages
-            where contact_stages.contact_id = orders.contact_id
-                and contact_stages.lifecycle_stage in ('customer', 'evangelist')
-                and contact_stages.since < cast(:as_of as timestamptz)
-        )
+        and (cast(:contact_ids as bigint[]) is not null
+            or contact_id not in (
+                select held.contact_id
+                from contact_stages as held
+                where held.lifecycle_stage in ('customer', 'evangelist')
+                    and held.since < cast(:as_of as timestamptz)
+            ))
     union all
     select contact_id, null, null, occurred_at
     from events
@@ -487,9 +488,11 @@ decided as (
 select
     decided.*,
     case
-        when present_stage = next_stage then null
+        -- Of everybody, only who moves is told why.
+        when cast(:contact_ids as bigint[]) is null and present_stage = next_stage then null
         when next_stage = 'churned' and not subscribed then 'unsubscribed'
         when next_stage = 'churned' then 'suppressed'
+        when next_stage = 'dormant' and held_stage = 'dormant' then 'no engagement since'
         when next_stage = 'dormant' then 'no engagement for ' || idle_limit_days || ' days'
         when next_stage = 'opportunity' then 'checkout without an order'
         when next_stage = 'customer' and total_score < 70 then 'order'
@@ -507,7 +510,8 @@ select
     staged.contact_id, staged.total_score, staged.engagement_score, staged.profile_score,
     staged.recency_score, staged.grade, staged.last_activity_at, staged.counted_points,
     staged.next_stage, staged.reason,
-    case when staged.reason is not null then staged.present_stage end as present_stage,
+    case when staged.present_stage <> staged.next_stage then staged.present_stage end
+        as present_stage,
     case when staged.is_profile_new then staged.version end as new_version,
     stored.grade as stored_grade, stored.contact_id is not null as is_stored,
     stored.contact_id is null or (

@@ -65,6 +65,9 @@ def test_facts_override_the_ladder(viewer: httpx.Client, editor: httpx.Client) -
     tell(editor, contact, "order_placed", ago(days=1), order_id=uuid4().hex, **_ORDER)
     found = suppose(viewer, contact, score=60)
     assert (found["new_stage"], found["reason"]) == ("customer", "order")
+    assert recalculate(editor, contact)["lifecycle_stage"] == "customer"
+    found = suppose(viewer, contact, current_stage="lead", score=60)  # whatever stage they really are in
+    assert (found["new_stage"], found["reason"]) == ("customer", "order")
     gone = make_contact(editor, subscribed=False)
     found = suppose(viewer, gone, current_stage="lead", score=60)
     assert (found["new_stage"], found["reason"]) == ("churned", "unsubscribed")
