@@ -43,11 +43,6 @@ PACE_FIELDS: Final = frozenset({"max_per_hour", "max_per_day", "domain_limits", 
 PACE_EDITABLE: Final = frozenset({Status.SENDING, Status.PAUSED})
 
 
-def allowed_from(target: Status) -> tuple[Status, ...]:
-    """The states from which `target` can be reached."""
-    return tuple(status for status, targets in TRANSITIONS.items() if target in targets)
-
-
 def check_transition(current: Status, target: Status, verb: str) -> None:
     """Refuse an arrow that does not exist.
 
