@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -86,6 +87,20 @@ class Server:
             connection.exec_driver_sql(statement)
 
 
+def _in_memory() -> Path | None:
+    """A folder in memory where there is plenty: copying a database takes 0.03 s there, on a busy disk up to 1.5 s."""
+    place, most_old = Path("/dev/shm"), time.time() - 24 * 3600
+    try:
+        for left in place.glob("mauto-pg-*"):  # of a run that was killed
+            if left.stat().st_mtime < most_old:
+                shutil.rmtree(left, ignore_errors=True)
+        known = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        spare = min(shutil.disk_usage(place).free, int(known["MemAvailable"].split()[0]) * 1024)
+    except OSError:
+        return None
+    return place if spare >= 8 * 1024**3 else None
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Server]:
     """The server of this run; a temporary one unless MAUTO_TEST_DATABASE_URL names another."""
@@ -97,7 +112,7 @@ def cluster() -> Iterator[Server]:
         return
     from mautolib.db.localpg import temporary_cluster
 
-    with temporary_cluster() as embedded:
+    with temporary_cluster(_in_memory()) as embedded:
         # As in the local stack and on managed servers the owner is no superuser. He may become the roles he makes.
         password = secrets.token_hex(16)
         embedded.run_psql(

@@ -214,9 +214,13 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def temporary_cluster() -> Iterator[Cluster]:
-    """A throwaway server (no fsync) in a temporary folder; stopped and removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="mauto-pg-"))
+def temporary_cluster(parent: Path | None = None) -> Iterator[Cluster]:
+    """A throwaway server (no fsync) in a temporary folder; stopped and removed at the end.
+
+    Args:
+        parent: where to make the folder; None: where the system keeps temporary files.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="mauto-pg-", dir=parent))
     folder.chmod(0o711)
     cluster: Cluster | None = None
     try:
