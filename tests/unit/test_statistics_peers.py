@@ -32,7 +32,7 @@ def moments(numbers: list[Any]) -> Moments:
     return Moments(n=len(numbers), total=sum(numbers), squares=sum(each * each for each in numbers))
 
 
-@QUIET
+@settings(QUIET, max_examples=15)
 @given(rates())
 def test_fisher_is_that_of_scipy(drawn: tuple[list[int], list[int]]) -> None:
     from scipy.stats import fisher_exact
