@@ -184,6 +184,9 @@ def test_revenue() -> None:
     first = found.comparisons[0]
     assert (first.variant_id, first.difference) == ("id-Mens", pytest.approx(0.7698271558945368, rel=1e-9))
     assert (first.ci_low, first.ci_high) == pytest.approx((0.4851397325684076, 1.0545145792206658), rel=1e-9)
+    ours, others = (Moments(n=each.sent, total=each.revenue, squares=each.revenue_squares) for each in SPEND[1::-1])
+    lasting = s.sequential_means(ours, others, comparisons=3)
+    assert (first.sequential_low, first.sequential_high) == (lasting.low, lasting.high)
     mens = found.variants[1]
     assert mens.revenue_per_recipient == pytest.approx(1.422616511005773)
     ends = s.mean_interval(Moments(n=21307, total=Decimal("30311.69"), squares=Decimal("6759024.4973")))

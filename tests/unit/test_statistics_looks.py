@@ -17,6 +17,7 @@ import pytest
 from mautolib import statistics as s
 from mautolib.campaigns.deciding import Counts, Decision, Metric, decide
 from mautolib.statistics import Interval, Moments
+from mautolib.statistics.intervals import newcombe_at
 from mautolib.statistics.sequential import TUNED_FOR, best_rho, mixture_bound, mixture_log
 
 LOOKS = 20
@@ -193,3 +194,23 @@ def test_the_reach_of_the_interval() -> None:
     assert reaches[0] == 30 and round(reaches[10], 1) == 5.1 and round(reaches[TUNED_FOR], 3) == 3.035
     assert all(reaches[signal] < 1.05 * reaches[TUNED_FOR] for signal in (80, 1400))
     assert min(reaches.values()) > 1.96 and reaches[100_000] < 3.8
+
+
+def test_several_intervals_share_the_level_and_each_goes_by_its_own_clock() -> None:
+    for pairs in (3, 10):
+        assert s.multiplier(400, comparisons=pairs) == pytest.approx(s.multiplier(400, confidence=1 - 0.05 / pairs))
+    reach = s.multiplier(2000 * 1100.5 / 900.5, comparisons=3)
+    assert s.sequential_rates(600, 1000, 500, 1000, comparisons=3) == newcombe_at(600, 1000, 500, 1000, reach)
+    # Twice the spend of everybody is the same information: money has no unit here.
+    one, other = Moments(n=5000, total=7000, squares=900_000), Moments(n=5000, total=5000, squares=700_000)
+    plain, twice = (
+        s.sequential_means(
+            Moments(n=5000, total=by * 7000, squares=by**2 * 900_000),
+            Moments(n=5000, total=by * 5000, squares=by**2 * 700_000),
+        )
+        for by in (1, 2)
+    )
+    assert (twice.low, twice.high) == (pytest.approx(2 * plain.low), pytest.approx(2 * plain.high))
+    both = one + other
+    half = s.multiplier(both.n * both.mean**2 / both.variance) * s.welch(one, other).error
+    assert plain.high - plain.low == pytest.approx(2 * half, rel=0.002)  # Student's tail of 10,000 is nearly normal
