@@ -161,7 +161,7 @@ folded as (
 )
 
 select
-    first.email, first.email_key, first.flags, folded.row_count,
+    coalesce(first.email, first.email_key), first.email_key, first.flags, folded.row_count,
     (folded.first_name, folded.last_name, folded.phone, folded.country, folded.language,
         folded.timezone, folded.currency, entries.custom_fields, folded.is_opt_out)
     is distinct from
@@ -178,7 +178,7 @@ left join entries on entries.email_key = folded.email_key;
 -- Other policies: addresses with one row (those with several are folded already), as the row says.
 insert into import_people
 select
-    single.email, single.email_key, single.flags, 1, false,
+    coalesce(single.email, single.email_key), single.email_key, single.flags, 1, false,
     coalesce(not single.subscribed and cast(:policy as text) <> 'fill_empty', false),
     single.first_name, single.last_name, single.phone, single.country, single.language,
     single.timezone, single.currency, single.custom_fields, single.subscribed, single.created_at,
@@ -189,10 +189,10 @@ where single.reject_code is null and repeated.email_key is null;
 
 -- name: new_people
 -- Whom the rows name and nobody knows. Policy skip takes the first row of each address. The address as typed is null
--- where it is the key, as it mostly is: that much less to sort.
+-- where it is the key, as it mostly is (and so it is staged): that much less to sort.
 select * from (
     select distinct on (given.email_key)
-        given.email_key, nullif(given.email, given.email_key) as email, given.flags,
+        given.email_key, given.email, given.flags,
         false as is_opt_out, given.first_name, given.last_name, given.phone, given.country,
         given.language, given.timezone, given.currency, given.custom_fields, given.subscribed,
         given.created_at, given.consent_status, given.consent_source, given.consent_at
@@ -265,12 +265,7 @@ made as (
     ) as status (new)
     order by email_key
     on conflict (email_key) do nothing
-    returning contact_id
-),
-
-numbered as materialized (
-    select nextval('event_ids') as event_id, contact_id
-    from made
+    returning contact_id, nextval('event_ids') as event_id
 ),
 
 told as (
@@ -279,15 +274,16 @@ told as (
     select
         event_id, contact_id, cast(:now as timestamptz), cast(:now as timestamptz),
         'contact_created', 'mauto', cast(:properties as jsonb)
-    from numbered
+    from made
 ),
 
 queued as (
     insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
     select
         contact_id % 64, cast(:now as timestamptz), min(event_id), array_agg(event_id), count(*)
-    from numbered
+    from made
     group by contact_id % 64, event_id / 8192
+    returning event_count
 ),
 
 remembered as (
@@ -300,8 +296,8 @@ remembered as (
             where active and events && array['*', 'contact.created'])
 )
 
-select count(*) as contact_count
-from made;
+select coalesce(sum(event_count), 0) as contact_count
+from queued;
 
 -- name: update_people
 -- Applies the policy to contacts that were known, and remembers those it changed; only they are locked, in the order

@@ -48,7 +48,7 @@ def staged(data: str, **options: Any) -> dict[str, dict[str, Any]]:
         for name in ("custom_fields", "tags"):
             if name in row:
                 row[name] = json.loads(row[name])
-        found[row["email"].partition("@")[0]] = row
+        found[row.get("email", row.get("email_key", "")).partition("@")[0]] = row
     return found
 
 

@@ -33,7 +33,11 @@ def staged(header: Sequence[str], cells: list[str] | str, **options: Any) -> dic
     assert line.endswith("\n")
     parts = [re.sub(r"\\.", lambda found: _UNESCAPES[found[0]], part) for part in line[:-1].split("\t")]
     assert len(parts) == len(stager.columns)
-    return {name: part for name, part in zip(stager.columns, parts, strict=True) if part}
+    row = {name: part for name, part in zip(stager.columns, parts, strict=True) if part}
+    if "email_key" in row:
+        assert row.get("email") != row["email_key"], "said twice"
+        row.setdefault("email", row["email_key"])
+    return row
 
 
 def refused(header: Sequence[str], cells: list[str] | str, **options: Any) -> tuple[str, str, str]:

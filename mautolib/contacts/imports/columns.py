@@ -142,16 +142,16 @@ class BlockStager:
         return [pl.lit(found[name]) for name in ("email", "email_key", "flags")], [pl.lit(found["is_doubtful"])]
 
     def _shown(self, parts: pl.DataFrame) -> pl.Series:
-        """The addresses with their domains in lower case."""
+        """The addresses with their domains in lower case; blank where that is the key."""
         import polars as pl
 
-        email = parts["email"]
-        rows = (email != parts["email_key"]).arg_true()
+        blank = pl.repeat("", parts.height, dtype=pl.String, eager=True).alias("email")
+        rows = (parts["email"] != parts["email_key"]).arg_true()
         if not rows.len():
-            return email
-        local = pl.col("email").str.slice(0, pl.col("at") + 1)
-        shown = parts[rows].select(pl.concat_str(local, pl.col("domain").str.to_lowercase())).to_series()
-        return email.clone().scatter(rows, shown)
+            return blank
+        shown = pl.concat_str(pl.col("email").str.slice(0, pl.col("at") + 1), pl.col("domain").str.to_lowercase())
+        typed = pl.when(shown == pl.col("email_key")).then(pl.lit("")).otherwise(shown)
+        return blank.scatter(rows, parts[rows].select(typed).to_series())
 
     def _domain_flags(self, found: pl.Series) -> pl.Series:
         """The flags of each domain, `_NOT_A_DOMAIN` for what is none."""
