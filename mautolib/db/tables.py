@@ -104,7 +104,7 @@ contact_search = _table("contact_search", contact_id=_ID, words=_TEXT)
 contact_search_progress = _table("contact_search_progress", is_the_only_row=_BOOL, indexed_to=_ID)
 contact_stages = _table(
     "contact_stages",
-    contact_id=_ID, lifecycle_stage=_TEXT, since=_TIME, evaluated_at=_TIME,
+    contact_id=_ID, lifecycle_stage=_TEXT, since=_TIME, evaluated_at=_TIME, idle_limit_days=_SMALL,
 )
 contact_tag_history = _table(
     "contact_tag_history",
@@ -351,7 +351,7 @@ signing_certificates = _table("signing_certificates", url=_TEXT, pem=_TEXT, fetc
 stage_transitions = _table(
     "stage_transitions",
     transition_id=_ID, contact_id=_ID, previous_stage=_TEXT, new_stage=_TEXT, reason=_TEXT, actor=_TEXT,
-    occurred_at=_TIME, recorded_at=_TIME,
+    occurred_at=_TIME, recorded_at=_TIME, idle_limit_days=_SMALL,
 )
 suppression_history = _table(
     "suppression_history",

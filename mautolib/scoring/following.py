@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from sqlalchemy import Result
+
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.events.append import NewEvent, append
@@ -67,23 +69,21 @@ def tell(
 
 def _untold(tx: Tx, who: dict[str, Any]) -> Iterator[list[Any]]:
     """Contacts with something untold, some at a time; what is yielded counts as told."""
-    is_more = True
-    while is_more:
-        rows = _read(tx, {**who, "size": _AT_ONCE})
-        if rows:
-            tx.execute(statement("score_followups.keep_told"), {"contact_ids": [row.contact_id for row in rows]})
-            yield [row for row in rows if row.is_there]
-        is_more = len(rows) == _AT_ONCE
+    found = _read(tx, who)
+    for rows in found.partitions():
+        tx.execute(statement("score_followups.keep_told"), {"contact_ids": [row.contact_id for row in rows]})
+        yield [row for row in rows if row.is_there]
 
 
-def _read(tx: Tx, binds: dict[str, Any]) -> list[Any]:
-    is_everybody = binds["contact_ids"] is None
+def _read(tx: Tx, who: dict[str, Any]) -> Result[Any]:
+    """A cursor: asking again after each part would walk over all that was told before, which no vacuum can remove."""
+    is_everybody = who["contact_ids"] is None
     if is_everybody:
         tx.execute(statement("score_followups.read_by_index"), {"is_wanted": True})
-    rows = list(tx.execute(statement("score_followups.untold"), binds))
+    found = tx.execute(statement("score_followups.untold"), who, execution_options={"yield_per": _AT_ONCE})
     if is_everybody:
         tx.execute(statement("score_followups.read_by_index"), {"is_wanted": False})
-    return rows
+    return found
 
 
 def _change(row: Any) -> NewEvent:

@@ -27,7 +27,7 @@ left join evaluated on evaluated.contact_id = given.contact_id
 -- A supposed stage; held since the beginning of time, unless the contact really is in it.
 select
     cast(:contact_id as bigint) as contact_id, cast(:stage as text) as lifecycle_stage,
-    coalesce(max(since), '-infinity') as since,
+    coalesce(max(since), '-infinity') as since, max(idle_limit_days) as idle_limit_days,
     cast(null as text) as present_stage, cast(null as timestamptz) as present_since
 from contact_stages
 where contact_id = cast(:contact_id as bigint) and lifecycle_stage = cast(:stage as text)

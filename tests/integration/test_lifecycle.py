@@ -144,6 +144,52 @@ def test_a_later_engagement_brings_a_dormant_contact_back(tx: Connection) -> Non
     assert [stage(tx, contact) for contact in (asleep, awake, late)] == ["dormant", "lead", "dormant"]
 
 
+def test_activity_that_becomes_known_later_undoes_the_dormancy_it_contradicts(tx: Connection) -> None:
+    contradicted, older, overtaken, unknown = (make_contact(tx, created_at=ago(days=400)) for _ in range(4))
+    for contact in (contradicted, older, overtaken):
+        make_event(tx, contact, "email_opened", ago(days=100))
+    for contact in (contradicted, older, unknown):
+        hold(tx, contact, "subscriber", ago(days=90))
+    hold(tx, overtaken, "subscriber", ago(days=90))
+    recalculate_within(tx, as_of=ago(days=30))
+    assert {stage(tx, contact) for contact in (contradicted, older, overtaken, unknown)} == {"dormant"}
+
+    # Sixty days of silence made them dormant 30 days ago; these are of before, heard of today.
+    make_event(tx, contradicted, "email_opened", ago(days=59), received_at=ago(days=1))
+    make_event(tx, older, "email_opened", ago(days=90), received_at=ago(days=1))
+    # Had it been known, somebody active 60 days ago would have become dormant by now all the same.
+    make_event(tx, overtaken, "email_opened", ago(days=60), received_at=ago(days=1))
+    make_event(tx, unknown, "email_opened", ago(days=31), received_at=ago(days=1))
+    for _ in range(2):
+        recalculate_within(tx, as_of=NOW)
+        told = [stage(tx, contact) for contact in (contradicted, older, overtaken, unknown)]
+        assert told == ["subscriber", "dormant", "dormant", "subscriber"]
+        assert [move[:2] for move in moves(tx, contradicted)][-2:] == [
+            ("subscriber", "dormant"), ("dormant", "subscriber")]  # fmt: skip
+        assert len(moves(tx, older)) == 2
+
+
+def test_a_stage_keeps_the_silence_that_made_it_dormant_and_loses_it_when_it_is_left(tx: Connection) -> None:
+    contact = make_contact(tx, created_at=ago(days=400))
+    hold(tx, contact, "lead", ago(days=100))
+    kept = select(tables.contact_stages.c.idle_limit_days).where(tables.contact_stages.c.contact_id == contact)
+    recalculate_within(tx, as_of=ago(days=30))
+    assert tx.scalar(kept) == 45
+    make_event(tx, contact, "email_opened", ago(days=2))
+    recalculate_within(tx, as_of=NOW)
+    assert tx.scalar(kept) is None
+    moved = select(tables.stage_transitions.c.idle_limit_days).order_by(tables.stage_transitions.c.transition_id)
+    assert tx.scalars(moved.where(tables.stage_transitions.c.contact_id == contact)).all() == [None, 45, None]
+
+
+def test_whom_somebody_made_dormant_is_left_there_by_what_happened_before(tx: Connection) -> None:
+    contact = make_contact(tx, created_at=ago(days=400))
+    hold(tx, contact, "dormant", ago(days=10))
+    make_event(tx, contact, "email_opened", ago(days=11), received_at=ago(days=1))
+    recalculate_within(tx, as_of=NOW)
+    assert stage(tx, contact) == "dormant"
+
+
 def test_customers_are_never_moved_by_silence_or_by_leaving(tx: Connection) -> None:
     for held in ("customer", "evangelist"):
         contact = make_contact(tx, subscribed=False)
