@@ -552,8 +552,7 @@ with compared as materialized (
     -- include: compared
 ),
 rare as materialized (
-    select *, cast(:as_of as timestamptz) as as_of
-    from compared
+    select *, cast(:as_of as timestamptz) as as_of from compared
     where is_moved or new_version is not null or not is_stored
 ),
 -- A profile is computed anew only for another version of its contact.
@@ -588,11 +587,13 @@ renewed as (
 scores as (
     insert into contact_scores (
         contact_id, total_score, engagement_score, profile_score, recency_score, grade, told_grade,
-        as_of, last_activity_at, rule_version, counted_points, told_points, told_engagement)
+        as_of, last_activity_at, rule_version, counted_points, told_points, told_engagement,
+        lifecycle_stage)
     select
         contact_id, total_score, engagement_score, profile_score, recency_score, grade, grade,
-        cast(:as_of as timestamptz), last_activity_at, cast(:rule_version as int), counted_points,
-        counted_points, engagement_score
+        as_of, last_activity_at, cast(:rule_version as int), counted_points, counted_points,
+        engagement_score,
+        case when is_moved then next_stage else coalesce(present_stage, next_stage) end
     from rare
     where not is_stored and cast(:keep_current as boolean)
     on conflict (contact_id) do nothing
@@ -622,8 +623,7 @@ snapshots as (
         cast(:source as text)
     from compared
     where cast(:keep_snapshots as boolean)
-    on conflict do nothing
-    returning 1
+    on conflict do nothing returning 1
 )
 select
     stored_grade, grade, count(*) as contact_count, count(*) filter (where is_changed)

@@ -9,7 +9,15 @@ import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
 from mautolib.db import tables
-from mautolib.scoring import NewRule, Stage, recalculate_contact, recalculate_within
+from mautolib.scoring import (
+    NewRule,
+    Stage,
+    leaderboard,
+    process,
+    recalculate_contact,
+    recalculate_within,
+    stage_figures,
+)
 from mautolib.scoring.rules import create_rule
 from tests.builders import NOW, ago, make_contact, make_event, make_order, make_suppression
 
@@ -265,3 +273,52 @@ def test_a_backfill_names_the_stage_of_that_day_and_moves_nobody(tx: Connection)
 def test_the_stages_are_those_of_the_table(tx: Connection) -> None:
     rows = tx.execute(text("select stage from lifecycle_stages order by stage_order")).scalars().all()
     assert rows == [str(member) for member in Stage]
+
+
+def copied(tx: Connection, contact: int) -> str | None:
+    scores = tables.contact_scores
+    found: str | None = tx.scalar(select(scores.c.lifecycle_stage).where(scores.c.contact_id == contact))
+    return found
+
+
+def test_the_copy_of_the_stage_beside_the_score_follows_whoever_writes_it(tx: Connection) -> None:
+    held, fresh_one = make_contact(tx, created_at=ago(days=400)), make_contact(tx, created_at=ago(days=1))
+    hold(tx, held, "customer", ago(days=300))
+    later = make_contact(tx)
+    hold(tx, later, "mql", NOW + DAY)
+    recalculate_within(tx, as_of=NOW)
+    assert [copied(tx, contact) for contact in (held, fresh_one, later)] == ["customer", "subscriber", "mql"]
+    stages = tables.contact_stages
+    tx.execute(update(stages).where(stages.c.contact_id == held).values(lifecycle_stage="evangelist"))
+    assert copied(tx, held) == "evangelist"
+    make_event(tx, fresh_one, "email_opened", NOW)
+    recalculate_contact(tx, fresh_one, NOW + DAY)
+    assert copied(tx, fresh_one) == stage(tx, fresh_one) == "lead"
+    lists = {one: [leader.contact_id for leader in leaderboard(tx, stage=one)] for one in Stage}
+    found = {Stage.EVANGELIST: [held], Stage.MQL: [later], Stage.LEAD: [fresh_one]}
+    assert lists == {one: found.get(one, []) for one in Stage}
+    assert {one: figures.count for one, figures in stage_figures(tx).items() if figures.count} == {
+        Stage.EVANGELIST: 1, Stage.MQL: 1, Stage.LEAD: 1}  # fmt: skip
+
+
+def test_who_has_no_stage_is_processed_before_who_waits_the_longest(tx: Connection) -> None:
+    old, older = make_contact(tx, created_at=ago(days=9)), make_contact(tx, created_at=ago(days=9))
+    assert process(tx, limit=1, now=NOW - 3 * DAY).processed == 1, "before there was any night"
+    recalculate_within(tx, as_of=NOW - 2 * DAY)
+    new = make_contact(tx, created_at=NOW - 2 * DAY)
+    for contact, moment in ((old, ago(days=2)), (older, ago(days=8))):
+        table = tables.contact_stages
+        tx.execute(update(table).where(table.c.contact_id == contact).values(evaluated_at=moment))
+    # Scores of somebody gone must not keep others waiting.
+    hold(tx, 10**9, "lead", ago(days=90))
+    order = []
+    for number in range(4):
+        before = dict(evaluated(tx))
+        assert process(tx, limit=1, now=NOW + timedelta(minutes=number)).processed == 1
+        order += [contact for contact, moment in evaluated(tx) if before.get(contact) != moment]
+    assert order == [new, older, old, new]
+
+
+def evaluated(tx: Connection) -> list[tuple[int, datetime]]:
+    table = tables.contact_stages
+    return [tuple(row) for row in tx.execute(select(table.c.contact_id, table.c.evaluated_at))]  # type: ignore[misc]
