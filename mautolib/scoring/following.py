@@ -69,20 +69,19 @@ def tell(
 
 def _untold(tx: Tx, who: dict[str, Any]) -> Iterator[list[Any]]:
     """Contacts with something untold, some at a time; what is yielded counts as told."""
-    found = _read(tx, who)
-    for rows in found.partitions():
+    for rows in _read(tx, who).partitions(_AT_ONCE):
         tx.execute(statement("score_followups.keep_told"), {"contact_ids": [row.contact_id for row in rows]})
         yield [row for row in rows if row.is_there]
 
 
 def _read(tx: Tx, who: dict[str, Any]) -> Result[Any]:
-    """A cursor: asking again after each part would walk over all that was told before, which no vacuum can remove."""
-    is_everybody = who["contact_ids"] is None
-    if is_everybody:
-        tx.execute(statement("score_followups.read_by_index"), {"is_wanted": True})
-    found = tx.execute(statement("score_followups.untold"), who, execution_options={"yield_per": _AT_ONCE})
-    if is_everybody:
-        tx.execute(statement("score_followups.read_by_index"), {"is_wanted": False})
+    """Of everybody, a cursor: asking again after each part would walk over what was told before, which is not gone."""
+    untold = statement("score_followups.untold")
+    if who["contact_ids"] is not None:
+        return tx.execute(untold, who)
+    tx.execute(statement("score_followups.read_by_index"), {"is_wanted": True})
+    found = tx.execute(untold, who, execution_options={"yield_per": _AT_ONCE})
+    tx.execute(statement("score_followups.read_by_index"), {"is_wanted": False})
     return found
 
 
