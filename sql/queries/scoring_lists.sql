@@ -134,7 +134,7 @@ group by lifecycle_stage
 -- name: reengagement
 -- Subscribed contacts whose last activity lies between two moments, the most engaged first.
 with candidates as (
-    select contact_id, total_score, engagement_score, last_activity_at
+    select contact_id, total_score, engagement_score, last_activity_at, lifecycle_stage
     from contact_scores
     where last_activity_at >= cast(:earliest as timestamptz)
         and last_activity_at <= cast(:latest as timestamptz)
@@ -142,11 +142,10 @@ with candidates as (
 )
 select
     contacts.contact_id, contacts.email, contacts.first_name,
-    coalesce(contact_stages.lifecycle_stage, 'new') as lifecycle_stage,
+    coalesce(candidates.lifecycle_stage, 'new') as lifecycle_stage,
     candidates.total_score, candidates.engagement_score, candidates.last_activity_at
 from candidates
 inner join contacts on contacts.contact_id = candidates.contact_id
-left join contact_stages on contact_stages.contact_id = candidates.contact_id
 where contacts.subscribed
 order by candidates.engagement_score desc, candidates.contact_id
 limit :limit
