@@ -132,18 +132,22 @@ from contact_scores
 group by lifecycle_stage
 
 -- name: reengagement
--- Subscribed contacts whose last activity lies between two moments, the most engaged first.
-with candidates as (
+-- Subscribed contacts whose last activity lies between two moments, the most engaged first; of so many (most; null:
+-- all) looked at.
+with candidates as materialized (
     select contact_id, total_score, engagement_score, last_activity_at, lifecycle_stage
     from contact_scores
     where last_activity_at >= cast(:earliest as timestamptz)
         and last_activity_at <= cast(:latest as timestamptz)
         and engagement_score > 5
+    order by engagement_score desc, contact_id
+    limit cast(:most as bigint)
 )
 select
     contacts.contact_id, contacts.email, contacts.first_name,
     coalesce(candidates.lifecycle_stage, 'new') as lifecycle_stage,
-    candidates.total_score, candidates.engagement_score, candidates.last_activity_at
+    candidates.total_score, candidates.engagement_score, candidates.last_activity_at,
+    (select count(*) from candidates) as candidate_count
 from candidates
 inner join contacts on contacts.contact_id = candidates.contact_id
 where contacts.subscribed

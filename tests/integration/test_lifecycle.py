@@ -16,6 +16,7 @@ from mautolib.scoring import (
     process,
     recalculate_contact,
     recalculate_within,
+    reengagement,
     stage_figures,
 )
 from mautolib.scoring.rules import create_rule
@@ -322,3 +323,16 @@ def test_who_has_no_stage_is_processed_before_who_waits_the_longest(tx: Connecti
 def evaluated(tx: Connection) -> list[tuple[int, datetime]]:
     table = tables.contact_stages
     return [tuple(row) for row in tx.execute(select(table.c.contact_id, table.c.evaluated_at))]  # type: ignore[misc]
+
+
+def test_everybody_is_looked_at_where_the_most_engaged_do_not_want_mail(tx: Connection) -> None:
+    create_rule(tx, NewRule(name="Form", event_type="form_submitted", points=10), actor="test", now=NOW)
+    people = [make_contact(tx, created_at=ago(days=90), subscribed=number >= 9) for number in range(11)]
+    for number, contact in enumerate(people):
+        for again in range(12 - number):
+            make_event(tx, contact, "form_submitted", ago(days=40 + again))
+    recalculate_within(tx, as_of=NOW)
+    wanted: dict[str, Any] = {"min_days": 30, "max_days": 60, "now": NOW}
+    assert [one.contact_id for one in reengagement(tx, **wanted, limit=1)] == [people[9]], "beyond the first four"
+    assert [one.contact_id for one in reengagement(tx, **wanted, limit=2)] == people[9:]
+    assert [one.contact_id for one in reengagement(tx, **wanted, limit=100)] == people[9:]
