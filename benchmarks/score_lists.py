@@ -38,7 +38,12 @@ select contact_id, (array['subscriber', 'lead', 'mql', 'sql', 'customer', 'evang
     [1 + contact_id * 7919 % 8], cast(:end as timestamptz), cast(:end as timestamptz) - make_interval(
         mins => (contact_id * 104729 % 100000)::int)
 from contacts
-where contact_id % 1000 > 0
+where created_at < cast(:end as timestamptz) - interval '12 hours'
+"""
+_NIGHT = """
+insert into score_runs (as_of, source, rule_version, bucket, buckets, is_current, scored_count, changed_count,
+    moved_count, snapshot_count)
+select cast(:end as timestamptz) - interval '12 hours', 'nightly', 1, 0, 1, true, count(*), 0, 0, 0 from contact_stages
 """
 _EVENTS = """
 insert into events (contact_id, occurred_at, received_at, event_type, source)
@@ -54,7 +59,7 @@ def prepare(engine: Engine, rows: int) -> None:
     build(engine, contacts=rows, events=0)
     with engine.begin() as tx:
         scoring.install_default_rules(tx, END)
-        for statement in (_SCORES, _STAGES):
+        for statement in (_SCORES, _STAGES, _NIGHT):
             tx.execute(text(statement), {"end": END})
         tx.execute(text(_EVENTS), {"end": END, "people": ONES, "events": _EACH_CONTACT_EVENTS})
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

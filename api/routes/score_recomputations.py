@@ -31,7 +31,9 @@ class RecomputationBody(Model):
     from_: Annotated[Day, Field(alias="from", description="The first day.")]
     to: Annotated[Day, Field(description="The last day; at most 366 days, none in the future.")]
     rule_version: int | None = Field(default=None, ge=1, le=INT_MAX, description="Default: the newest rules.")
-    known_at: Moment | None = Field(default=None, description="Ignore what arrived later. Default: now.")
+    known_at: Moment | None = Field(default=None, description=(
+        "Ignore what arrived later. Default: now. A day has one snapshot for each version of the rules: the first one "
+        "stays, also where another `known_at` would give another score; `snapshots` then counts 0."))  # fmt: skip
 
 
 class RecomputationQueued(Answer):
@@ -54,7 +56,7 @@ class ShownRecomputation(Answer):
     known_at: Shown | None
     done_through: date | None = Field(description="The last day that is done.")
     contacts: int = Field(description="Scored on that day.")
-    snapshots: int = Field(description="Added so far; a day that was recomputed before adds none.")
+    snapshots: int = Field(description="Added so far; a day that was recomputed before by the same rules adds none.")
     grade_matrix: dict[str, dict[str, int]] = Field(
         description="Stored grade -> grade on the last day done -> contacts. `none`: no score is stored.",
         examples=[{"B": {"B": 40, "C": 2}, "none": {"F": 3}}],

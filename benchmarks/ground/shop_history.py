@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine, text
 
 #: The moment at which the history ends.
 END = datetime(2026, 3, 1, tzinfo=UTC)
+#: For how long contacts have signed up, and events have been recorded.
+_SIGNUP_DAYS, _DAYS = 540, 365
 
 # Numbers in [0, 1) out of a row's number: the same in every run and on every server.
 _RANDOM = """
@@ -26,24 +29,27 @@ select
     (array['DE', 'US', 'GB', 'FR', 'JP', ''])[1 + floor(pg_temp.spread(n, 4) * 6)::int],
     case when pg_temp.spread(n, 5) < 0.4 then '{"plan": "pro", "size": 3}' else '{}' end::jsonb,
     pg_temp.spread(n, 6) < 0.9,
-    cast(:end as timestamptz) - make_interval(secs => pg_temp.spread(n, 7) * 540 * 86400)
+    -- As many sign-ups every day, numbered in their order.
+    cast(:end as timestamptz)
+        - make_interval(secs => (1 - n / cast(:contacts as float8)) * cast(:signup_days as int) * 86400)
 from generate_series(1, cast(:contacts as bigint)) as n
 """
 # A few are very busy, most are quiet; nothing happens before the sign-up.
 _EVENTS = """
 insert into events (contact_id, occurred_at, received_at, event_type, source, properties)
-select contact_id, at, at, kind, 'mauto',
+select
+    greatest(1, ceil(power(pg_temp.spread(n, 10), 2) * cast(:contacts as bigint)
+        * (1 - days / cast(:signup_days as int)))),
+    cast(:end as timestamptz) - make_interval(secs => days * 86400),
+    cast(:end as timestamptz) - make_interval(secs => days * 86400), kind, 'mauto',
     case kind when 'page_viewed' then jsonb_build_object('url', '/p/' || n % 50) else '{}' end
 from (
     select
-        n, contacts.contact_id,
-        cast(:end as timestamptz) - make_interval(secs => pg_temp.spread(n, 12)
-            * least(365 * 86400, extract(epoch from cast(:end as timestamptz) - contacts.created_at))) as at,
+        n, power(pg_temp.spread(n, 12), cast(:growth as float8)) * cast(:days as int) as days,
         (array['email_opened', 'email_opened', 'email_opened', 'email_clicked', 'page_viewed', 'page_viewed',
             'email_sent', 'email_sent', 'form_submitted', 'cart_updated', 'checkout_started', 'order_placed',
             'email_bounced', 'webinar_attended'])[1 + floor(pg_temp.spread(n, 11) * 14)::int] as kind
     from generate_series(1, cast(:events as bigint)) as n
-    inner join contacts on contacts.contact_id = 1 + floor(power(pg_temp.spread(n, 10), 2) * cast(:contacts as bigint))
 ) as drawn
 """
 _ORDERS = """
@@ -53,9 +59,15 @@ from events where event_type = 'order_placed'
 """
 
 
-def build(engine: Engine, *, contacts: int, events: int) -> None:
-    """Fill an empty database; events get monthly partitions, statistics are brought up to date."""
-    sizes = {"end": END, "contacts": contacts, "events": events}
+def build(engine: Engine, *, contacts: int, events: int, last_day: int | None = None) -> None:
+    """Fill an empty database; events get monthly partitions, statistics are brought up to date.
+
+    Args:
+        last_day: about so many of the events happen on the last day, ever fewer before it; None: as many every day.
+    """
+    growth = math.log(_DAYS) / math.log(events / last_day) if last_day else 1.0
+    sizes = {"end": END, "contacts": contacts, "events": events, "growth": growth, "days": _DAYS,
+             "signup_days": _SIGNUP_DAYS}  # fmt: skip
     with engine.begin() as tx:
         tx.execute(text(_RANDOM))
         tx.execute(text("select ensure_month_partition('events', month::date) from generate_series("

@@ -98,13 +98,13 @@ contact_scores = _table(
     "contact_scores",
     contact_id=_ID, total_score=_FLOAT, engagement_score=_FLOAT, profile_score=_FLOAT, recency_score=_FLOAT,
     grade=_TEXT, last_activity_at=_TIME, as_of=_TIME, rule_version=_INT, updated_at=_TIME,
-    counted_points=_FLOAT, told_points=_FLOAT, told_engagement=_FLOAT, told_grade=_TEXT,
+    counted_points=_FLOAT, told_points=_FLOAT, told_engagement=_FLOAT, told_grade=_TEXT, lifecycle_stage=_TEXT,
 )
 contact_search = _table("contact_search", contact_id=_ID, words=_TEXT)
 contact_search_progress = _table("contact_search_progress", is_the_only_row=_BOOL, indexed_to=_ID)
 contact_stages = _table(
     "contact_stages",
-    contact_id=_ID, lifecycle_stage=_TEXT, since=_TIME, evaluated_at=_TIME,
+    contact_id=_ID, lifecycle_stage=_TEXT, since=_TIME, evaluated_at=_TIME, idle_limit_days=_SMALL,
 )
 contact_tag_history = _table(
     "contact_tag_history",
@@ -351,7 +351,7 @@ signing_certificates = _table("signing_certificates", url=_TEXT, pem=_TEXT, fetc
 stage_transitions = _table(
     "stage_transitions",
     transition_id=_ID, contact_id=_ID, previous_stage=_TEXT, new_stage=_TEXT, reason=_TEXT, actor=_TEXT,
-    occurred_at=_TIME, recorded_at=_TIME,
+    occurred_at=_TIME, recorded_at=_TIME, idle_limit_days=_SMALL,
 )
 suppression_history = _table(
     "suppression_history",

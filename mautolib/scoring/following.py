@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from sqlalchemy import Result
+
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.events.append import NewEvent, append
@@ -67,23 +69,20 @@ def tell(
 
 def _untold(tx: Tx, who: dict[str, Any]) -> Iterator[list[Any]]:
     """Contacts with something untold, some at a time; what is yielded counts as told."""
-    is_more = True
-    while is_more:
-        rows = _read(tx, {**who, "size": _AT_ONCE})
-        if rows:
-            tx.execute(statement("score_followups.keep_told"), {"contact_ids": [row.contact_id for row in rows]})
-            yield [row for row in rows if row.is_there]
-        is_more = len(rows) == _AT_ONCE
+    for rows in _read(tx, who).partitions(_AT_ONCE):
+        tx.execute(statement("score_followups.keep_told"), {"contact_ids": [row.contact_id for row in rows]})
+        yield [row for row in rows if row.is_there]
 
 
-def _read(tx: Tx, binds: dict[str, Any]) -> list[Any]:
-    is_everybody = binds["contact_ids"] is None
-    if is_everybody:
-        tx.execute(statement("score_followups.read_by_index"), {"is_wanted": True})
-    rows = list(tx.execute(statement("score_followups.untold"), binds))
-    if is_everybody:
-        tx.execute(statement("score_followups.read_by_index"), {"is_wanted": False})
-    return rows
+def _read(tx: Tx, who: dict[str, Any]) -> Result[Any]:
+    """Of everybody, a cursor: asking again after each part would walk over what was told before, which is not gone."""
+    untold = statement("score_followups.untold")
+    if who["contact_ids"] is not None:
+        return tx.execute(untold, who)
+    tx.execute(statement("score_followups.read_by_index"), {"is_wanted": True})
+    found = tx.execute(untold, who, execution_options={"yield_per": _AT_ONCE})
+    tx.execute(statement("score_followups.read_by_index"), {"is_wanted": False})
+    return found
 
 
 def _change(row: Any) -> NewEvent:

@@ -153,13 +153,8 @@ def _look_at_everybody(tx: Tx) -> None:
 def _led(query: Select[Any], min_score: float, stage: Stage | None) -> Select[Any]:
     query = query.where(_SCORES.c.total_score >= min_score)
     if stage is Stage.NEW:
-        return query.outerjoin(_STAGES, _STAGES.c.contact_id == _SCORES.c.contact_id).where(
-            func.coalesce(_STAGES.c.lifecycle_stage, str(stage)) == str(stage)
-        )
-    if stage is not None:
-        query = query.join(_STAGES, _STAGES.c.contact_id == _SCORES.c.contact_id)
-        query = query.where(_STAGES.c.lifecycle_stage == str(stage))
-    return query
+        return query.where(func.coalesce(_SCORES.c.lifecycle_stage, str(stage)) == str(stage))
+    return query if stage is None else query.where(_SCORES.c.lifecycle_stage == str(stage))
 
 
 def _snapshots(contact_id: int, since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:

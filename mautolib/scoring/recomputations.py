@@ -137,6 +137,7 @@ def run_waiting(
 
     while not is_over() and (recomputation_id := _claim(engine, clock())) is not None:
         try:
+            _ensure_months(engine, recomputation_id)
             while _one_day(engine, recomputation_id, clock):
                 if is_over():
                     _release(engine, recomputation_id, clock())
@@ -154,6 +155,17 @@ def _claim(engine: Engine, now: datetime) -> int | None:
     with engine.begin() as tx:
         found: int | None = tx.scalar(statement("score_recomputations.claim"), wanted)
     return found
+
+
+def _ensure_months(engine: Engine, recomputation_id: int) -> None:
+    """Partitions for all its snapshots, each made in a short transaction of its own."""
+    with engine.begin() as tx:
+        asked = get(tx, recomputation_id)
+    first, last = (day.year * 12 + day.month - 1 for day in (asked.from_day, asked.to_day))
+    for month in range(first, last + 1):
+        with engine.begin() as tx:
+            moment = datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC)
+            tx.execute(statement("scoring.ensure_month"), {"as_of": moment})
 
 
 def _release(engine: Engine, recomputation_id: int, now: datetime) -> None:

@@ -5,10 +5,13 @@ Called by the API; it writes nothing. Nobody is mailed by being on the list.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
+
+from sqlalchemy import Row
 
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
@@ -17,6 +20,8 @@ from mautolib.scoring.model import Stage
 
 #: Who scored more for engagement than this comes first.
 HIGH_ABOVE: Final = 30
+#: So many of the most engaged are looked at for each who is wanted.
+_FOR_EACH: Final = 4
 
 
 class Priority(StrEnum):
@@ -63,5 +68,14 @@ def reengagement(tx: Tx, *, min_days: int, max_days: int, limit: int, now: datet
             total_score=row.total_score, engagement_score=row.engagement_score,
             days_inactive=(now - row.last_activity_at).days,
         )
-        for row in tx.execute(statement("scoring_lists.reengagement"), {**span, "limit": limit})
+        for row in _most_engaged(tx, {**span, "limit": limit})
     ]  # fmt: skip
+
+
+def _most_engaged(tx: Tx, wanted: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    """Enough of the most engaged are subscribed, nearly always: everybody is looked at only where they are not."""
+    most = wanted["limit"] * _FOR_EACH
+    rows = tx.execute(statement("scoring_lists.reengagement"), {**wanted, "most": most}).all()
+    if len(rows) == wanted["limit"] or (rows and rows[0].candidate_count < most):
+        return rows
+    return tx.execute(statement("scoring_lists.reengagement"), {**wanted, "most": None}).all()

@@ -161,7 +161,10 @@ def _fold_anew(tx: Tx, held: _Held, rules: _Rules, as_of: datetime) -> _Held:
     """Everything from the first event on, with a landmark that is good for a long time."""
     anew = replace(held, folded_until=None, landmark=as_of, weighings=tuple(rules.ids), activity=rules.activity)
     tx.execute(statement("scoring.forget_slices"), {"slices": list(held.slices)})
+    # Whatever the statistics of freshly loaded tables say: all events are no matter for look-ups one by one.
+    tx.execute(select(func.set_config("enable_nestloop", "off", True)))
     _add(tx, anew, rules, _Span(since=_EVER, until=as_of, places=_places(anew), is_empty=True))
+    tx.execute(select(func.set_config("enable_nestloop", "on", True)))
     return anew
 
 

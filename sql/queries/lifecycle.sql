@@ -27,7 +27,7 @@ left join evaluated on evaluated.contact_id = given.contact_id
 -- A supposed stage; held since the beginning of time, unless the contact really is in it.
 select
     cast(:contact_id as bigint) as contact_id, cast(:stage as text) as lifecycle_stage,
-    coalesce(max(since), '-infinity') as since,
+    coalesce(max(since), '-infinity') as since, max(idle_limit_days) as idle_limit_days,
     cast(null as text) as present_stage, cast(null as timestamptz) as present_since
 from contact_stages
 where contact_id = cast(:contact_id as bigint) and lifecycle_stage = cast(:stage as text)
@@ -44,11 +44,49 @@ from (
 ) as supposed
 
 -- name: longest_unevaluated
--- The contacts whose last lifecycle evaluation on request, or change of stage, is the longest ago.
-select contacts.contact_id
-from contacts
-left join contact_stages on contact_stages.contact_id = contacts.contact_id
-order by contact_stages.evaluated_at nulls first, contacts.contact_id
+-- The contacts whose last lifecycle evaluation on request, or change of stage, is the longest ago; first of all who
+-- has none. Whoever signed up a day before the last scoring of everybody has one, so only later ones are asked.
+with everybody as (
+    select coalesce(max(as_of), '-infinity') - interval '1 day' as until
+    from (
+        select as_of
+        from score_runs
+        where is_current
+        group by as_of, buckets
+        having count(distinct bucket) = buckets
+    ) as nights
+),
+newcomers as (
+    select contacts.contact_id, cast(null as timestamptz) as evaluated_at
+    from contacts
+    where contacts.created_at > (select until from everybody)
+        -- One look-up for each of a few: an anti-join would hash the stages of everybody.
+        and (
+            select count(*)
+            from contact_stages
+            where contact_stages.contact_id = contacts.contact_id
+        ) = 0
+    order by contacts.created_at, contacts.contact_id
+    limit :limit
+),
+waiting as (
+    select contact_stages.contact_id, contact_stages.evaluated_at
+    from contact_stages
+    where exists (
+        select 1
+        from contacts
+        where contacts.contact_id = contact_stages.contact_id
+    )
+    order by contact_stages.evaluated_at, contact_stages.contact_id
+    limit :limit
+)
+select contact_id
+from (
+    select contact_id, evaluated_at from newcomers
+    union all
+    select contact_id, evaluated_at from waiting
+) as candidates
+order by evaluated_at nulls first, contact_id
 limit :limit
 
 -- name: hold_unheld

@@ -2,7 +2,7 @@
 -- Binds of all: contact_ids (null: all), slices (of contact_id % 64; null: all).
 
 -- name: untold
--- Some of the contacts whose counted points or grade are not what was told last. Only the transaction that wrote such
+-- The contacts whose counted points or grade are not what was told last. Only the transaction that wrote such
 -- a row sees it so: it tells before it ends. In no order: with one, the planner would walk through all contacts.
 select
     contact_id, total_score, engagement_score, grade, told_grade, told_engagement, as_of,
@@ -16,7 +16,6 @@ where (told_points <> counted_points or told_grade <> grade)
     and (cast(:contact_ids as bigint[]) is null
         or contact_id = any(cast(:contact_ids as bigint[])))
     and (cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[])))
-limit cast(:size as int)
 
 -- name: keep_told
 -- Keeps what is told now, in the transaction that tells it.

@@ -324,7 +324,18 @@ select
             where stage_transitions.contact_id = contact_stages.contact_id
                 and occurred_at < cast(:as_of as timestamptz)
         )
-    end as since
+    end as since,
+    case
+        when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.idle_limit_days
+        else (
+            select idle_limit_days
+            from stage_transitions
+            where stage_transitions.contact_id = contact_stages.contact_id
+                and occurred_at < cast(:as_of as timestamptz)
+            order by occurred_at desc, transition_id desc
+            limit 1
+        )
+    end as idle_limit_days
 from contact_stages
 where (cast(:contact_ids as bigint[]) is null
         or contact_stages.contact_id = any(cast(:contact_ids as bigint[])))
@@ -426,7 +437,8 @@ opted_out as (
 select
     scored.*,
     coalesce(held.lifecycle_stage, 'new') as held_stage,
-    held.since as held_since, held.present_stage, held.present_since,
+    held.since as held_since, held.idle_limit_days as held_idle_limit_days, held.present_stage,
+    held.present_since,
     not scored.subscribed or opted_out.email_key is not null as is_opted_out,
     case coalesce(held.lifecycle_stage, 'new')
         when 'subscriber' then 60
@@ -474,8 +486,12 @@ decided as (
                         and consents.recorded_at <= cast(:as_of as timestamptz)
                 )) then 'churned'
             when cast(:is_lifecycle as boolean) and is_opted_out then 'churned'
-            when held_stage = 'dormant' and coalesce(last_activity_at <= held_since, true)
-                then 'dormant'
+            -- Left by later activity; or by earlier one known only now, unless silence since has
+            -- been too long as well. Least skips nulls: a move by hand has no such limit.
+            when held_stage = 'dormant' and coalesce(last_activity_at <= least(
+                held_since,
+                cast(:as_of as timestamptz) - make_interval(days => held_idle_limit_days)
+            ), true) then 'dormant'
             when cast(:is_lifecycle as boolean)
                 and coalesce(last_activity_at, created_at)
                     <= cast(:as_of as timestamptz) - make_interval(days => idle_limit_days)
@@ -512,14 +528,17 @@ select
     staged.next_stage, staged.reason,
     case when staged.present_stage <> staged.next_stage then staged.present_stage end
         as present_stage,
+    case when staged.next_stage = 'dormant' then staged.idle_limit_days end as idle_limit_days,
     case when staged.is_profile_new then staged.version end as new_version,
     stored.grade as stored_grade, stored.contact_id is not null as is_stored,
     stored.contact_id is null or (
         stored.as_of <= cast(:as_of as timestamptz)
-        and (stored.total_score, stored.engagement_score, stored.profile_score,
-            stored.recency_score, stored.last_activity_at, stored.rule_version)
-        is distinct from (staged.total_score, staged.engagement_score, staged.profile_score,
-            staged.recency_score, staged.last_activity_at, cast(:rule_version as int))
+        and ((stored.total_score, stored.profile_score, stored.recency_score,
+                stored.last_activity_at, stored.rule_version)
+            is distinct from (staged.total_score, staged.profile_score, staged.recency_score,
+                staged.last_activity_at, cast(:rule_version as int))
+            -- Weights summed in another order, or as of another landmark, may differ in the last digit.
+            or abs(stored.engagement_score - staged.engagement_score) > 2e-9)
     ) as is_changed,
     present_since is null or (
         present_since <= cast(:as_of as timestamptz) and present_stage <> next_stage
@@ -533,7 +552,8 @@ with compared as materialized (
     -- include: compared
 ),
 rare as materialized (
-    select * from compared where is_moved or new_version is not null or not is_stored
+    select *, cast(:as_of as timestamptz) as as_of from compared
+    where is_moved or new_version is not null or not is_stored
 ),
 -- A profile is computed anew only for another version of its contact.
 profiles as (
@@ -554,11 +574,9 @@ renewed as (
             cast(:as_of as timestamptz), cast(:rule_version as int), now(),
             compared.counted_points),
         -- By other rules the same events bring other points: no news of the contact.
-        told_points = case
-            when contact_scores.rule_version = cast(:rule_version as int)
-                then coalesce(contact_scores.told_points, compared.counted_points)
-            else compared.counted_points
-        end,
+        told_points = coalesce(
+            case when contact_scores.rule_version = cast(:rule_version as int)
+                then contact_scores.told_points end, compared.counted_points),
         told_engagement = coalesce(contact_scores.told_engagement, contact_scores.engagement_score),
         told_grade = coalesce(contact_scores.told_grade, contact_scores.grade)
     from compared
@@ -569,29 +587,31 @@ renewed as (
 scores as (
     insert into contact_scores (
         contact_id, total_score, engagement_score, profile_score, recency_score, grade, told_grade,
-        as_of, last_activity_at, rule_version, counted_points, told_points, told_engagement)
+        as_of, last_activity_at, rule_version, counted_points, told_points, told_engagement,
+        lifecycle_stage)
     select
         contact_id, total_score, engagement_score, profile_score, recency_score, grade, grade,
-        cast(:as_of as timestamptz), last_activity_at, cast(:rule_version as int), counted_points,
-        counted_points, engagement_score
+        as_of, last_activity_at, cast(:rule_version as int), counted_points, counted_points,
+        engagement_score,
+        case when is_moved then next_stage else coalesce(present_stage, next_stage) end
     from rare
     where not is_stored and cast(:keep_current as boolean)
     on conflict (contact_id) do nothing
 ),
 moves as (
-    insert into stage_transitions (contact_id, previous_stage, new_stage, reason, occurred_at)
-    select
-        contact_id, coalesce(present_stage, 'new'), next_stage, reason, cast(:as_of as timestamptz)
+    insert into stage_transitions (
+        contact_id, previous_stage, new_stage, reason, idle_limit_days, occurred_at)
+    select contact_id, coalesce(present_stage, 'new'), next_stage, reason, idle_limit_days, as_of
     from rare
     where is_moved and cast(:keep_current as boolean)
+    returning contact_id, new_stage, idle_limit_days, occurred_at
 ),
 kept_stages as (
-    insert into contact_stages (contact_id, lifecycle_stage, since, evaluated_at)
-    select contact_id, next_stage, cast(:as_of as timestamptz), cast(:as_of as timestamptz)
-    from rare
-    where is_moved and cast(:keep_current as boolean)
-    on conflict (contact_id) do update set (lifecycle_stage, since, evaluated_at)
-        = (excluded.lifecycle_stage, excluded.since, excluded.evaluated_at)
+    insert into contact_stages (contact_id, lifecycle_stage, idle_limit_days, since, evaluated_at)
+    select contact_id, new_stage, idle_limit_days, occurred_at, occurred_at from moves
+    on conflict (contact_id) do update
+    set (lifecycle_stage, idle_limit_days, since, evaluated_at) = (excluded.lifecycle_stage,
+        excluded.idle_limit_days, excluded.since, excluded.evaluated_at)
 ),
 snapshots as (
     insert into score_history (
@@ -603,8 +623,7 @@ snapshots as (
         cast(:source as text)
     from compared
     where cast(:keep_snapshots as boolean)
-    on conflict do nothing
-    returning 1
+    on conflict do nothing returning 1
 )
 select
     stored_grade, grade, count(*) as contact_count, count(*) filter (where is_changed)

@@ -9,7 +9,16 @@ import pytest
 from sqlalchemy import Connection, insert, select, text, update
 
 from mautolib.db import tables
-from mautolib.scoring import NewRule, Stage, recalculate_contact, recalculate_within
+from mautolib.scoring import (
+    NewRule,
+    Stage,
+    leaderboard,
+    process,
+    recalculate_contact,
+    recalculate_within,
+    reengagement,
+    stage_figures,
+)
 from mautolib.scoring.rules import create_rule
 from tests.builders import NOW, ago, make_contact, make_event, make_order, make_suppression
 
@@ -144,6 +153,52 @@ def test_a_later_engagement_brings_a_dormant_contact_back(tx: Connection) -> Non
     assert [stage(tx, contact) for contact in (asleep, awake, late)] == ["dormant", "lead", "dormant"]
 
 
+def test_activity_that_becomes_known_later_undoes_the_dormancy_it_contradicts(tx: Connection) -> None:
+    contradicted, older, overtaken, unknown = (make_contact(tx, created_at=ago(days=400)) for _ in range(4))
+    for contact in (contradicted, older, overtaken):
+        make_event(tx, contact, "email_opened", ago(days=100))
+    for contact in (contradicted, older, unknown):
+        hold(tx, contact, "subscriber", ago(days=90))
+    hold(tx, overtaken, "subscriber", ago(days=90))
+    recalculate_within(tx, as_of=ago(days=30))
+    assert {stage(tx, contact) for contact in (contradicted, older, overtaken, unknown)} == {"dormant"}
+
+    # Sixty days of silence made them dormant 30 days ago; these are of before, heard of today.
+    make_event(tx, contradicted, "email_opened", ago(days=59), received_at=ago(days=1))
+    make_event(tx, older, "email_opened", ago(days=90), received_at=ago(days=1))
+    # Had it been known, somebody active 60 days ago would have become dormant by now all the same.
+    make_event(tx, overtaken, "email_opened", ago(days=60), received_at=ago(days=1))
+    make_event(tx, unknown, "email_opened", ago(days=31), received_at=ago(days=1))
+    for _ in range(2):
+        recalculate_within(tx, as_of=NOW)
+        told = [stage(tx, contact) for contact in (contradicted, older, overtaken, unknown)]
+        assert told == ["subscriber", "dormant", "dormant", "subscriber"]
+        assert [move[:2] for move in moves(tx, contradicted)][-2:] == [
+            ("subscriber", "dormant"), ("dormant", "subscriber")]  # fmt: skip
+        assert len(moves(tx, older)) == 2
+
+
+def test_a_stage_keeps_the_silence_that_made_it_dormant_and_loses_it_when_it_is_left(tx: Connection) -> None:
+    contact = make_contact(tx, created_at=ago(days=400))
+    hold(tx, contact, "lead", ago(days=100))
+    kept = select(tables.contact_stages.c.idle_limit_days).where(tables.contact_stages.c.contact_id == contact)
+    recalculate_within(tx, as_of=ago(days=30))
+    assert tx.scalar(kept) == 45
+    make_event(tx, contact, "email_opened", ago(days=2))
+    recalculate_within(tx, as_of=NOW)
+    assert tx.scalar(kept) is None
+    moved = select(tables.stage_transitions.c.idle_limit_days).order_by(tables.stage_transitions.c.transition_id)
+    assert tx.scalars(moved.where(tables.stage_transitions.c.contact_id == contact)).all() == [None, 45, None]
+
+
+def test_whom_somebody_made_dormant_is_left_there_by_what_happened_before(tx: Connection) -> None:
+    contact = make_contact(tx, created_at=ago(days=400))
+    hold(tx, contact, "dormant", ago(days=10))
+    make_event(tx, contact, "email_opened", ago(days=11), received_at=ago(days=1))
+    recalculate_within(tx, as_of=NOW)
+    assert stage(tx, contact) == "dormant"
+
+
 def test_customers_are_never_moved_by_silence_or_by_leaving(tx: Connection) -> None:
     for held in ("customer", "evangelist"):
         contact = make_contact(tx, subscribed=False)
@@ -219,3 +274,65 @@ def test_a_backfill_names_the_stage_of_that_day_and_moves_nobody(tx: Connection)
 def test_the_stages_are_those_of_the_table(tx: Connection) -> None:
     rows = tx.execute(text("select stage from lifecycle_stages order by stage_order")).scalars().all()
     assert rows == [str(member) for member in Stage]
+
+
+def copied(tx: Connection, contact: int) -> str | None:
+    scores = tables.contact_scores
+    found: str | None = tx.scalar(select(scores.c.lifecycle_stage).where(scores.c.contact_id == contact))
+    return found
+
+
+def test_the_copy_of_the_stage_beside_the_score_follows_whoever_writes_it(tx: Connection) -> None:
+    held, fresh_one = make_contact(tx, created_at=ago(days=400)), make_contact(tx, created_at=ago(days=1))
+    hold(tx, held, "customer", ago(days=300))
+    later = make_contact(tx)
+    hold(tx, later, "mql", NOW + DAY)
+    recalculate_within(tx, as_of=NOW)
+    assert [copied(tx, contact) for contact in (held, fresh_one, later)] == ["customer", "subscriber", "mql"]
+    stages = tables.contact_stages
+    tx.execute(update(stages).where(stages.c.contact_id == held).values(lifecycle_stage="evangelist"))
+    assert copied(tx, held) == "evangelist"
+    make_event(tx, fresh_one, "email_opened", NOW)
+    recalculate_contact(tx, fresh_one, NOW + DAY)
+    assert copied(tx, fresh_one) == stage(tx, fresh_one) == "lead"
+    lists = {one: [leader.contact_id for leader in leaderboard(tx, stage=one)] for one in Stage}
+    found = {Stage.EVANGELIST: [held], Stage.MQL: [later], Stage.LEAD: [fresh_one]}
+    assert lists == {one: found.get(one, []) for one in Stage}
+    assert {one: figures.count for one, figures in stage_figures(tx).items() if figures.count} == {
+        Stage.EVANGELIST: 1, Stage.MQL: 1, Stage.LEAD: 1}  # fmt: skip
+
+
+def test_who_has_no_stage_is_processed_before_who_waits_the_longest(tx: Connection) -> None:
+    old, older = make_contact(tx, created_at=ago(days=9)), make_contact(tx, created_at=ago(days=9))
+    assert process(tx, limit=1, now=NOW - 3 * DAY).processed == 1, "before there was any night"
+    recalculate_within(tx, as_of=NOW - 2 * DAY)
+    new = make_contact(tx, created_at=NOW - 2 * DAY)
+    for contact, moment in ((old, ago(days=2)), (older, ago(days=8))):
+        table = tables.contact_stages
+        tx.execute(update(table).where(table.c.contact_id == contact).values(evaluated_at=moment))
+    # Scores of somebody gone must not keep others waiting.
+    hold(tx, 10**9, "lead", ago(days=90))
+    order = []
+    for number in range(4):
+        before = dict(evaluated(tx))
+        assert process(tx, limit=1, now=NOW + timedelta(minutes=number)).processed == 1
+        order += [contact for contact, moment in evaluated(tx) if before.get(contact) != moment]
+    assert order == [new, older, old, new]
+
+
+def evaluated(tx: Connection) -> list[tuple[int, datetime]]:
+    table = tables.contact_stages
+    return [tuple(row) for row in tx.execute(select(table.c.contact_id, table.c.evaluated_at))]  # type: ignore[misc]
+
+
+def test_everybody_is_looked_at_where_the_most_engaged_do_not_want_mail(tx: Connection) -> None:
+    create_rule(tx, NewRule(name="Form", event_type="form_submitted", points=10), actor="test", now=NOW)
+    people = [make_contact(tx, created_at=ago(days=90), subscribed=number >= 9) for number in range(11)]
+    for number, contact in enumerate(people):
+        for again in range(12 - number):
+            make_event(tx, contact, "form_submitted", ago(days=40 + again))
+    recalculate_within(tx, as_of=NOW)
+    wanted: dict[str, Any] = {"min_days": 30, "max_days": 60, "now": NOW}
+    assert [one.contact_id for one in reengagement(tx, **wanted, limit=1)] == [people[9]], "beyond the first four"
+    assert [one.contact_id for one in reengagement(tx, **wanted, limit=2)] == people[9:]
+    assert [one.contact_id for one in reengagement(tx, **wanted, limit=100)] == people[9:]

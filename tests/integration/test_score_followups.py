@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, insert, select, text
 
 from mautolib import dispatch, scoring, workflows
 from mautolib.db import tables
-from mautolib.scoring import NewRule, recalculate_contact, recalculate_within, state
+from mautolib.scoring import NewRule, following, recalculate_contact, recalculate_within, state
 from mautolib.scoring.awards import NewAward, award
 from mautolib.scoring.rules import change_rule, create_rule
 from mautolib.settings import Settings
@@ -91,6 +91,27 @@ def test_fading_alone_is_no_news_but_a_new_grade_is(tx: Connection, direct: bool
     assert [(each["previous_grade"], each["grade"]) for each in told(tx, other)] == changes, (
         "a penalty that fades lifts the engagement, and is no news either"
     )
+
+
+def test_many_changes_are_told_in_parts_from_one_look(
+    tx: Connection, direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_AT_ONCE", 2)
+    looks: list[str] = []
+    known = following.statement
+    monkeypatch.setattr(following, "statement", lambda name: (looks.append(name), known(name))[1])
+    add_rule(tx, "form_submitted", 40)
+    people = [make_contact(tx, created_at=ago(days=5)) for _ in range(5)]
+    night(tx, NOW - DAY, direct=direct)
+    for contact in people:
+        make_event(tx, contact, "form_submitted", NOW)
+    night(tx, NOW, direct=direct)
+    assert [len(told(tx, contact)) for contact in people] == [1] * 5
+    assert (looks.count("score_followups.untold"), looks.count("score_followups.keep_told")) == (2, 3), (
+        "one look a night: each would walk over what was told before"
+    )
+    night(tx, NOW, direct=direct)
+    assert [len(told(tx, contact)) for contact in people] == [1] * 5
 
 
 def test_what_does_not_count_is_not_told(tx: Connection, direct: bool) -> None:

@@ -240,6 +240,22 @@ def test_two_workers_share_no_day(fresh_engine: Engine, people: list[int], monke
     assert (done.recomputation_id, done.status, done.snapshots) == (asked, "completed", 12)
 
 
+def test_snapshots_of_past_days_land_in_partitions_of_their_months(fresh_engine: Engine, people: list[int]) -> None:
+    with fresh_engine.begin() as tx:
+        created = tx.scalar(text("select min(created_at) from contacts"))
+    first = created.date() + timedelta(days=1)
+    ask(fresh_engine, from_day=first, to_day=LAST)
+    (done,) = recomputations.run_waiting(fresh_engine, clock=clock_at(NOW))
+    assert (done.status, first.month) != ("completed", LAST.month)
+    with fresh_engine.begin() as tx:
+        homes = tx.execute(
+            text("select tableoid::regclass::text, to_char(as_of, '\"score_history_y\"YYYY\"m\"MM') from score_history "
+                 "where source = 'recomputed' group by 1, 2")
+        ).all()  # fmt: skip
+    assert len(homes) > 1
+    assert [home for home, month in homes if home != month] == []
+
+
 @pytest.mark.parametrize(
     ("options", "field"),
     [
