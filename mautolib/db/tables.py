@@ -390,13 +390,14 @@ webhook_deliveries = _table(
     "webhook_deliveries",
     delivery_id=_ID, endpoint_id=_ID, outbox_id=_ID, event_type=_TEXT, webhook_message_id=_TEXT, payload=_JSON,
     status=_TEXT, attempt=_INT, attempt_id=_ID, lease_until=_TIME, next_attempt_at=_TIME, response_status=_INT,
-    duration_ms=_INT, error=_TEXT, created_at=_TIME, finished_at=_TIME,
+    duration_ms=_INT, error=_TEXT, created_at=_TIME, finished_at=_TIME, replayed_after=_INT,
 )
 webhook_endpoints = _table(
     "webhook_endpoints",
     endpoint_id=_ID, url=_TEXT, secret_encrypted=_BYTES, previous_secret_encrypted=_BYTES,
     previous_valid_until=_TIME, events=_TEXTS, active=_BOOL, description=_TEXT, consecutive_failures=_INT,
     max_failures=_INT, last_success_at=_TIME, last_failure_at=_TIME, disabled_reason=_TEXT, created_at=_TIME,
+    listens_since=_TIME, failing_since=_TIME, total_deliveries=_ID, total_failures=_ID,
 )
 workflow_logs = _table(
     "workflow_logs",
