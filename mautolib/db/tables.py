@@ -208,6 +208,11 @@ imports = _table(
     error=_TEXT, attempt_id=_ID, lease_until=_TIME, created_by=_TEXT, created_at=_TIME, started_at=_TIME,
     finished_at=_TIME, stalled_attempts=_INT,
 )
+inbound_sources = _table(
+    "inbound_sources",
+    source_id=_ID, name=_TEXT, kind=_TEXT, token_hash=_BYTES, secret_encrypted=_BYTES, active=_BOOL, mapping=_JSON,
+    last_received_at=_TIME, created_at=_TIME,
+)
 lifecycle_stages = _table(
     "lifecycle_stages",
     stage=_TEXT, stage_order=_SMALL,

@@ -27,7 +27,9 @@ STANDARD_WEBHOOKS: Final[Mapping[str, Any]] = {
     "properties": "$.data",
 }  # fmt: skip
 _MOST_PROPERTIES, _LONGEST_PATH, _LONGEST_NAME, _MOST_STEPS = 100, 500, 100, 32
-_STEP = re.compile(r"\.([^\s.\[\]'\"$*@?]+)|\[([0-9]{1,6})\]|\['((?:[^'\\]|\\['\\])+)'\]|\[\"((?:[^\"\\]|\\[\"\\])+)\"\]")
+_STEP = re.compile(
+    r"""\.([^\s.\[\]'"$*@?]+)|\[([0-9]{1,6})\]|\['((?:[^'\\]|\\['\\])+)'\]|\["((?:[^"\\]|\\["\\])+)"\]"""
+)
 _ESCAPED = re.compile(r"\\(.)")
 _MILLISECONDS_FROM = 100_000_000_000
 _Path = tuple[str | int, ...]

@@ -8,7 +8,6 @@ functions; called by `arriving`.
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,15 +15,15 @@ from enum import StrEnum
 from typing import Final
 
 from mautolib.errors import NotAllowed
+from mautolib.webhooks.signing import key_of, signature_of_body
 
-__all__ = ["HEADERS", "TOLERANCE_SECONDS", "Kind", "check_signature", "standard_key"]
+__all__ = ["HEADERS", "TOLERANCE_SECONDS", "SourceKind", "check_signature"]
 
 TOLERANCE_SECONDS: Final = 300
-_PREFIX: Final = "whsec_"
 _LONGEST_ID, _MOST_SIGNATURES = 200, 20
 
 
-class Kind(StrEnum):
+class SourceKind(StrEnum):
     """How a source signs, and what its bodies look like."""
 
     GENERIC = "generic"
@@ -34,16 +33,16 @@ class Kind(StrEnum):
 
 
 #: The header with the signature of each kind.
-HEADERS: Final[Mapping[Kind, str]] = {
-    Kind.GENERIC: "x-signature-256",
-    Kind.STANDARD_WEBHOOKS: "webhook-signature",
-    Kind.SHOPIFY: "x-shopify-hmac-sha256",
-    Kind.WOOCOMMERCE: "x-wc-webhook-signature",
+HEADERS: Final[Mapping[SourceKind, str]] = {
+    SourceKind.GENERIC: "x-signature-256",
+    SourceKind.STANDARD_WEBHOOKS: "webhook-signature",
+    SourceKind.SHOPIFY: "x-shopify-hmac-sha256",
+    SourceKind.WOOCOMMERCE: "x-wc-webhook-signature",
 }
 
 
 def check_signature(
-    kind: Kind, secret: str, headers: Mapping[str, Sequence[str]], body: bytes, *, now: datetime
+    kind: SourceKind, secret: str, headers: Mapping[str, Sequence[str]], body: bytes, *, now: datetime
 ) -> None:
     """Make sure that whoever knows the secret sent this very body.
 
@@ -54,25 +53,15 @@ def check_signature(
     """
     given = _only(headers, HEADERS[kind])
     match kind:
-        case Kind.GENERIC:
+        case SourceKind.GENERIC:
             is_proven = _is_hex_of(secret, body, given)
-        case Kind.STANDARD_WEBHOOKS:
+        case SourceKind.STANDARD_WEBHOOKS:
             is_proven = _is_standard(secret, headers, body, given, now)
         case _:
             wanted = base64.b64encode(hmac.digest(secret.encode(), body, "sha256"))
             is_proven = hmac.compare_digest(wanted, given.encode())
     if not is_proven:
         raise NotAllowed("The signature does not fit", code="bad_signature")
-
-
-def standard_key(secret: str) -> bytes:
-    """The key of Standard Webhooks: what follows `whsec_`, decoded; any other secret as its bytes."""
-    if secret.startswith(_PREFIX):
-        try:
-            return base64.b64decode(secret.removeprefix(_PREFIX), validate=True) or secret.encode()
-        except (binascii.Error, ValueError):
-            pass
-    return secret.encode()
 
 
 def _only(headers: Mapping[str, Sequence[str]], name: str) -> str:
@@ -82,8 +71,7 @@ def _only(headers: Mapping[str, Sequence[str]], name: str) -> str:
 
 
 def _is_hex_of(secret: str, body: bytes, given: str) -> bool:
-    wanted = "sha256=" + hmac.new(secret.encode(), body, "sha256").hexdigest()
-    return hmac.compare_digest(wanted.encode(), given.lower().encode())
+    return hmac.compare_digest(signature_of_body(secret, body).encode(), given.lower().encode())
 
 
 def _is_standard(
@@ -97,7 +85,7 @@ def _is_standard(
     if abs(now.timestamp() - int(written)) > TOLERANCE_SECONDS:
         return False
     signed = b"%s.%s.%s" % (message_id.encode(), written.encode(), body)
-    wanted = base64.b64encode(hmac.digest(standard_key(secret), signed, "sha256"))
+    wanted = base64.b64encode(hmac.digest(key_of(secret), signed, "sha256"))
     # Several while a secret is being replaced; each is compared, whichever fits.
     offered = [one.removeprefix("v1,") for one in given.split(" ")[:_MOST_SIGNATURES] if one.startswith("v1,")]
-    return any([hmac.compare_digest(wanted, one.encode()) for one in offered])
+    return any(hmac.compare_digest(wanted, one.encode()) for one in offered)

@@ -14,17 +14,31 @@ from sqlalchemy import Connection
 
 from mautolib.auth.sealing import seal, unseal
 from mautolib.db.statements import statement
-from mautolib.errors import NotFound
+from mautolib.errors import InvalidInput, NotFound
 from mautolib.settings import Settings
 from mautolib.webhooks.model import ROTATION
 from mautolib.webhooks.signing import PREFIX
 
+LONGEST_SECRET = 200
 _PURPOSE = "webhook"
 
 
 def new_secret() -> str:
     """A secret of 24 random bytes, as the Standard Webhooks libraries take it."""
     return PREFIX + base64.b64encode(secrets.token_bytes(24)).decode()
+
+
+def check_secret(secret: str) -> str:
+    """A secret somebody else chose, unchanged: 1 to 200 characters, and something to guess.
+
+    Raises:
+        InvalidInput: it is empty, too long, blank, or only the prefix of a secret.
+    """
+    if not 1 <= len(secret) <= LONGEST_SECRET:
+        raise InvalidInput(f"A secret has 1 to {LONGEST_SECRET} characters", path=("body", "secret"))
+    if not secret.strip() or secret == PREFIX:
+        raise InvalidInput("A secret is more than blanks and a prefix", path=("body", "secret"))
+    return secret
 
 
 def seal_secret(settings: Settings, secret: str) -> bytes:
