@@ -157,7 +157,7 @@ class Call:
 
     async def commit(
         self, effect: Callable[[Connection], Outcome], *, content: bytes | None = None,
-        before: Callable[[], None] | None = None,
+        before: Callable[[], None] | None = None, limiter: anyio.CapacityLimiter | None = None,
     ) -> Response:  # fmt: skip
         """Carry out `effect` in one transaction with its audit entry and, where a key was sent, its kept answer.
 
@@ -165,10 +165,11 @@ class Call:
             effect: works inside the transaction and may run again after a deadlock; raises to refuse.
             content: what identifies the request beside its options, where that is not the JSON body (uploads).
             before: what speaks to somebody else and takes its time; runs once, ahead of the transaction.
+            limiter: how many such calls may run at once, so that slow ones leave threads for all others.
         """
         key = self._key()
         if key is None:
-            return _answer(await run_sync(self._perform, effect, None, before))
+            return _answer(await run_sync(self._perform, effect, None, before, limiter=limiter))
         wanted = content if content is not None else await self.request.body()
         secret = self.settings.pepper("idempotency")
         wanted = idempotency.request_hash(secret, self.request.url.query.encode(), wanted)
@@ -176,7 +177,7 @@ class Call:
         if isinstance(claim, idempotency.Answer):
             self.audited = True
             return _answer(_opened(self.settings, claim), {"Idempotency-Replayed": "true"})
-        return _answer(await run_sync(self._perform, effect, claim, before))
+        return _answer(await run_sync(self._perform, effect, claim, before, limiter=limiter))
 
     def _key(self) -> idempotency.Key | None:
         given = self.request.headers.get("idempotency-key")

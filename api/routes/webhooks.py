@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Query, Response
 from pydantic import ConfigDict, Field, JsonValue
 from sqlalchemy import Connection
@@ -14,7 +15,7 @@ from api.routing import CurrentCall, Router, allow, listed, problems
 from api.values import Answer, Id, Line500, Model, Moment, Shown, parse_id, path_id
 from mautolib import webhooks
 from mautolib.auth.roles import Role
-from mautolib.webhooks import DeliveryStatus, endpoints, reading
+from mautolib.webhooks import DeliveryStatus, TestResult, endpoints, reading
 from mautolib.webhooks.endpoints import EVERYTHING, MISSING, Endpoint, NewEndpoint
 from mautolib.webhooks.reading import Delivery, DeliveryFilter, WholeDelivery
 from mautolib.webhooks.secrets import LONGEST_SECRET, check_secret
@@ -23,6 +24,8 @@ router = Router("Webhooks")
 NO_DELIVERY = reading.MISSING
 EITHER_MISSING = "Webhook not found, or Delivery not found"
 BAD_EVENT = "`Invalid event type: x`"
+#: A receiver may take 20 seconds; so many tests at once leave threads for everybody else.
+TESTING = CapacityLimiter(4)
 #: Stands for an id nothing can have; ids begin at 1.
 _NO_ROW = 0
 _URL = "https://shop.example/hooks/mauto"
@@ -155,6 +158,30 @@ class ShownReplay(Answer):
     model_config = ConfigDict(title="WebhookReplayed")
 
     requeued: int
+
+
+class TestBody(Model):
+    """What to send."""
+
+    model_config = ConfigDict(
+        title="WebhookTest", json_schema_extra={"example": {"event_type": "test.ping", "payload": _PAYLOAD}}
+    )
+    #: Not a class of tests, whatever pytest thinks of its name.
+    __test__: ClassVar[bool] = False
+
+    event_type: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{1,100}$", max_length=100)] = "test.ping"
+    payload: dict[str, Any] = Field(default=_PAYLOAD)
+
+
+class ShownTest(Answer):
+    """What came of a test; `response_status` 0: no connection."""
+
+    model_config = ConfigDict(title="WebhookTested")
+
+    message: Literal["Test webhook sent"] = "Test webhook sent"
+    success: bool
+    response_status: int
+    duration_ms: int
 
 
 class RotateBody(Model):
@@ -408,6 +435,32 @@ async def rotate_webhook_secret(call: CurrentCall, id: str, body: RotateBody | N
         return Outcome(body=answer, resource_id=endpoint_id, is_secret=True)
 
     return await call.commit(effect)
+
+
+@router.post("/webhooks/{id}/test", response_model=ShownTest, responses=problems(401, 403, 422, s404=MISSING))
+@allow(Role.EDITOR, action="webhook.test")
+async def test_webhook(call: CurrentCall, id: str, body: TestBody | None = None) -> Response:
+    """Send a test.
+
+    One attempt, now, signed like every delivery and listed among them; also to a webhook that is not active. It is 200
+    also when nobody answered: `success` says. Failed tests count as failures of the webhook.
+    """
+    endpoint_id, wanted, found = path_id(id, MISSING), body or TestBody(), list[TestResult]()
+
+    def send() -> None:
+        found.append(webhooks.send_test(
+            call.engine, call.settings, endpoint_id, event_type=wanted.event_type, payload=wanted.payload, now=call.now
+        ))  # fmt: skip
+
+    def effect(tx: Connection) -> Outcome:
+        result = found[0]
+        answer = ShownTest(
+            success=result.success, response_status=result.response_status, duration_ms=result.duration_ms
+        )
+        log = {"event_type": wanted.event_type, "success": result.success}
+        return Outcome(body=answer, resource_id=endpoint_id, changes=log)
+
+    return await call.commit(effect, before=send, limiter=TESTING)
 
 
 def _shown_whole(found: WholeDelivery) -> ShownWholeDelivery:

@@ -33,7 +33,6 @@ COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
 LATER = {
     "A/B tests": ("/ab-tests/",),
     "workflows and automation rules": ("/workflows/", "/automation-rules/"),
-    "webhooks, out and in": ("/webhooks/", "/inbound-sources/"),
     "analytics and metrics": ("/analytics/", "/dashboard/", "/metrics"),
 }
 
