@@ -162,6 +162,9 @@ def _of_platform(
             _LOG.warning(
                 "inbound source %s: %s of %r is left out: %s", source.source_id, event["type"], topic[:50], error.code
             )
+            if event["type"] == "order_placed":
+                # Steps of an order that cannot be read belong to nothing.
+                return []
     if not found:
         _LOG.info("inbound source %s: nothing to do for %r", source.source_id, topic[:50])
     return found
