@@ -78,7 +78,7 @@ def woocommerce_events(topic: str, body: Mapping[str, Any]) -> list[_Event]:
     paid_at, changed_at = _utc(body.get("date_paid_gmt")), _utc(body.get("date_modified_gmt"))
     refunds = [
         facts.refund(_text(one.get("id")), _positive(one.get("total")), changed_at)
-        for one in _list(body.get("refunds")) if _positive(one.get("total")) > 0
+        for one in map(_dict, _list(body.get("refunds"))) if _positive(one.get("total")) > 0
     ]  # fmt: skip
     is_sale = status in _WOO_SALES or (status == "cancelled" and paid_at is not None)
     events: list[_Event] = []
