@@ -93,6 +93,8 @@ async def _ask(
 
 async def _read(response: aiohttp.ClientResponse, ends_at: float) -> bytes:
     """The beginning of the answer as it came; what is said after the status never changes what it meant."""
+    if response.content.at_eof():
+        return b""
     found = bytearray()
     try:
         async with asyncio.timeout(max(0.0, ends_at - time.monotonic())):

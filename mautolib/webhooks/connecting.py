@@ -55,6 +55,7 @@ class Gate:
     """Checks what an attempt is about to reach; belongs to one event loop."""
 
     reach: Reach
+    _read: dict[str, tuple[Target, URL]] = field(default_factory=dict)
     _asked: dict[str, tuple[float, asyncio.Task[tuple[Address, ...]]]] = field(default_factory=dict)
 
     async def check(self, url: str) -> URL:
@@ -64,13 +65,10 @@ class Gate:
             Refusal: it may not be reached.
             ProviderUnavailable: the DNS does not answer.
         """
-        try:
-            target = parse_url(url, self.reach.policy)
-        except InvalidInput as error:
-            raise Refusal(str(error)) from None
+        target, found = self._read.get(url) or self._parse(url)
         if target.literal is None:
             await self.addresses(target.host, is_exempt=target.is_exempt)
-        return _as_url(target)
+        return found
 
     async def addresses(self, host: str, *, is_exempt: bool) -> tuple[Address, ...]:
         """The addresses of a name, asked for at most once a second, all of them checked."""
@@ -86,6 +84,15 @@ class Gate:
         if refusal:
             raise Refusal(refusal)
         return found
+
+    def _parse(self, url: str) -> tuple[Target, URL]:
+        """What a URL says; it says the same every time, so it is read once a run."""
+        try:
+            target = parse_url(url, self.reach.policy)
+        except InvalidInput as error:
+            raise Refusal(str(error)) from None
+        self._read[url] = target, _as_url(target)
+        return self._read[url]
 
     async def _look_up(self, host: str) -> tuple[Address, ...]:
         return tuple(await self.reach.look_up(host))
