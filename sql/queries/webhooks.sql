@@ -211,8 +211,10 @@ recorded as (
         and webhook_deliveries.status = 'pending'
         and (select count(*) from listening) >= 0
     returning
-        webhook_deliveries.delivery_id, webhook_deliveries.attempt, outcomes.verdict, outcomes.place, outcomes.at,
-        outcomes.response_status, outcomes.duration_ms, outcomes.error, outcomes.response_body
+        webhook_deliveries.delivery_id, webhook_deliveries.attempt, outcomes.verdict,
+        outcomes.place, outcomes.at,
+        outcomes.response_status, outcomes.duration_ms, outcomes.error,
+        outcomes.response_body
 ),
 
 logged as (
