@@ -24,3 +24,6 @@ comment on column inbound_sources.secret_encrypted is
     'Sealed with the key ring: a signature cannot be checked with a hash.';
 comment on column inbound_sources.last_received_at is
     'Kept to the minute, so that many messages at once do not wait for one row.';
+
+-- Dead deliveries are few among many, and what people look for.
+create index webhook_deliveries_dead on webhook_deliveries (delivery_id) where status = 'dead';

@@ -23,6 +23,7 @@ from mautolib.settings import Settings
 PAGES = {
     "/docs", "/redoc", "/openapi.json", "/docs/assets/{name}",
     "/dashboard", "/dashboard/sign-in", "/dashboard/sign-out",
+    "/dashboard/webhooks", "/dashboard/webhooks/{id}", "/dashboard/webhooks/{id}/replay",
 }  # fmt: skip
 
 
