@@ -35,8 +35,9 @@ _EVENT: dict[str, JsonValue] = {
     "type": "form_submitted", "external_id": "lead-5001", "email": "ana@shop.example",
     "occurred_at": "2026-05-01T09:00:00Z", "properties": {"form": "newsletter"},
 }  # fmt: skip
+_OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": True}
 _SCHEMA = {
-    "type": ["object", "array"],
+    "anyOf": [_OBJECT, {"type": "array", "items": _OBJECT}],
     "description": "Whatever the source's kind sends, and its mapping or preset reads.",
 }
 _MEDIA = {"schema": _SCHEMA, "example": _EVENT}
