@@ -87,7 +87,7 @@ def run(
     desk = Desk(engine=engine, settings=settings, lease=timedelta(seconds=lease_seconds), endpoint_id=endpoint_id)
     at_work = _Run(
         desk, Gate(reach or Reach.of(settings)), start=now, begun=begun, ends_at=begun + budget_seconds,
-        hold_seconds=max(0.0, lease_seconds - TOTAL_SECONDS - 5.0),
+        hold_seconds=max(lease_seconds / 2, lease_seconds - TOTAL_SECONDS - 5.0),
     )  # fmt: skip
     with ThreadPoolExecutor(1, thread_name_prefix="webhook-desk") as thread:
         asyncio.run(at_work.work(thread))
