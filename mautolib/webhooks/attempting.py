@@ -44,19 +44,21 @@ def headers_of(delivery: InHand, body: bytes, secrets: tuple[str, ...], now: dat
 
 
 async def attempt(
-    session: aiohttp.ClientSession, gate: Gate, receiver: Receiver, delivery: InHand, now: datetime
-) -> Reply:
+    session: aiohttp.ClientSession, gate: Gate, receiver: Receiver, delivery: InHand, now: datetime, *,
+    keeps_open: bool = True,
+) -> Reply:  # fmt: skip
     """Make one attempt.
 
     Args:
         now: the moment of the attempt; signed, and what a date in `Retry-After` is compared with.
+        keeps_open: keep the connection for the next one.
     """
     begun = time.monotonic()
     if not receiver.secrets:
         return Reply(0, 0, "The secret was sealed with a key that is no longer in use")
     body = delivery.body.encode()
     try:
-        return await _ask(session, gate, receiver, delivery, body, now, begun)
+        return await _ask(session, gate, receiver, delivery, body, now, begun, keeps_open)
     except TimeoutError:
         error = f"No answer within {ANSWER_SECONDS:.0f} s"
     except (ssl.SSLError, aiohttp.ClientSSLError) as failed:
@@ -72,9 +74,11 @@ async def attempt(
 
 async def _ask(
     session: aiohttp.ClientSession, gate: Gate, receiver: Receiver, delivery: InHand, body: bytes, now: datetime,
-    begun: float,
+    begun: float, keeps_open: bool,
 ) -> Reply:  # fmt: skip
     headers = headers_of(delivery, body, receiver.secrets, now)
+    if not keeps_open:
+        headers["Connection"] = "close"
     async with asyncio.timeout(ANSWER_SECONDS):
         url = await gate.check(receiver.url)
         response = await session.post(url, data=body, headers=headers, allow_redirects=False)

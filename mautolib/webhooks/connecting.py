@@ -27,8 +27,8 @@ from mautolib.webhooks.guard import Names, Refusal
 
 #: Attempts of the same second share the answer of the DNS.
 NAME_SECONDS: Final = 1.0
-#: An idle connection is closed after this time.
-IDLE_SECONDS: Final = 15.0
+#: An idle connection is closed after this time: before the receivers in wide use (5 s and more) close it themselves.
+IDLE_SECONDS: Final = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)

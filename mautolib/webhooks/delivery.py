@@ -191,7 +191,10 @@ class _Run:
                 if time.monotonic() > held.begin_by:
                     self._ended.append(release(held.delivery, self.now()))
                     continue
-                reply = await attempt(self._session, self._gate, lane.receiver, held.delivery, self.now())
+                reply = await attempt(
+                    self._session, self._gate, lane.receiver, held.delivery, self.now(),
+                    keeps_open=self._lanes.keeps_open(lane),
+                )  # fmt: skip
                 self._ended.append(judge(held.delivery, reply, self.now()))
                 lane.note(reply.is_success)
                 if len(self._ended) >= ENOUGH or not lane.waiting:

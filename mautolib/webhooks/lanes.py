@@ -21,8 +21,11 @@ FIRST_WINDOW: Final = 32
 MOST_WINDOW: Final = 1024
 FAILING_WINDOW: Final = 2
 #: Requests under way of one run, and those of them to endpoints that fail.
-MOST_UNDER_WAY: Final = 400
-MOST_FAILING_UNDER_WAY: Final = 200
+MOST_UNDER_WAY: Final = 300
+MOST_FAILING_UNDER_WAY: Final = 150
+#: With more endpoints than these, a connection is kept only while there is more to say to its receiver: a process may
+#: have 1,024 files open.
+LANES_KEPT_OPEN: Final = 8
 
 
 class Held(NamedTuple):
@@ -103,6 +106,10 @@ class Lanes:
         lane.under_way -= 1
         self.under_way -= 1
         self.failing_under_way -= was_failing
+
+    def keeps_open(self, lane: Lane) -> bool:
+        """Whether the connection of an attempt is worth keeping."""
+        return bool(lane.waiting) or len(self.by_endpoint) <= LANES_KEPT_OPEN
 
     def startable(self) -> Iterator[Lane]:
         """Lanes with something to begin."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 from standardwebhooks.webhooks import Webhook
 
 from mautolib import webhooks
+from mautolib.db.engine import connect
 from mautolib.errors import InvalidInput, InvalidTransition, NotFound
 from mautolib.settings import Settings
-from mautolib.webhooks import delivery, desk
+from mautolib.webhooks import delivery, desk, retention
 from mautolib.webhooks.model import Reply
 from mautolib.webhooks.recording import judge, record
 from mautolib.webhooks.waits import WAITS
@@ -457,3 +459,61 @@ def test_what_was_not_begun_in_time_goes_back_unused(fresh_engine: Engine, setti
     waiting = rows(fresh_engine, "select distinct attempt, attempt_id from webhook_deliveries where status = 'pending'")
     assert waiting == [(0, None)]
     assert delivery.is_anything_to_do(fresh_engine, NOON + timedelta(seconds=5))
+
+
+# ---- many endpoints, few rights
+
+
+@contextmanager
+def as_role(url: str, role: str) -> Iterator[Engine]:
+    engine = connect(url)
+
+    @event.listens_for(engine, "connect")
+    def become(connection: Any, _: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"set role {role}")
+        connection.commit()
+
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def test_the_rights_of_the_roles_suffice(
+    fresh_engine: Engine, fresh_database_url: str, settings: Settings
+) -> None:
+    with receive(lambda _: Answer("500 No")) as receiver:
+        with fresh_engine.begin() as tx:
+            endpoint = add_endpoint(tx, settings, receiver.url)
+        with as_role(fresh_database_url, "mauto_worker") as worker:
+            with worker.begin() as tx:
+                tell(tx)
+            assert delivery.run(worker, settings, now=NOON, reach=receiver.reach()).failed == 1
+        with as_role(fresh_database_url, "mauto_api") as api:
+            found = webhooks.send_test(
+                api, settings, endpoint, event_type="test.ping", payload={}, now=NOON, reach=receiver.reach())
+            assert found.response_status == 500
+            with api.begin() as tx:
+                webhooks.rotate_secret(tx, settings, endpoint, secret="ä" * 200, now=NOON)
+                assert webhooks.retry_many(tx, endpoint, since=None, until=None, now=NOON) == 1
+        with as_role(fresh_database_url, "mauto_eraser") as eraser:
+            later = NOON + timedelta(days=60)
+            with fresh_engine.begin() as tx:
+                tx.execute(text("update webhook_endpoints set active = false"))
+                tx.execute(text("update webhook_deliveries set attempt_id = null, lease_until = null"))
+            assert retention.give_up_waiting(eraser, now=later) == 2
+            assert retention.forget_deliveries(eraser, settings, now=later + timedelta(days=40)) == 2
+            assert retention.forget_facts(eraser, settings, now=later) == 1
+
+
+def test_many_endpoints_keep_few_connections_open(fresh_engine: Engine, settings: Settings) -> None:
+    with receive() as receiver:
+        with fresh_engine.begin() as tx:
+            for number in range(40):
+                add_endpoint(tx, settings, f"{receiver.url}/{number}")
+            tell(tx, 3)
+        assert delivery.run(fresh_engine, settings, now=NOON, reach=receiver.reach()).succeeded == 120
+    closing = [request for request in receiver.requests if request.headers.get("connection") == "close"]
+    # The last request to each says good-bye.
+    assert 40 <= len(closing) <= 120 and len({request.path for request in closing}) == 40

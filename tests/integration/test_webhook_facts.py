@@ -323,3 +323,15 @@ def test_an_import_tells_of_what_it_touched(fresh_engine: Engine, settings: Sett
     assert len(list(imports.run_waiting(fresh_engine, settings, clock=lambda: NOW))) == 1
     told = rows(fresh_engine, "select event_name, data #>> '{contact,email}' from outbox order by 1")
     assert told == [("contact.created", "new@shop.example"), ("contact.updated", "old@shop.example")]
+
+
+def test_what_a_migration_makes_is_granted_at_once(fresh_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grants run again after a migration, though their own text is as before."""
+    from mautolib.db import migrate
+
+    new = migrate.SqlFile(name="migrations/9999_more.sql", sql="create table more (id int)", repeatable=False)
+    *others, roles = migrate.files()
+    monkeypatch.setattr(migrate, "files", lambda: [*others, new, roles])
+    assert migrate.migrate(fresh_engine) == [new.name, "roles.sql"]
+    assert value(fresh_engine, "select has_table_privilege('mauto_worker', 'more', 'insert')")
+    assert migrate.migrate(fresh_engine) == []
