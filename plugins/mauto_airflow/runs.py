@@ -354,8 +354,8 @@ def deliver_webhooks(params: Mapping[str, Any]) -> dict[str, int]:
     counts = {"facts": done.facts, "told": done.made, "succeeded": done.succeeded, "failed": done.failed,
               "dead": done.dead, "disabled": len(done.disabled)}  # fmt: skip
     _say("Nothing was due.", sum(counts.values()), f"Webhooks: {counts}.")
-    for endpoint_id, reason in done.disabled.items():
-        _LOG.warning("Webhook %s was disabled: %s.", endpoint_id, reason)
+    if done.disabled:
+        alerts.report_disabled(done.disabled)
     return counts
 
 
