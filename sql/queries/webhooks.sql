@@ -86,10 +86,36 @@ made as (
 
 select (select count(*) from marked) as fact_count, (select count(*) from made) as delivery_count;
 
--- name: is_anything_to_tell
--- Whether a fact waits to be looked at while somebody listens.
-select exists (select from outbox where expanded_at is null)
-    and exists (select from webhook_endpoints where active) as is_any;
+-- name: next_fact
+-- The oldest fact to look at while somebody listens, and whether it is from before anybody did.
+select
+    outbox.outbox_id, outbox.created_at < listening.since as is_early
+from (select min(listens_since) as since from webhook_endpoints where active) as listening
+cross join outbox
+where listening.since is not null and outbox.expanded_at is null
+order by outbox.outbox_id
+limit 1;
+
+-- name: pass_over
+-- Marks the oldest facts from before anybody listened, many at a time: they are told to nobody.
+with listening as (
+    select min(listens_since) as since from webhook_endpoints where active
+),
+
+early as materialized (
+    select outbox.outbox_id
+    from outbox
+    cross join listening
+    where outbox.expanded_at is null and outbox.created_at < listening.since
+    order by outbox.outbox_id
+    limit cast(:size as int)
+    for update of outbox skip locked
+)
+
+update outbox
+set expanded_at = cast(:now as timestamptz)
+from early
+where outbox.outbox_id = early.outbox_id;
 
 -- name: claim
 -- Takes due deliveries of active endpoints under one attempt, of each endpoint only as many as it has room for.
