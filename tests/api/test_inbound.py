@@ -167,10 +167,12 @@ def test_the_last_message_is_noted_to_the_minute(
     first = send()
     assert abs((datetime.fromisoformat(first) - datetime.now(UTC)).total_seconds()) < 30
     assert send() == first
+    values, an_hour_ago = {"id": int(source["id"])}, "set last_received_at = now() - interval '1 hour'"
+    with service.engine.begin() as tx:
+        tx.execute(text(f"update inbound_sources {an_hour_ago} where source_id = :id"), values)
     with service.engine.begin() as tx:  # somebody holds the row: nobody waits for it
-        an_hour_ago = "update inbound_sources set last_received_at = now() - interval '1 hour' where source_id = :id"
-        tx.execute(text(an_hour_ago), {"id": int(source["id"])})
-        assert send() == first
+        tx.execute(text("select from inbound_sources where source_id = :id for update"), values)
+        assert send() < first
     assert send() > first
 
 
