@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import OperationalError
 from standardwebhooks.webhooks import Webhook
 
 from mautolib import webhooks
 from mautolib.db.engine import connect
-from mautolib.errors import InvalidInput, InvalidTransition, NotFound
+from mautolib.errors import InvalidInput, InvalidTransition, NotFound, ProviderUnavailable
 from mautolib.settings import Settings
 from mautolib.webhooks import delivery, desk, retention
 from mautolib.webhooks.model import Reply
@@ -517,3 +522,78 @@ def test_many_endpoints_keep_few_connections_open(fresh_engine: Engine, settings
     closing = [request for request in receiver.requests if request.headers.get("connection") == "close"]
     # The last request to each says good-bye.
     assert 40 <= len(closing) <= 120 and len({request.path for request in closing}) == 40
+
+
+# ---- when the database goes away, and outside Airflow
+
+
+def lost() -> OperationalError:
+    error = OperationalError("select", {}, Exception("server closed the connection"))
+    error.connection_invalidated = True
+    return error
+
+
+def test_a_database_that_comes_back_costs_nothing(
+    fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, turns = desk.Desk.turn, []
+
+    def flaky(self: desk.Desk, *given: Any, **named: Any) -> desk.Turn:
+        turns.append(len(given[0]))
+        if len(turns) in (1, 3):
+            raise lost()
+        return real(self, *given, **named)
+
+    monkeypatch.setattr(desk.Desk, "turn", flaky)
+    with receive() as receiver:
+        with fresh_engine.begin() as tx:
+            add_endpoint(tx, settings, receiver.url)
+            tell(tx, 5)
+        assert delivery.run(fresh_engine, settings, now=NOON, reach=receiver.reach()).succeeded == 5
+        assert len(receiver.requests) == 5
+    assert value(fresh_engine, "select count(*) from webhook_attempts") == 5
+
+
+def test_a_database_that_stays_away_ends_the_run_and_loses_nothing(
+    fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = desk.Desk.turn
+
+    def once(self: desk.Desk, outcomes: Any, *given: Any, **named: Any) -> desk.Turn:
+        if outcomes:
+            raise lost()
+        return real(self, outcomes, *given, **named)
+
+    monkeypatch.setattr(desk.Desk, "turn", once)
+    monkeypatch.setattr(delivery, "PATIENCE_SECONDS", 0.1)
+    with receive() as receiver:
+        with fresh_engine.begin() as tx:
+            add_endpoint(tx, settings, receiver.url)
+            tell(tx, 5)
+        with pytest.raises(ProviderUnavailable):
+            delivery.run(fresh_engine, settings, now=NOON, reach=receiver.reach())
+        monkeypatch.setattr(desk.Desk, "turn", real)
+        assert delivery.run(fresh_engine, settings, now=NOON, reach=receiver.reach()) == delivery.Delivered()
+        later = NOON + timedelta(seconds=delivery.LEASE_SECONDS + 60)
+        assert delivery.run(fresh_engine, settings, now=later, reach=receiver.reach()).succeeded == 5
+        ids = Counter(request.headers["webhook-id"] for request in receiver.requests)
+    assert len(ids) == 5 and set(ids.values()) == {2}
+
+
+def test_the_command_line_delivers_what_is_due(
+    fresh_engine: Engine, fresh_database_url: str, settings: Settings
+) -> None:
+    with receive() as receiver:
+        with fresh_engine.begin() as tx:
+            add_endpoint(tx, settings, receiver.url)
+            tell(tx, 2)
+        environment = {
+            **os.environ, "MAUTO_DATABASE_URL": fresh_database_url, "MAUTO_SECRET_KEYS": ",".join(settings.secret_keys),
+            "MAUTO_WEBHOOK_ALLOW_HTTP": "true", "MAUTO_WEBHOOK_ALLOWED_HOSTS": f"127.0.0.1:{receiver.port}",
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "mautolib.webhooks.delivery"], env=environment, capture_output=True, text=True,
+            check=False, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "told 2, succeeded 2, failed 0, dead 0\n"), done.stderr
+    assert len(receiver.requests) == 2
