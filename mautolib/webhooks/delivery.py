@@ -91,6 +91,9 @@ def run(
     )  # fmt: skip
     with ThreadPoolExecutor(1, thread_name_prefix="webhook-desk") as thread:
         asyncio.run(at_work.work(thread))
+    if time.monotonic() >= at_work.ends_at and is_anything_to_do(engine, at_work.now()):
+        with engine.begin() as tx:
+            tx.execute(statement("webhooks.wake"))
     done = Delivered(
         facts=at_work.counts["facts"], made=at_work.counts["made"], succeeded=at_work.counts["succeeded"],
         failed=at_work.counts["failed"], dead=at_work.counts["dead"], disabled=at_work.disabled,
@@ -115,7 +118,7 @@ class _Run:
         self.counts: Counter[str] = Counter()
         self.disabled: dict[int, str] = {}
         self._desk, self._gate = desk, gate
-        self._start, self._begun, self._ends_at, self._hold = start, begun, ends_at, hold_seconds
+        self._start, self._begun, self.ends_at, self._hold = start, begun, ends_at, hold_seconds
         self._lanes = Lanes()
         self._ended: list[Outcome] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,7 +133,7 @@ class _Run:
         async with open_session(self._gate) as session:
             self._session: aiohttp.ClientSession = session
             while True:
-                is_over = time.monotonic() >= self._ends_at
+                is_over = time.monotonic() >= self.ends_at
                 if is_over:
                     self._ended += [release(delivery, self.now()) for delivery in self._lanes.drain()]
                 turn = await self._turn(thread, claims=not is_over)

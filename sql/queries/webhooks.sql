@@ -175,6 +175,10 @@ returning
 -- A number for the next attempt.
 select nextval('webhook_attempt_ids');
 
+-- name: wake
+-- Says that there is more to deliver than one run had the time for.
+select pg_notify('mauto_webhooks', 'more');
+
 -- name: receivers
 -- Where to deliver, and what signs: the previous secret only as long as it is valid.
 select

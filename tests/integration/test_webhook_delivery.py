@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import subprocess
 import sys
 from collections import Counter
@@ -450,6 +451,31 @@ def test_a_receiver_that_hangs_keeps_nobody_waiting(fresh_engine: Engine, settin
     assert hung[0] <= 4, "no more at a time than a new acquaintance gets"
 
 
+@contextmanager
+def listening(engine: Engine) -> Iterator[Callable[[], list[str]]]:
+    """What is notified of webhooks, up to the moment it is asked for."""
+    raw = engine.raw_connection()
+    connection: Any = raw.driver_connection
+
+    def heard() -> list[str]:
+        with engine.begin() as tx:
+            tx.execute(text("notify mauto_webhooks, 'end'"))
+        found: list[str] = []
+        while "end" not in found:
+            assert select.select([connection], [], [], 10)[0]
+            connection.poll()
+            found += [one.payload for one in connection.notifies]
+            connection.notifies.clear()
+        return found[:-1]
+
+    try:
+        connection.autocommit = True
+        connection.cursor().execute("listen mauto_webhooks")
+        yield heard
+    finally:
+        raw.invalidate()
+
+
 def test_what_was_not_begun_in_time_goes_back_unused(fresh_engine: Engine, settings: Settings) -> None:
     async def slow(_: Request) -> Answer:
         await asyncio.sleep(0.3)
@@ -459,8 +485,11 @@ def test_what_was_not_begun_in_time_goes_back_unused(fresh_engine: Engine, setti
         with fresh_engine.begin() as tx:
             add_endpoint(tx, settings, receiver.url)
             tell(tx, 300)
-        done = delivery.run(fresh_engine, settings, now=NOON, reach=receiver.reach(), budget_seconds=0.2)
-        assert 0 < done.succeeded == len(receiver.requests) < 300
+        with listening(fresh_engine) as heard:
+            done = delivery.run(fresh_engine, settings, now=NOON, reach=receiver.reach(), budget_seconds=0.2)
+            assert 0 < done.succeeded == len(receiver.requests) < 300
+            # Whoever starts runs is told that there is more.
+            assert heard() == ["more"]
     waiting = rows(fresh_engine, "select distinct attempt, attempt_id from webhook_deliveries where status = 'pending'")
     assert waiting == [(0, None)]
     assert delivery.is_anything_to_do(fresh_engine, NOON + timedelta(seconds=5))
