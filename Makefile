@@ -83,6 +83,7 @@ chaos: install-dev  ## Kill senders 650 times, freeze them, restart the database
 	@$(PY) -m tests.chaos $(ARGS)
 	@$(if $(ARGS),,$(PY) -m tests.chaos --fail-points 50)
 	@$(if $(ARGS),,$(PY) -m tests.chaos.airflow)
+	@$(if $(ARGS),,$(PY) -m tests.chaos.webhooks)
 
 planted-bugs: install-dev  ## Put known faults into a copy, one after the other: each must turn a test red
 	@$(PY) -m tests.planted_bugs $(ARGS)

@@ -35,6 +35,7 @@ from api.routes import (
     fx_rates,
     imports,
     inbound,
+    inbound_sources,
     lifecycle,
     messages,
     operations,
@@ -50,6 +51,7 @@ from api.routes import (
     templates,
     users,
     validation,
+    webhooks,
 )
 from api.routing import Operations, specificity
 from api.tracking import TRACKING_OPENAPI, TrackingApp
@@ -81,6 +83,8 @@ _RESOURCES = (
     orders,
     fx_rates,
     inbound,
+    webhooks,
+    inbound_sources,
     analytics,
     scoring,
     score_recomputations,

@@ -155,16 +155,21 @@ class Call:
             resource_id=None if resource_id is None else str(resource_id), request_id=self.request_id, changes=changes,
         )  # fmt: skip
 
-    async def commit(self, effect: Callable[[Connection], Outcome], *, content: bytes | None = None) -> Response:
+    async def commit(
+        self, effect: Callable[[Connection], Outcome], *, content: bytes | None = None,
+        before: Callable[[], None] | None = None, limiter: anyio.CapacityLimiter | None = None,
+    ) -> Response:  # fmt: skip
         """Carry out `effect` in one transaction with its audit entry and, where a key was sent, its kept answer.
 
         Args:
             effect: works inside the transaction and may run again after a deadlock; raises to refuse.
             content: what identifies the request beside its options, where that is not the JSON body (uploads).
+            before: what speaks to somebody else and takes its time; runs once, ahead of the transaction.
+            limiter: how many such calls may run at once, so that slow ones leave threads for all others.
         """
         key = self._key()
         if key is None:
-            return _answer(await run_sync(self._perform, effect, None))
+            return _answer(await run_sync(self._perform, effect, None, before, limiter=limiter))
         wanted = content if content is not None else await self.request.body()
         secret = self.settings.pepper("idempotency")
         wanted = idempotency.request_hash(secret, self.request.url.query.encode(), wanted)
@@ -172,7 +177,7 @@ class Call:
         if isinstance(claim, idempotency.Answer):
             self.audited = True
             return _answer(_opened(self.settings, claim), {"Idempotency-Replayed": "true"})
-        return _answer(await run_sync(self._perform, effect, claim))
+        return _answer(await run_sync(self._perform, effect, claim, before, limiter=limiter))
 
     def _key(self) -> idempotency.Key | None:
         given = self.request.headers.get("idempotency-key")
@@ -200,9 +205,12 @@ class Call:
             pause = min(pause * 1.5, 0.25)
 
     def _perform(
-        self, effect: Callable[[Connection], Outcome], claim: idempotency.Claim | None
-    ) -> idempotency.Answer:
+        self, effect: Callable[[Connection], Outcome], claim: idempotency.Claim | None,
+        before: Callable[[], None] | None,
+    ) -> idempotency.Answer:  # fmt: skip
         try:
+            if before is not None:
+                before()
             return _again(lambda: self._try(effect, claim))
         except Exception as error:
             problem = errors.problem_of(error)

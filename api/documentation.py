@@ -72,6 +72,8 @@ TAGS: list[dict[str, str]] = [
     {"name": "Events", "description": "What shops and sites tell: visits, carts, orders, anything of your own."},
     {"name": "Orders", "description": "Orders with their refunds, and the exchange rates their figures stand on."},
     {"name": "Provider notices", "description": "What the mail provider tells: bounces, complaints, deliveries."},
+    {"name": "Webhooks", "description": "Events told to your servers: endpoints, deliveries, delivering again."},
+    {"name": "Inbound sources", "description": "Doors for the webhooks of shops: an address, a secret, a mapping."},
     {"name": "Scoring", "description": "What contacts are worth: rules, scores, why, and who leads."},
     {"name": "Lifecycle", "description": "Where contacts stand on their way, and whom to win back."},
     {"name": "Analytics", "description": "Figures, each computed in one place and equal everywhere."},

@@ -130,6 +130,8 @@ class Settings:
     webhook_allowed_hosts: tuple[str, ...] = _s(
         "feedback", "host or host:port we may call although it is not on the public internet, comma-separated", ()
     )
+    outbox_days: int = _s("feedback", "days that facts for webhooks are kept", 7)
+    webhook_delivery_days: int = _s("feedback", "days that deliveries which ended, and their attempts, are kept", 30)
 
     reporting_currency: str = _s("data", "ISO 4217 code figures are converted to", "USD")
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)

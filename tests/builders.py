@@ -115,5 +115,26 @@ def make_tag(tx: Connection, name: str, contact_ids: Sequence[int] = ()) -> int:
     return tag_id
 
 
+def make_delivery(tx: Connection, endpoint_id: int, *, status: str = "dead", **fields: Any) -> int:
+    """A delivery of one attempt that nobody answered, ended long ago unless told."""
+    number = next(_numbers)
+    is_pending = status == "pending"
+    row = {
+        "endpoint_id": endpoint_id, "event_type": "contact.created", "webhook_message_id": f"whm{number}",
+        "payload": {"id": f"whm{number}", "event": "contact.created", "timestamp": "2026-03-01T00:00:00Z",
+                    "data": {"contact": {"id": "1"}}},
+        "status": status, "attempt": 1, "response_status": 200 if status == "succeeded" else 0, "duration_ms": 12,
+        "error": None if status == "succeeded" else "no connection", "created_at": NOW,
+        "next_attempt_at": NOW if is_pending else None, "finished_at": None if is_pending else NOW, **fields,
+    }  # fmt: skip
+    delivery_id = _insert(tx, tables.webhook_deliveries, row, "delivery_id")
+    for attempt in range(1, row["attempt"] + 1):
+        tx.execute(insert(tables.webhook_attempts).values(
+            delivery_id=delivery_id, attempt=attempt, at=NOW, response_status=row["response_status"], duration_ms=12,
+            error=row["error"], response_body=None,
+        ))  # fmt: skip
+    return delivery_id
+
+
 def _insert(tx: Connection, table: Table, row: Mapping[str, Any], key: str) -> int:
     return int(tx.execute(insert(table).values(dict(row)).returning(table.c[key])).scalar_one())

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 PASSWORD = "correct horse battery staple"
+#: An address webhooks may be sent to, where nobody listens.
+HOOK = "https://127.0.0.1:9/hook"
 ADMIN, EDITOR, VIEWER = "admin@shop.example", "editor@shop.example", "viewer@shop.example"
 
 
@@ -144,6 +146,7 @@ def live_settings(database_url: str, home: Path, **changes: Any) -> Settings:
         postal_address="Example Shop, 1 High Street, Berlin",
         cors_origins=("https://app.shop.example",),
         sns_topic_arns=(sns.TOPIC,),
+        webhook_allowed_hosts=(HOOK.split("/")[2],),
     )
     return dataclasses.replace(settings, **changes)
 

@@ -6,12 +6,16 @@ No operation of the contract; not in OpenAPI.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
 from anyio.to_thread import run_sync
+from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -19,14 +23,40 @@ from starlette.routing import Route
 from api.calls import Service
 from api.errors import Refused
 from api.routes.auth import HASHING
+from api.values import parse_id, path_id
+from mautolib import webhooks
 from mautolib.auth import audit, sessions, tokens
-from mautolib.errors import MautoError, NotAllowed, NotAuthenticated, RateLimited
-from mautolib.pages import overview
+from mautolib.auth.roles import Role
+from mautolib.errors import InvalidTransition, MautoError, NotAllowed, NotAuthenticated, NotFound, RateLimited
+from mautolib.pages import deliveries, overview
 from mautolib.settings import Settings
+from mautolib.webhooks import DeliveryStatus, reading
+from mautolib.webhooks.reading import MISSING as NO_DELIVERY
 
 HOME, SIGN_IN, SIGN_OUT = "/dashboard", "/dashboard/sign-in", "/dashboard/sign-out"
+WEBHOOKS = "/dashboard/webhooks"
 _SESSION, _FORM = "mauto_session", "mauto_form"
 _FORM_TYPE = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """Who looks at a page, and when."""
+
+    request: Request
+    settings: Settings
+    who: sessions.SignedIn
+    now: datetime
+
+    @property
+    def can_replay(self) -> bool:
+        return self.who.role.covers(Role.EDITOR)
+
+    @property
+    def header(self) -> dict[str, str]:
+        """What the header of a page shows."""
+        csrf = _csrf(self.settings, self.request)
+        return {"user": self.who.user.email, "csrf": csrf, "airflow_url": self.settings.airflow_url}
 
 
 def routes() -> list[Route]:
@@ -36,6 +66,9 @@ def routes() -> list[Route]:
         Route(SIGN_IN, _sign_in_form, methods=["GET"], include_in_schema=False),
         Route(SIGN_IN, _sign_in, methods=["POST"], include_in_schema=False),
         Route(SIGN_OUT, _sign_out, methods=["POST"], include_in_schema=False),
+        Route(WEBHOOKS, _deliveries, methods=["GET"], include_in_schema=False),
+        Route(f"{WEBHOOKS}/{{id}}", _delivery, methods=["GET"], include_in_schema=False),
+        Route(f"{WEBHOOKS}/{{id}}/replay", _replay, methods=["POST"], include_in_schema=False),
     ]
 
 
@@ -55,6 +88,76 @@ async def _home(request: Request) -> Response:
 
     html = await run_sync(render)
     return _see_other(SIGN_IN) if html is None else _html(html)
+
+
+async def _deliveries(request: Request) -> Response:
+    return await _page(request, _deliveries_html)
+
+
+async def _delivery(request: Request) -> Response:
+    def render(tx: Connection, seen: _Seen) -> str:
+        note = "It waits to be delivered again." if request.query_params.get("again") else ""
+        return deliveries.delivery_html(
+            tx, path_id(request.path_params["id"], NO_DELIVERY), can_replay=seen.can_replay, note=note, **seen.header
+        )
+
+    return await _page(request, render)
+
+
+def _deliveries_html(tx: Connection, seen: _Seen, *, alert: str = "") -> str:
+    given, status = seen.request.query_params, None
+    with contextlib.suppress(ValueError):
+        status = DeliveryStatus(given.get("status", ""))
+    return deliveries.deliveries_html(
+        tx, now=seen.now, status=status, endpoint_id=parse_id(given.get("endpoint", "")),
+        before=parse_id(given.get("before", "")), alert=alert, **seen.header,
+    )  # fmt: skip
+
+
+async def _replay(request: Request) -> Response:
+    service = _service(request)
+    await _checked_form(request, service.settings)
+    now = datetime.now(UTC)
+
+    def work() -> str:
+        who = _who(service, request, now)
+        if who is None:
+            return SIGN_IN
+        delivery_id = path_id(request.path_params["id"], NO_DELIVERY)
+        with service.engine.begin() as tx:
+            if not who.role.covers(Role.EDITOR):
+                raise NotAllowed("Editors deliver again")
+            endpoint_id = reading.get(tx, delivery_id).delivery.endpoint_id
+            webhooks.retry_delivery(tx, endpoint_id, delivery_id, now=now)
+            audit.write(tx, audit.Entry(
+                actor=who.actor, action="webhook.retry", resource_type="webhook", resource_id=str(endpoint_id),
+                status=303, request_id=_request_id(request), changes={"delivery_id": str(delivery_id)},
+            ))  # fmt: skip
+        return f"{WEBHOOKS}/{delivery_id}?again=1"
+
+    try:
+        return _see_other(await run_sync(work))
+    except InvalidTransition:
+        # Somebody else was faster: the page shows it.
+        return _see_other(f"{WEBHOOKS}/{request.path_params['id']}")
+
+
+async def _page(request: Request, render: Callable[[Connection, _Seen], str]) -> Response:
+    """A page for whoever is signed in; what it is about and is not there is told on the page of deliveries."""
+    service, now = _service(request), datetime.now(UTC)
+
+    def work() -> Response:
+        who = _who(service, request, now)
+        if who is None:
+            return _see_other(SIGN_IN)
+        seen = _Seen(request=request, settings=service.settings, who=who, now=now)
+        with service.engine.begin() as tx:
+            try:
+                return _html(render(tx, seen))
+            except NotFound:
+                return _html(_deliveries_html(tx, seen, alert="There is no such delivery any more."), 404)
+
+    return await run_sync(work)
 
 
 async def _sign_in_form(request: Request) -> Response:

@@ -37,7 +37,8 @@ def create(tx: Connection, new: NewCampaign, *, actor: str, now: datetime) -> Ca
     _check_references(tx, values)
     statement = insert(_TABLE).values(**values, created_by=actor, created_at=now).returning(_TABLE)
     campaign = _campaign(tx.execute(statement).mappings().one())
-    data = {"campaign_id": str(campaign.campaign_id), "name": campaign.name}
+    none_yet = {"recipients": 0, "skipped": 0}
+    data = {"campaign_id": str(campaign.campaign_id), "name": campaign.name, "totals": none_yet}
     record(tx, FactName.CAMPAIGN_CREATED, data, occurred_at=now)
     _LOG.info("campaign %s created", campaign.campaign_id)
     return campaign

@@ -132,8 +132,10 @@ def record_change(
     if not after.subscribed:
         _tell_unsubscribed(tx, contact_id, now, detail)
     fact = FactName.CONTACT_SUBSCRIBED if after.subscribed else FactName.CONTACT_UNSUBSCRIBED
-    record(tx, fact, {"contact": {"id": str(contact_id), "subscribed": after.subscribed}, "changed": ["subscribed"]},
-           occurred_at=now)  # fmt: skip
+    # The store uses this module; only here is it the other way round.
+    from mautolib.contacts.store import as_json, get
+
+    record(tx, fact, {"contact": as_json(get(tx, contact_id)), "changed": ["subscribed"]}, occurred_at=now)
 
 
 def _write_line(

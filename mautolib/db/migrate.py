@@ -76,7 +76,8 @@ def migrate(engine: Engine) -> list[str]:
         # A changed view may depend on another one: all views are made anew together.
         views_changed = any(f.name.startswith("views/") and book.get(f.name) != f.checksum for f in wanted)
         for item in wanted:
-            again = views_changed and item.repeatable
+            # New tables and sequences need their grants, though the text of the grants is as before.
+            again = item.repeatable and (views_changed or (bool(applied) and item.name == "roles.sql"))
             if book.get(item.name) == item.checksum and not again:
                 continue
             _run(tx, item.sql)

@@ -208,6 +208,11 @@ imports = _table(
     error=_TEXT, attempt_id=_ID, lease_until=_TIME, created_by=_TEXT, created_at=_TIME, started_at=_TIME,
     finished_at=_TIME, stalled_attempts=_INT,
 )
+inbound_sources = _table(
+    "inbound_sources",
+    source_id=_ID, name=_TEXT, kind=_TEXT, token_hash=_BYTES, secret_encrypted=_BYTES, active=_BOOL, mapping=_JSON,
+    last_received_at=_TIME, created_at=_TIME,
+)
 lifecycle_stages = _table(
     "lifecycle_stages",
     stage=_TEXT, stage_order=_SMALL,
@@ -390,13 +395,14 @@ webhook_deliveries = _table(
     "webhook_deliveries",
     delivery_id=_ID, endpoint_id=_ID, outbox_id=_ID, event_type=_TEXT, webhook_message_id=_TEXT, payload=_JSON,
     status=_TEXT, attempt=_INT, attempt_id=_ID, lease_until=_TIME, next_attempt_at=_TIME, response_status=_INT,
-    duration_ms=_INT, error=_TEXT, created_at=_TIME, finished_at=_TIME,
+    duration_ms=_INT, error=_TEXT, created_at=_TIME, finished_at=_TIME, replayed_after=_INT,
 )
 webhook_endpoints = _table(
     "webhook_endpoints",
     endpoint_id=_ID, url=_TEXT, secret_encrypted=_BYTES, previous_secret_encrypted=_BYTES,
     previous_valid_until=_TIME, events=_TEXTS, active=_BOOL, description=_TEXT, consecutive_failures=_INT,
     max_failures=_INT, last_success_at=_TIME, last_failure_at=_TIME, disabled_reason=_TEXT, created_at=_TIME,
+    listens_since=_TIME, failing_since=_TIME, total_deliveries=_ID, total_failures=_ID,
 )
 workflow_logs = _table(
     "workflow_logs",

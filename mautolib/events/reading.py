@@ -21,8 +21,8 @@ from mautolib.events.orders import NewRate
 from mautolib.events.types import EventType, canonical
 
 __all__ = ["Event", "EventFilter", "LoadedRate", "Order", "OrderFilter", "OrderStatus", "RateFilter", "count_events",
-           "count_orders", "count_rates", "get_event", "get_order", "search_events", "search_orders",
-           "search_rates"]  # fmt: skip
+           "count_orders", "count_rates", "get_event", "get_order", "order_owner", "search_events",
+           "search_orders", "search_rates"]  # fmt: skip
 
 _E, _O, _R = tables.events.c, tables.orders.c, tables.fx_rates.c
 #: Room for the largest amount at the highest rate: one order that does not fit would spoil every list it is in.
@@ -197,6 +197,11 @@ def get_order(tx: Connection, order_key: int) -> Order:
     if row is None:
         raise NotFound("Order not found")
     return _order(row)
+
+
+def order_owner(tx: Connection, source: str, order_id: str) -> int | None:
+    """Whose order a shop's number names, None where it is not known (any more)."""
+    return tx.scalar(select(_O.contact_id).where(_O.source == source, _O.order_id == order_id)) or None
 
 
 def search_rates(

@@ -36,6 +36,8 @@ MAX_PROPERTIES_BYTES = 256 * 1024
 MAX_LINES = 1000
 _TEXT = 2000
 _RESERVED_SOURCES = frozenset({SERVICE, OBSERVATION})
+#: How the sources of signed inbound webhooks are named.
+_DOORS = "inbound:"
 _MOMENT = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
@@ -45,11 +47,12 @@ _INT_MAX = 2**31 - 1
 _Path = tuple[str | int, ...]
 
 
-def check(given: object, *, now: datetime) -> Incoming:
+def check(given: object, *, now: datetime, source: str | None = None) -> Incoming:
     """Read one event as it was sent; unknown keys beside `properties` are ignored.
 
     Args:
         now: what `occurred_at` is where none is given, and the moment it may be 5 minutes ahead of.
+        source: of a door with a name of its own (`inbound:7`), which no event can claim; None: what the event says.
 
     Raises:
         InvalidInput: `code` and `path` (within the event) say what is wrong; the first problem found.
@@ -59,9 +62,10 @@ def check(given: object, *, now: datetime) -> Incoming:
     event_type = canonical(_line(given.get("type"), ("type",), 50))
     if event_type in SERVICE_ONLY:
         _refuse(("type",), f"{event_type} is written by the service itself", code="reserved_type")
-    source = _line(given.get("source", "api"), ("source",), 50)
-    if source in _RESERVED_SOURCES:
-        _refuse(("source",), f"{source} is a name of the service itself", code="reserved_source")
+    if source is None:
+        source = _line(given.get("source", "api"), ("source",), 50)
+        if source in _RESERVED_SOURCES or source.startswith(_DOORS):
+            _refuse(("source",), f"{source} is a name of the service itself", code="reserved_source")
     external_id = given.get("external_id")
     properties = given.get("properties", {})
     if not isinstance(properties, Mapping):

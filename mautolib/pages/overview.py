@@ -26,7 +26,7 @@ from mautolib.db import liveness
 from mautolib.db.statements import statement
 from mautolib.pages import charts
 
-__all__ = ["content_security_policy", "overview_html", "sign_in_html"]
+__all__ = ["content_security_policy", "overview_html", "page_html", "sign_in_html"]
 
 _FOLDER = Path(__file__).parent / "templates"
 _WEEKS = 26
@@ -74,7 +74,7 @@ def overview_html(
             header.
     """
     weeks = _weeks(tx, now)
-    return _page(
+    return page_html(
         "overview.html", now=now, embedded=embedded, user=user, csrf=csrf, airflow_url=airflow_url,
         cards=_cards(tx, now), quiet=_quiet(tx, now), weeks=weeks, campaigns=_campaigns(tx), cohorts=_cohorts(tx, now),
         offsets=_OFFSETS,
@@ -85,7 +85,12 @@ def overview_html(
 
 def sign_in_html(*, csrf: str, email: str = "", error: str = "") -> str:
     """The sign-in form, with what went wrong the last time."""
-    return _page("sign_in.html", csrf=csrf, email=email, error=error)
+    return page_html("sign_in.html", csrf=csrf, email=email, error=error)
+
+
+def page_html(name: str, **values: Any) -> str:
+    """A page of these houses: its template with `values`, in their style."""
+    return _environment().get_template(name).render(style=Markup(_style()), **values)  # noqa: S704 - our own file
 
 
 @cache
@@ -168,10 +173,6 @@ def _cell(rate: float | None) -> Cell | None:
         return None
     shade = max(index for index, least in enumerate(_SHADES) if rate >= least)
     return Cell(rate=float(rate), heat=f"h{shade}")
-
-
-def _page(name: str, **values: Any) -> str:
-    return _environment().get_template(name).render(style=Markup(_style()), **values)  # noqa: S704 - our own file
 
 
 @cache

@@ -30,7 +30,7 @@ _KEPT = {("contacts", "email"), ("contacts", "email_key"), ("suppressions", "ema
 #: What people of the shop write themselves; they keep an address the shop uses as its own.
 _AUTHORED = {"templates", "template_versions", "campaigns", "message_contents", "message_links", "segments", "tags",
              "workflows", "workflow_versions", "scoring_rules", "scoring_rule_versions", "automation_rules",
-             "webhook_endpoints", "api_keys", "audit_log"}  # fmt: skip
+             "webhook_endpoints", "inbound_sources", "api_keys", "audit_log"}  # fmt: skip
 #: Columns that go as a whole when the person is found in their row, by an address or here also by a name.
 _WHOLE = {("import_rejects", "value"): "", ("idempotency_keys", "body"): '{"erased": true}'}
 _WORDED = {"import_rejects"}

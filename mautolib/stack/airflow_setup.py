@@ -31,7 +31,7 @@ COMPONENTS: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     "airflow-dag-processor": (("dag-processor",), "DagProcessorJob"),
     "airflow-triggerer": (("triggerer", "--skip-serve-logs"), "TriggererJob"),
 }
-POOLS = {"bulk": (2, "imports and marketing mail"), "transactional": (1, "mail and webhooks that must not wait"),
+POOLS = {"bulk": (2, "imports and marketing mail"), "transactional": (2, "mail and webhooks that must not wait"),
          "warehouse": (2, "set-based work inside the database")}  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Final, cast
 
+import dns.asyncresolver
 import dns.exception
 import dns.nameserver
 import dns.rdatatype
@@ -77,7 +78,8 @@ class Names:
             ProviderUnavailable: the DNS does not answer in time.
         """
         found: list[Address] = []
-        resolver, ends_at = _resolver(self.servers), time.monotonic() + NAME_SECONDS
+        resolver, ends_at = dns.resolver.Resolver(configure=not self.servers), time.monotonic() + NAME_SECONDS
+        _direct(resolver, self.servers)
         for kind in (dns.rdatatype.A, dns.rdatatype.AAAA):
             try:
                 answer = resolver.resolve(
@@ -89,9 +91,25 @@ class Names:
             except (dns.exception.DNSException, OSError) as error:
                 raise ProviderUnavailable(f"The DNS does not answer ({type(error).__name__})") from error
             found += [ip_address(record.to_text()) for record in answer.rrset or ()]
-        if len(found) > MOST_ADDRESSES:
-            raise Refusal("The name leads to too many addresses")
-        return tuple(found)
+        return _few_enough(found)
+
+    async def look_up(self, host: str) -> tuple[Address, ...]:
+        """The same as `addresses`, for who must not block."""
+        found: list[Address] = []
+        resolver, ends_at = dns.asyncresolver.Resolver(configure=not self.servers), time.monotonic() + NAME_SECONDS
+        _direct(resolver, self.servers)
+        for kind in (dns.rdatatype.A, dns.rdatatype.AAAA):
+            try:
+                answer = await resolver.resolve(
+                    f"{host}.", kind, search=False, raise_on_no_answer=False,
+                    lifetime=max(0.01, ends_at - time.monotonic()),
+                )  # fmt: skip
+            except dns.resolver.NXDOMAIN:
+                break
+            except (dns.exception.DNSException, OSError) as error:
+                raise ProviderUnavailable(f"The DNS does not answer ({type(error).__name__})") from error
+            found += [ip_address(record.to_text()) for record in answer.rrset or ()]
+        return _few_enough(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,12 +289,16 @@ def _read(reply: http.client.HTTPResponse, max_bytes: int) -> tuple[bytes, bool]
     return bytes(found[:max_bytes]), False
 
 
-def _resolver(servers: Sequence[str]) -> dns.resolver.Resolver:
-    resolver = dns.resolver.Resolver(configure=not servers)
+def _few_enough(found: Sequence[Address]) -> tuple[Address, ...]:
+    if len(found) > MOST_ADDRESSES:
+        raise Refusal("The name leads to too many addresses")
+    return tuple(found)
+
+
+def _direct(resolver: dns.resolver.BaseResolver, servers: Sequence[str]) -> None:
     resolver.timeout = NAME_SECONDS / 2
     if servers:
         resolver.nameservers = [_server(server) for server in servers]
-    return resolver
 
 
 def _server(text: str) -> dns.nameserver.Nameserver:

@@ -39,6 +39,13 @@ def report_stuck(rows: Mapping[str, int]) -> None:
     _alert("something is stuck", "\n".join([*lines, "Look at the runs of campaign_send and feedback_processing."]))
 
 
+def report_disabled(reasons: Mapping[int, str]) -> None:
+    """Called by a task that disabled endpoints of webhooks."""
+    lines = [f"Webhook {endpoint_id}: {reason}." for endpoint_id, reason in reasons.items()]
+    lines.append("What waits for them is kept 30 days and goes out once they are active again.")
+    _alert("webhooks were disabled", "\n".join(lines))
+
+
 def _alert(subject: str, text: str) -> None:
     _LOG.error("%s: %s", subject, text.replace("\n", " "))
     try:

@@ -345,6 +345,20 @@ def process_feedback(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
     return counts
 
 
+def deliver_webhooks(params: Mapping[str, Any]) -> dict[str, int]:
+    """Deliver what is due for at most five minutes, and name the endpoints that were disabled."""
+    from mautolib.webhooks import delivery
+
+    with warehouse() as (engine, settings):
+        done = delivery.run(engine, settings, endpoint_id=params.get("endpoint_id"), budget_seconds=300)
+    counts = {"facts": done.facts, "told": done.made, "succeeded": done.succeeded, "failed": done.failed,
+              "dead": done.dead, "disabled": len(done.disabled)}  # fmt: skip
+    _say("Nothing was due.", sum(counts.values()), f"Webhooks: {counts}.")
+    if done.disabled:
+        alerts.report_disabled(done.disabled)
+    return counts
+
+
 def _judge_again(engine: Engine, params: Mapping[str, Any]) -> dict[str, int]:
     """The verdicts that changed since the day in the form; nothing without one."""
     from mautolib import feedback

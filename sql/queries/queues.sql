@@ -78,3 +78,29 @@ from (
     union all
     select min(evaluation_due_at) from segments
 ) as waiting;
+
+-- name: webhooks_due
+-- The oldest fact to tell while somebody listens, or the earliest delivery that is due or whose lease ends.
+select min(due_at)
+from (
+    (
+        select outbox.created_at as due_at
+        from outbox
+        where outbox.expanded_at is null
+            and exists (select from webhook_endpoints where webhook_endpoints.active)
+        order by outbox.outbox_id
+        limit 1
+    )
+    union all
+    select next_up.next_attempt_at
+    from webhook_endpoints
+    cross join lateral (
+        select webhook_deliveries.next_attempt_at
+        from webhook_deliveries
+        where webhook_deliveries.endpoint_id = webhook_endpoints.endpoint_id
+            and webhook_deliveries.status = 'pending'
+        order by webhook_deliveries.next_attempt_at
+        limit 1
+    ) as next_up
+    where webhook_endpoints.active
+) as waiting;

@@ -23,6 +23,7 @@ from mautolib.settings import Settings
 PAGES = {
     "/docs", "/redoc", "/openapi.json", "/docs/assets/{name}",
     "/dashboard", "/dashboard/sign-in", "/dashboard/sign-out",
+    "/dashboard/webhooks", "/dashboard/webhooks/{id}", "/dashboard/webhooks/{id}/replay",
 }  # fmt: skip
 
 
@@ -33,7 +34,6 @@ COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
 LATER = {
     "A/B tests": ("/ab-tests/",),
     "workflows and automation rules": ("/workflows/", "/automation-rules/"),
-    "webhooks, out and in": ("/webhooks/", "/inbound-sources/"),
     "analytics and metrics": ("/analytics/", "/dashboard/", "/metrics"),
 }
 

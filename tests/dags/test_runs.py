@@ -16,7 +16,7 @@ from mautolib.segments.rules import Definition
 from mautolib.workflows import recipes
 
 ALL = ("contact_import", "score_recalculation", "campaign_send", "workflow_advance", "cohort_analytics", "maintenance",
-       "feedback_processing")  # fmt: skip
+       "feedback_processing", "webhook_delivery")  # fmt: skip
 
 
 def scalar(engine: Engine, sql: str) -> Any:

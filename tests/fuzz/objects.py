@@ -8,6 +8,7 @@ that needs its thing in a certain state, one in `_STATES`; one that ends what it
 from __future__ import annotations
 
 import copy
+import hmac
 import io
 import itertools
 import json
@@ -26,10 +27,11 @@ from mautolib.auth import users
 from mautolib.auth.roles import Role
 from mautolib.events.links import LinkSigner, MessageLinks, Owner
 from tests import sns
-from tests.live_service import PASSWORD, LiveService
+from tests.live_service import HOOK, PASSWORD, LiveService
 
 PREFIX = "/api/v1"
 JSON, FORM, CSV, MULTIPART = "application/json", "application/x-www-form-urlencoded", "text/csv", "multipart/form-data"
+INBOUND_SECRET = "what the shop and we know"
 _DESTINATION = "https://shop.example/spring"
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
@@ -45,6 +47,8 @@ class Ready:
     headers: dict[str, str] = field(default_factory=dict)
     json: Any = None
     content: bytes | None = None
+    #: Headers that prove the very body, where nobody is signed in.
+    sign: Callable[[bytes], dict[str, str]] | None = None
 
     def send(self, client: httpx.Client, **changes: Any) -> httpx.Response:
         """Send it, with some parts changed; given headers are added."""
@@ -53,6 +57,11 @@ class Ready:
             parts.setdefault("json", self.json)
         path = parts.pop("path", self.path)
         headers = {**self.headers, **parts.pop("headers", {})}
+        if self.sign is not None:
+            if parts.get("content") is None and "json" in parts:
+                parts["content"] = json.dumps(parts.pop("json")).encode()
+                headers = {"Content-Type": JSON, **headers}
+            headers = {**self.sign(parts.get("content") or b""), **headers}
         parts = {name: value for name, value in parts.items() if value not in (None, {})}
         return client.request(self.method, path, headers=headers, **parts)
 
@@ -67,6 +76,7 @@ class Objects:
         self._numbers = itertools.count(1)
         self._run = secrets.token_hex(4)
         self._kept: dict[str, str] = {}
+        self._delivery = ""
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -128,6 +138,8 @@ class Objects:
 
     def personal(self, value: Any, name: str = "") -> Any:
         """A documented example with names of its own and things that exist."""
+        if name == "mapping":
+            return value  # paths to values, not values
         if isinstance(value, dict):
             return {key: self.personal(item, key) for key, item in value.items()}
         if isinstance(value, list):
@@ -270,6 +282,31 @@ class Objects:
         self._post("/suppression", json={"email": email, "reason": "manual"})
         return email
 
+    def webhook(self) -> str:
+        """An endpoint nobody listens at, of an event that no other operation tells."""
+        return self._made("/webhooks/", {"url": HOOK, "events": ["ab_test.winner_selected"]})
+
+    def delivered_webhook(self) -> str:
+        """An endpoint with a delivery that is dead; `delivery` names it."""
+        made = self.webhook()
+        self._delivery = _delivery(self, made)
+        return made
+
+    def delivery(self) -> str:
+        """The delivery of the endpoint made last."""
+        if not self._delivery:
+            self.delivered_webhook()
+        return self._delivery
+
+    def inbound_source(self) -> str:
+        """A source of events."""
+        return self._made("/inbound-sources/", {"name": f"source {self.number()}"})
+
+    def inbound_token(self) -> str:
+        """The address of a source that signs with `INBOUND_SECRET`."""
+        body = {"name": f"source {self.number()}", "secret": INBOUND_SECRET}
+        return str(self._post("/inbound-sources/", json=body).json()["token"])
+
     def user(self) -> str:
         """A viewer."""
         return self._made("/users/", {"email": self.email(), "password": PASSWORD, "name": "Vi"})
@@ -333,6 +370,14 @@ def _notice(objects: Objects, request: Ready) -> None:
     request.json = sns.message(json.dumps({"notificationType": "Delivery"}), message_id=objects.number())
 
 
+def _signed_event(objects: Objects, request: Ready) -> None:
+    body = {"type": "form_submitted", "external_id": objects.number(), "email": objects.email()}
+    request.json = {**body, "properties": {"form": "newsletter"}}
+    request.sign = lambda body: {
+        "X-Signature-256": "sha256=" + hmac.new(INBOUND_SECRET.encode(), body, "sha256").hexdigest()
+    }
+
+
 #: What stands at a place of a path.
 _MAKERS: dict[str, Callable[[Objects], str]] = {
     f"{PREFIX}{place}": maker
@@ -357,6 +402,10 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/suppression/{email}": Objects.suppressed_address,
         "/users/{id}": Objects.user,
         "/api-keys/{id}": Objects.api_key,
+        "/webhooks/{id}": Objects.webhook,
+        "/webhooks/{id}/deliveries/{delivery_id}": Objects.delivery,
+        "/webhooks/inbound/{token}": Objects.inbound_token,
+        "/inbound-sources/{id}": Objects.inbound_source,
     }.items()
 }
 def _as_of_now(_: Objects, request: Ready) -> None:
@@ -370,11 +419,14 @@ _STATES: dict[tuple[str, str], Callable[[Objects], str]] = {
     ("POST", f"{PREFIX}/campaigns/{{id}}/cancel"): Objects.sending_campaign,
     ("POST", f"{PREFIX}/campaigns/{{id}}/retry"): Objects.sending_campaign,
     ("POST", f"{PREFIX}/schedules/{{id}}/resume"): Objects.paused_schedule,
+    ("GET", f"{PREFIX}/webhooks/{{id}}/deliveries/{{delivery_id}}"): Objects.delivered_webhook,
+    ("POST", f"{PREFIX}/webhooks/{{id}}/deliveries/{{delivery_id}}/retry"): Objects.delivered_webhook,
 }
 #: Operations that end, or depend on, what they are called with.
 _OWN_CALLERS: dict[str, Callable[[Objects, Ready], None]] = {
     "login": _sign_in, "refresh": _renew, "logout": _as_own_user, "change_password": _change_password,
     "explain_contact_score": _as_of_now, "track_unsubscribe": _one_click, "receive_ses_notice": _notice,
+    "receive_inbound": _signed_event,
 }  # fmt: skip
 #: Fields of an example that are one's own, or name something that exists.
 _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
@@ -416,6 +468,13 @@ def _event(objects: Objects, contact_id: str) -> None:
     objects.admin.post(f"{PREFIX}/events/", json={"type": "webinar_joined", "contact_id": contact_id})
 
 
+def _delivery(objects: Objects, endpoint_id: str) -> str:
+    from tests.builders import make_delivery
+
+    with objects.service.engine.begin() as tx:
+        return str(make_delivery(tx, int(endpoint_id)))
+
+
 def _message(objects: Objects, contact_id: str) -> None:
     from tests.builders import make_message
 
@@ -447,6 +506,7 @@ _GROWING: dict[str, Callable[[Objects, str], Any]] = {
         "/fx-rates/": _rate,
         "/contacts/{id}/consents": _consent,
         "/contacts/{id}/events": _event,
+        "/webhooks/{id}/deliveries": _delivery,
         "/contacts/{id}/messages": _message,
         "/campaigns/{id}/messages": _campaign_message,
         "/segments/{id}/contacts": _member,

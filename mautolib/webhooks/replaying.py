@@ -1,0 +1,47 @@
+"""Replaying: deliveries that ended are sent again, with the id they had.
+
+Promise: a replay begins the schedule anew and keeps the message id and the log of earlier attempts. The commit wakes
+the delivery. Called by the API, in its transaction.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from mautolib.db.statements import statement
+from mautolib.errors import InvalidTransition, NotFound
+from mautolib.webhooks.model import DeliveryStatus
+
+
+def retry_delivery(tx: Connection, endpoint_id: int, delivery_id: int, *, now: datetime) -> None:
+    """Put one delivery that ended back in line.
+
+    Raises:
+        NotFound: the endpoint has no such delivery.
+        InvalidTransition: it has not ended yet.
+    """
+    values = {"endpoint_id": endpoint_id, "delivery_id": delivery_id}
+    status = tx.scalar(statement("webhooks.status_for_update"), values)
+    if status is None:
+        raise NotFound("Delivery not found")
+    if status == DeliveryStatus.PENDING:
+        raise InvalidTransition("The delivery is still pending")
+    tx.execute(statement("webhooks.replay_one"), {**values, "now": now})
+
+
+def retry_many(
+    tx: Connection, endpoint_id: int, *, since: datetime | None, until: datetime | None,
+    status: DeliveryStatus | str = DeliveryStatus.DEAD, now: datetime,
+) -> int:  # fmt: skip
+    """Put all deliveries of an endpoint that ended so, and were made from `since` to before `until`, back in line.
+
+    Returns: how many; pending ones are never among them.
+    Raises:
+        NotFound: no such endpoint.
+    """
+    if tx.scalar(statement("webhooks.is_endpoint"), {"endpoint_id": endpoint_id}) is None:
+        raise NotFound("Webhook not found")
+    values = {"endpoint_id": endpoint_id, "since": since, "until": until, "status": str(status), "now": now}
+    return tx.execute(statement("webhooks.replay_many"), values).rowcount
