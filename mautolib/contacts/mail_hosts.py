@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 import dns.asyncresolver
 import dns.exception
 import dns.name
-import dns.nameserver
 import dns.rdatatype
 import dns.resolver
+
+from mautolib import name_servers
 
 __all__ = ["DNS_FAILED", "DNS_TIMEOUT", "MailHosts"]
 
@@ -128,17 +129,5 @@ def _resolver(servers: Sequence[str]) -> dns.asyncresolver.Resolver:
     """A resolver without a cache of its own, asking `servers` or the system's."""
     resolver = dns.asyncresolver.Resolver(configure=not servers)
     resolver.lifetime, resolver.timeout = NAME_SECONDS, NAME_SECONDS / 2
-    if servers:
-        resolver.nameservers = [_server(server) for server in servers]
+    name_servers.use(resolver, servers)
     return resolver
-
-
-def _server(text: str) -> dns.nameserver.Nameserver:
-    address, port = text, 53
-    if text.startswith("["):
-        address, _, rest = text[1:].partition("]")
-        port = int(rest.removeprefix(":") or port)
-    elif text.count(":") == 1:
-        address, _, rest = text.partition(":")
-        port = int(rest)
-    return dns.nameserver.Do53Nameserver(address, port)

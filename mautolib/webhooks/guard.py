@@ -23,10 +23,10 @@ from typing import Any, Final, cast
 
 import dns.asyncresolver
 import dns.exception
-import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 
+from mautolib import name_servers
 from mautolib.errors import InvalidInput, ProviderUnavailable
 from mautolib.settings import Settings
 from mautolib.webhooks.addresses import Address, Policy, Target, parse_url, refusal_of_any
@@ -297,16 +297,4 @@ def _few_enough(found: Sequence[Address]) -> tuple[Address, ...]:
 
 def _direct(resolver: dns.resolver.BaseResolver, servers: Sequence[str]) -> None:
     resolver.timeout = NAME_SECONDS / 2
-    if servers:
-        resolver.nameservers = [_server(server) for server in servers]
-
-
-def _server(text: str) -> dns.nameserver.Nameserver:
-    address, port = text, 53
-    if text.startswith("["):
-        address, _, rest = text[1:].partition("]")
-        port = int(rest.removeprefix(":") or port)
-    elif text.count(":") == 1:
-        address, _, rest = text.partition(":")
-        port = int(rest)
-    return dns.nameserver.Do53Nameserver(address, port)
+    name_servers.use(resolver, servers)

@@ -12,7 +12,7 @@ from tests.architecture.source import ROOT, imports, name_of, tracked, tree_of
 
 #: Lower number = lower layer. A module imports its own package and lower layers only.
 LAYERS = [
-    {"errors", "settings", "log"},
+    {"errors", "settings", "log", "name_servers"},
     {"db"},
     {"events", "ledger", "outbox", "statistics"},
     {"auth", "contacts"},
