@@ -17,8 +17,14 @@ class TriggerType(StrEnum):
     """What starts a workflow by itself, or that nothing does."""
 
     SIGNUP = "signup"
+    TAG_ADDED = "tag_added"
+    SEGMENT_ENTERED = "segment_entered"
     EVENT = "event"
+    CART_ABANDONED = "cart_abandoned"
+    DATE = "date"
+    ANNIVERSARY = "anniversary"
     MANUAL = "manual"
+    WEBHOOK = "webhook"
 
 
 class ReEntryPolicy(StrEnum):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -9,10 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mautolib.errors import InvalidInput
-from mautolib.workflows import definition
+from mautolib.workflows import definition, triggers
+from mautolib.workflows.model import TriggerType
 from mautolib.workflows.recipes import welcome_series
 from mautolib.workflows.steps import ACTIONS, STEPS
 from mautolib.workflows.steps.condition import OPERATORS, holds
+from mautolib.workflows.steps.delay import Delay, Until
+from mautolib.workflows.steps.fields import Fields
+from mautolib.workflows.steps.goal import Goal
+from mautolib.workflows.steps.wait_for_event import OnTimeout, WaitForEvent
 
 MAIL = {"action": "send_email", "subject": "Hello", "body": "<p>Hello</p>"}
 
@@ -53,18 +60,29 @@ def test_an_empty_branch_goes_on_behind_the_condition() -> None:
     [
         ("delay", (), "must be a list"),
         ([5], (0,), "must be an object"),
-        ([{"type": "teleport"}], (0, "type"), "one of condition, delay, exit, action"),
-        ([{"type": "wait_for_event", "event_type": "x"}], (0, "type"), "one of"),
+        ([{"type": "teleport"}], (0, "type"), "one of condition, delay, exit"),
         ([{"type": ["delay"]}], (0, "type"), "one of"),
-        ([{"action": "webhook", "url": "https://x.example"}], (0, "action"), "one of send_email, tag"),
+        ([{"action": "teleport"}], (0, "action"), "must be one of"),
         ([{}], (0, "action"), "'action' is required"),
-        ([{"type": "delay"}], (0,), "exactly one of 'hours' and 'minutes'"),
+        ([{"type": "delay"}], (0,), "exactly one of 'hours', 'minutes' and 'until'"),
         ([{"type": "delay", "hours": 1, "minutes": 1}], (0,), "exactly one"),
         ([{"type": "delay", "hours": 8761}], (0, "hours"), "at most 8760"),
         ([{"type": "delay", "hours": 0}], (0, "hours"), "more than 0"),
         ([{"type": "delay", "hours": True}], (0, "hours"), "must be a number"),
-        ([{"type": "delay", "hours": float("nan")}], (0, "hours"), "must be a number"),
+        ([{"type": "delay", "hours": float("nan")}], (0, "hours"), "must be finite"),
+        ([{"type": "delay", "hours": 10**400}], (0, "hours"), "at most 8760"),
         ([{"type": "delay", "hours": "2"}], (0, "hours"), "must be a number"),
+        ([{"type": "delay", "hours": 1, "until": {"time": "09:00"}}], (0,), "exactly one"),
+        ([{"type": "delay", "until": "09:00"}], (0, "until"), "must be an object"),
+        ([{"type": "delay", "until": {}}], (0, "until", "time"), "required"),
+        ([{"type": "delay", "until": {"time": "24:00"}}], (0, "until", "time"), "00:00 to 23:59"),
+        ([{"type": "delay", "until": {"time": "9:00"}}], (0, "until", "time"), "00:00 to 23:59"),
+        ([{"type": "delay", "until": {"time": "\u0661\u0661:00"}}], (0, "until", "time"), "00:00 to 23:59"),
+        ([{"type": "delay", "until": {"time": "09:00", "weekdays": []}}], (0, "until", "weekdays"), "1 (Monday)"),
+        ([{"type": "delay", "until": {"time": "09:00", "weekdays": [0]}}], (0, "until", "weekdays"), "1 (Monday)"),
+        ([{"type": "delay", "until": {"time": "09:00", "weekdays": [True]}}], (0, "until", "weekdays"), "1 (Monday)"),
+        ([{"type": "delay", "until": {"time": "09:00", "timezone": "Mars"}}], (0, "until", "timezone"), "IANA"),
+        ([{"type": "delay", "until": {"time": "09:00", "hour": 1}}], (0, "until", "hour"), "Unknown key"),
         ([{"type": "delay", "minutes": 525601}], (0, "minutes"), "at most 525600"),
         ([{"type": "delay", "hours": 2, "hour": 3}], (0, "hour"), "Unknown key"),
         ([MAIL, {"action": "tag"}], (1, "tag_name"), "required"),
@@ -129,8 +147,8 @@ def test_any_json_is_read_or_refused_with_a_place(steps: Any) -> None:
 @pytest.mark.parametrize(
     ("trigger_type", "config", "active", "path"),
     [
-        ("cart_abandoned", {}, False, ("trigger_type",)),
-        ("tag_added", {}, False, ("trigger_type",)),
+        ("teleport", {}, False, ("trigger_type",)),
+        (["event"], {}, False, ("trigger_type",)),
         (None, {}, False, ("trigger_type",)),
         ("event", {}, True, ("trigger_config", "event_type")),
         ("event", {"event_type": "x" * 51}, False, ("trigger_config", "event_type")),
@@ -138,6 +156,29 @@ def test_any_json_is_read_or_refused_with_a_place(steps: Any) -> None:
         ("event", {"event_type": "order_placed", "where": "x"}, False, ("trigger_config", "where")),
         ("signup", {"source": 5}, False, ("trigger_config", "source")),
         ("signup", [], False, ("trigger_config",)),
+        ("manual", {"note": {"deep": ["a\0b"]}}, False, ("trigger_config", "note", "deep", 0)),
+        ("manual", {"a\0b": 1}, False, ("trigger_config",)),
+        ("manual", {"note": "\ud800"}, False, ("trigger_config", "note")),
+        ("manual", {"note": float("inf")}, False, ("trigger_config", "note")),
+        ("tag_added", {"tag_name": ""}, False, ("trigger_config", "tag_name")),
+        ("tag_added", {"tag_name": "a" * 101}, False, ("trigger_config", "tag_name")),
+        ("segment_entered", {}, True, ("trigger_config", "segment_id")),
+        ("segment_entered", {"segment_id": "x"}, False, ("trigger_config", "segment_id")),
+        ("cart_abandoned", {"after_minutes": 0}, False, ("trigger_config", "after_minutes")),
+        ("cart_abandoned", {"after_minutes": 43201}, False, ("trigger_config", "after_minutes")),
+        ("cart_abandoned", {"after_minutes": 1.5}, False, ("trigger_config", "after_minutes")),
+        ("cart_abandoned", {"min_total": "-1"}, False, ("trigger_config", "min_total")),
+        ("cart_abandoned", {"min_total": "1.00001"}, False, ("trigger_config", "min_total")),
+        ("date", {}, True, ("trigger_config", "on")),
+        ("date", {"on": "2027-02-29"}, False, ("trigger_config", "on")),
+        ("date", {"on": "2200-01-01"}, False, ("trigger_config", "on")),
+        ("date", {"on": "2027-02-28", "at": "25:00"}, False, ("trigger_config", "at")),
+        ("anniversary", {}, True, ("trigger_config", "field")),
+        ("anniversary", {"field": "email"}, False, ("trigger_config", "field")),
+        ("anniversary", {"field": "custom_fields."}, False, ("trigger_config", "field")),
+        ("anniversary", {"field": "created_at", "offset_days": 366}, False, ("trigger_config", "offset_days")),
+        ("anniversary", {"field": "created_at", "local_time": 1}, False, ("trigger_config", "local_time")),
+        ("webhook", {"source_id": "x"}, False, ("trigger_config", "source_id")),
     ],
 )
 def test_a_trigger_that_cannot_fire_is_refused(
@@ -152,6 +193,74 @@ def test_a_draft_may_lack_its_event_and_keep_other_keys() -> None:
     definition.check_trigger("event", {"note": {"a": [1]}}, active=False)
     definition.check_trigger("signup", {"source": "import"}, active=True)
     definition.check_trigger("manual", {}, active=True)
+    for trigger_type in ("segment_entered", "date", "anniversary"):
+        definition.check_trigger(trigger_type, {}, active=False)
+
+
+def test_triggers_have_the_defaults_of_their_keys() -> None:
+    def read(trigger_type: str, **config: Any) -> triggers.Trigger:
+        return triggers.read(trigger_type, config, active=True)[0]
+
+    assert read("cart_abandoned") == triggers.CartAbandoned(after_minutes=60, min_total=None)
+    assert read("cart_abandoned", min_total=25.5) == triggers.CartAbandoned(min_total=Decimal("25.5"))
+    assert read("date", on="2027-02-28") == triggers.Date(on=date(2027, 2, 28), at=time(9))
+    found = read("anniversary", field="custom_fields.birthday")
+    assert found == triggers.Anniversary(field="custom_fields.birthday", offset_days=0, at=time(9), local_time=True)
+    assert read("event", event_type="opened", where={"url": "x"}) == triggers.Event(
+        event_type="email_opened", where={"url": "x"})  # fmt: skip
+    assert read("segment_entered", segment_id="7") == triggers.SegmentEntered(segment_id=7)
+    assert set(triggers.TRIGGERS) == set(TriggerType)
+
+
+def fields(**raw: Any) -> Fields:
+    return Fields(raw, ("body", "steps", 0))
+
+
+def test_waits_and_goals_know_what_they_wait_for() -> None:
+    wait = WaitForEvent.read(fields(event_type="opened"))
+    assert wait == WaitForEvent(event_type="email_opened", where={}, timeout_hours=72, on_timeout=OnTimeout.CONTINUE)
+    wait = WaitForEvent.read(fields(event_type="x", where={"a": 1}, timeout_hours=1, on_timeout="exit", then=[]))
+    assert (wait.where, wait.timeout_hours, wait.on_timeout, wait.given) == ({"a": 1}, 1, "exit", frozenset({"then"}))
+    assert Goal.read(fields(event_type="x", where={"a": None})) == Goal(event_type="x", where={"a": None})
+    assert Goal.read(fields(segment_id="9")) == Goal(segment_id=9)
+    until = Delay.read(fields(until={"time": "09:30", "weekdays": [1, 5], "timezone": "Asia/Tokyo"}))
+    expected = Until(time=time(9, 30), weekdays=frozenset({1, 5}), timezone="Asia/Tokyo")
+    assert until == Delay(unit="until", until=expected)
+
+
+@pytest.mark.parametrize(
+    ("step", "raw", "path"),
+    [
+        (WaitForEvent, {}, ("event_type",)),
+        (WaitForEvent, {"event_type": "x" * 51}, ("event_type",)),
+        (WaitForEvent, {"event_type": "x", "where": {"a": []}}, ("where", "a")),
+        (WaitForEvent, {"event_type": "x", "timeout_hours": 0}, ("timeout_hours",)),
+        (WaitForEvent, {"event_type": "x", "timeout_hours": 8761}, ("timeout_hours",)),
+        (WaitForEvent, {"event_type": "x", "on_timeout": "stop"}, ("on_timeout",)),
+        (Goal, {}, ()),
+        (Goal, {"event_type": "x", "segment_id": "1"}, ()),
+        (Goal, {"segment_id": "0"}, ("segment_id",)),
+    ],
+)
+def test_what_cannot_be_waited_for_is_refused(step: Any, raw: dict[str, Any], path: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        step.read(fields(**raw))
+    assert caught.value.path == ("body", "steps", 0, *path)
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800", float("nan"), {"deep": [{"a\0": 1}]}])
+def test_what_the_database_cannot_hold_is_refused_at_its_place(value: Any) -> None:
+    path, _ = refusal([MAIL, {"type": "exit", "meta": {"x": value}}])
+    assert path[:5] == ("body", "steps", 1, "meta", "x")
+
+
+def test_nesting_without_end_is_refused() -> None:
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    path, message = refusal([{"type": "exit", "meta": {"x": deep}}])
+    assert message == "This is nested more than 32 deep"
+    assert len(path) < 40
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def _number(value: Any) -> Decimal | None:
         return None
     try:
         number = Decimal(str(value).strip())
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):
+        # Also whole numbers of more digits than Python turns into text.
         return None
     return number if number.is_finite() else None
 
