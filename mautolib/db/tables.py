@@ -125,7 +125,7 @@ enrollments = _table(
     "enrollments",
     enrollment_id=_ID, workflow_id=_ID, version=_INT, contact_id=_ID, entry_key=_TEXT, status=_TEXT,
     step_path=_TEXT, visit=_INT, resume_at=_TIME, waiting_for=_TEXT, context=_JSON, exit_reason=_TEXT,
-    caused_at=_TIME, entered_at=_TIME, finished_at=_TIME,
+    caused_at=_TIME, entered_at=_TIME, finished_at=_TIME, paused_from=_TEXT,
 )
 erased_activity = _table(
     "erased_activity",
@@ -411,5 +411,5 @@ workflow_versions = _table(
 workflows = _table(
     "workflows",
     workflow_id=_ID, name=_TEXT, trigger_type=_TEXT, trigger_config=_JSON, steps=_JSON, active=_BOOL,
-    re_entry=_JSON, exit_on=_TEXTS, version=_INT, created_at=_TIME, updated_at=_TIME,
+    re_entry=_JSON, exit_on=_TEXTS, version=_INT, created_at=_TIME, updated_at=_TIME, revision=_INT,
 )

@@ -160,8 +160,10 @@ class Fields:
         """The id of another thing: the decimal text the API shows, or a whole number."""
         value = self.any(key)
         if isinstance(value, str):
-            # More digits than any id has are not even converted.
-            value = int(value) if value.isascii() and value.isdigit() and len(value) <= _LONGEST_ID else None
+            # Only as the API shows it, so that whoever looks for what an id is used by finds it. More digits than any
+            # id has are not even converted.
+            known = value.isascii() and value.isdigit() and len(value) <= _LONGEST_ID and not value.startswith("0")
+            value = int(value) if known else None
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
             raise self.error(key, f"'{key}' must be an id")
         return value

@@ -1,0 +1,98 @@
+"""Taking one enrollment by the hand: pause it, let it go on, end it.
+
+Promise: whoever is being moved is waited for, and then stands where the move has put them; a paused enrollment is not
+moved, and keeps when and for what it waits. Called by the API. The three transitions stand in `_FROM`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, case, func, update
+
+from mautolib.contacts.validation import is_storable
+from mautolib.db import tables
+from mautolib.db.statements import statement
+from mautolib.errors import InvalidInput, InvalidTransition
+from mautolib.workflows import reading
+from mautolib.workflows.model import Enrollment, EnrollmentStatus
+
+_LOG = logging.getLogger(__name__)
+_TABLE = tables.enrollments
+_GOING: Final = (EnrollmentStatus.RUNNING, EnrollmentStatus.WAITING)
+#: What may be done in which states.
+_FROM: Final[Mapping[str, tuple[EnrollmentStatus, ...]]] = {
+    "paused": _GOING,
+    "resumed": (EnrollmentStatus.PAUSED,),
+    "ended": (*_GOING, EnrollmentStatus.PAUSED),
+}
+_LONGEST_REASON: Final = 200
+BY_HAND: Final = "by hand"
+
+
+def pause(tx: Connection, workflow_id: int, enrollment_id: int) -> Enrollment:
+    """Stop an enrollment where it stands. What happens meanwhile passes it by, but `exit_on` still ends it.
+
+    Raises:
+        NotFound: the workflow has no such enrollment.
+        InvalidTransition: it is paused already, or has ended.
+    """
+    before = _held(tx, workflow_id, enrollment_id, "paused")
+    return _put(tx, before, status="paused", paused_from=str(before.status))
+
+
+def resume(tx: Connection, workflow_id: int, enrollment_id: int, *, now: datetime) -> Enrollment:
+    """Let a paused enrollment go on; one whose moment has passed meanwhile moves at once.
+
+    Raises:
+        NotFound: the workflow has no such enrollment.
+        InvalidTransition: it is not paused.
+    """
+    before = _held(tx, workflow_id, enrollment_id, "resumed")
+    # One that was put on hold without saying from where stands at a step it has not taken, unless it waits.
+    is_waiting = case((_TABLE.c.resume_at.is_(None) & _TABLE.c.waiting_for.is_(None), "running"), else_="waiting")
+    after = _put(
+        tx, before, status=func.coalesce(_TABLE.c.paused_from, is_waiting), paused_from=None,
+        resume_at=case((_TABLE.c.waiting_for.is_(None), func.coalesce(_TABLE.c.resume_at, now)),
+                       else_=_TABLE.c.resume_at),
+    )  # fmt: skip
+    tx.execute(statement("workflow_control.wake"))
+    return after
+
+
+def leave(
+    tx: Connection, workflow_id: int, enrollment_id: int, *, reason: str | None = None, now: datetime
+) -> Enrollment:
+    """End an enrollment as `exited`. Mail queued before is sent.
+
+    Raises:
+        NotFound: the workflow has no such enrollment.
+        InvalidTransition: it has ended.
+        InvalidInput: the reason is too long.
+    """
+    given = (reason or "").strip()
+    if len(given) > _LONGEST_REASON or not is_storable(given):
+        raise InvalidInput(f"A reason has at most {_LONGEST_REASON} characters", path=("body", "reason"))
+    before = _held(tx, workflow_id, enrollment_id, "ended")
+    return _put(
+        tx, before, status="exited", exit_reason=given or BY_HAND, resume_at=None, waiting_for=None, paused_from=None,
+        finished_at=now,
+    )  # fmt: skip
+
+
+def _held(tx: Connection, workflow_id: int, enrollment_id: int, done: str) -> Enrollment:
+    found = reading.enrollment(tx, workflow_id, enrollment_id, lock=True)
+    if found.status not in _FROM[done]:
+        raise InvalidTransition(f"An enrollment that is {found.status} cannot be {done}")
+    return found
+
+
+def _put(tx: Connection, before: Enrollment, **values: Any) -> Enrollment:
+    c = _TABLE.c
+    query = update(_TABLE).where(c.contact_id == before.contact_id, c.enrollment_id == before.enrollment_id)
+    tx.execute(query.values(**values))
+    _LOG.info("enrollment %s of workflow %s: %s", before.enrollment_id, before.workflow_id, sorted(values))
+    return reading.enrollment(tx, before.workflow_id, before.enrollment_id)

@@ -1,0 +1,71 @@
+-- Workflows over HTTP: their lists, and ending what a deleted one leaves behind.
+
+-- name: versions
+-- The versions of a workflow before a number, newest first, each with how many enrollments on it have not ended.
+with chosen as (
+    select version, trigger_type, trigger_config, steps, created_by, created_at
+    from workflow_versions
+    where workflow_id = cast(:workflow_id as bigint)
+        and (cast(:before as int) is null or version < cast(:before as int))
+    order by version desc
+    limit cast(:limit as int) offset cast(:skip as int)
+),
+
+going as (
+    select version, count(*) as enrollment_count
+    from enrollments
+    where workflow_id = cast(:workflow_id as bigint)
+        and finished_at is null
+        and version >= (select min(version) from chosen)
+        and version <= (select max(version) from chosen)
+    group by version
+)
+
+select chosen.*, coalesce(going.enrollment_count, 0) as active_enrollments
+from chosen
+left join going on going.version = chosen.version
+order by chosen.version desc;
+
+-- name: end_enrollments
+-- Ends every enrollment of a workflow that has not ended; one that is being moved is waited for.
+update enrollments
+set status = 'exited', exit_reason = cast(:reason as text), resume_at = null, waiting_for = null,
+    paused_from = null, finished_at = cast(:now as timestamptz)
+where workflow_id = cast(:workflow_id as bigint)
+    and finished_at is null;
+
+-- name: remove_logs
+-- Removes so many logs of a workflow, the oldest first.
+delete from workflow_logs
+where log_id in (
+    select log_id
+    from workflow_logs
+    where workflow_id = cast(:workflow_id as bigint)
+    order by log_id
+    limit cast(:size as int)
+);
+
+-- name: left_behind
+-- The workflows that have logs or open enrollments, and are gone; steps from one workflow to the next by the index.
+with recursive logged as (
+    (select workflow_id from workflow_logs order by workflow_id limit 1)
+    union all
+    select (
+        select workflow_logs.workflow_id
+        from workflow_logs
+        where workflow_logs.workflow_id > logged.workflow_id
+        order by workflow_logs.workflow_id
+        limit 1
+    )
+    from logged
+    where logged.workflow_id is not null
+)
+
+select workflow_id
+from logged
+where workflow_id is not null
+    and not exists (select 1 from workflows where workflows.workflow_id = logged.workflow_id);
+
+-- name: wake
+-- Wakes whoever moves enrollments, once this transaction is committed.
+select pg_notify('mauto_events', 'enrollments');
