@@ -74,7 +74,8 @@ def trigger(
     Raises:
         NotFound: no such workflow or contact.
     """
-    workflow = store.get(tx, workflow_id)
+    # Held: whoever deletes the workflow waits, and then ends this enrollment too.
+    workflow = store.hold(tx, workflow_id)
     if contact_id is not None:
         contacts.get(tx, contact_id)
     person = contact_id or 0
@@ -103,7 +104,8 @@ def get(tx: Connection, enrollment_id: int, contact_id: int) -> Enrollment:
     row = tx.execute(query).one()
     return Enrollment(
         enrollment_id=row.enrollment_id, workflow_id=row.workflow_id, version=row.version, contact_id=row.contact_id,
-        status=EnrollmentStatus(row.status), step_path=row.step_path, resume_at=row.resume_at, context=row.context,
+        status=EnrollmentStatus(row.status), step_path=row.step_path, resume_at=row.resume_at,
+        waiting_for=row.waiting_for, context=row.context,
         exit_reason=row.exit_reason, entered_at=row.entered_at, finished_at=row.finished_at,
     )  # fmt: skip
 
