@@ -50,6 +50,7 @@ from api.routes import (
     templates,
     users,
     validation,
+    workflows,
 )
 from api.routing import Operations, specificity
 from api.tracking import TRACKING_OPENAPI, TrackingApp
@@ -85,6 +86,7 @@ _RESOURCES = (
     scoring,
     score_recomputations,
     lifecycle,
+    workflows,
 )
 POOL_SIZE, OVERFLOW = 5, 10
 STATEMENT_TIMEOUT_MS = 30_000

@@ -17,7 +17,7 @@ from mautolib.contacts.validation import is_storable
 from mautolib.db import tables
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, InvalidTransition
-from mautolib.workflows import reading
+from mautolib.workflows import reading, store
 from mautolib.workflows.model import Enrollment, EnrollmentStatus
 
 _LOG = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def pause(tx: Connection, workflow_id: int, enrollment_id: int) -> Enrollment:
     """Stop an enrollment where it stands. What happens meanwhile passes it by, but `exit_on` still ends it.
 
     Raises:
-        NotFound: the workflow has no such enrollment.
+        NotFound: no such workflow, or it has no such enrollment.
         InvalidTransition: it is paused already, or has ended.
     """
     before = _held(tx, workflow_id, enrollment_id, "paused")
@@ -48,7 +48,7 @@ def resume(tx: Connection, workflow_id: int, enrollment_id: int, *, now: datetim
     """Let a paused enrollment go on; one whose moment has passed meanwhile moves at once.
 
     Raises:
-        NotFound: the workflow has no such enrollment.
+        NotFound: no such workflow, or it has no such enrollment.
         InvalidTransition: it is not paused.
     """
     before = _held(tx, workflow_id, enrollment_id, "resumed")
@@ -69,7 +69,7 @@ def leave(
     """End an enrollment as `exited`. Mail queued before is sent.
 
     Raises:
-        NotFound: the workflow has no such enrollment.
+        NotFound: no such workflow, or it has no such enrollment.
         InvalidTransition: it has ended.
         InvalidInput: the reason is too long.
     """
@@ -84,6 +84,7 @@ def leave(
 
 
 def _held(tx: Connection, workflow_id: int, enrollment_id: int, done: str) -> Enrollment:
+    store.hold(tx, workflow_id)
     found = reading.enrollment(tx, workflow_id, enrollment_id, lock=True)
     if found.status not in _FROM[done]:
         raise InvalidTransition(f"An enrollment that is {found.status} cannot be {done}")

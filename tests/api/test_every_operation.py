@@ -36,7 +36,7 @@ LISTS = [
     key for key in INSIDE
     if key[0] == "GET" and "cursor" in {parameter["name"] for parameter in SERVED[key].get("parameters", ())}
 ]  # fmt: skip
-PATCHES = [key for key in INSIDE if key[0] == "PATCH"]
+PATCHES = [key for key in INSIDE if key[0] == "PATCH" and "requestBody" in SERVED[key]]
 WITH_JSON = [key for key in WRITES if JSON in SERVED[key].get("requestBody", {}).get("content", {})]
 KEYED = [key for key in WRITES if key[0] == "POST" and SERVED[key]["x-role"].startswith(("editor", "admin"))]
 WITH_ID = [key for key in INSIDE if "{" in key[1]]
