@@ -7,12 +7,13 @@ transactional mail. It does not wake anybody: a trigger on the table does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
+    ARRAY,
     CTE,
     Column,
     Connection,
@@ -85,6 +86,47 @@ def queue(tx: Connection, messages: Iterable[NewMessage]) -> int:
     function = func.jsonb_to_recordset(cast(rows, tables.messages.c.context.type))
     given = function.table_valued(*columns, name="given").render_derived(name="given", with_types=True)
     return _store(tx, select(*(given.c[name] for name in _GIVEN))).total
+
+
+def queue_step(
+    tx: Connection,
+    members: Mapping[str, str],
+    *,
+    workflow_id: int,
+    step: str,
+    content_id: int,
+    due_at: datetime,
+    give_up_at: datetime,
+) -> int:
+    """Queue one message for each enrollment at a step of a workflow, in one statement; returns how many were new.
+
+    Args:
+        members: the array literals `enrollment_ids` and `contact_ids`.
+        step: what the dedupe keys say behind `enrollment:<id>`.
+    """
+    numbers = _MESSAGES.c.contact_id.type
+    arrays = (cast(literal(members[name], Text), ARRAY(numbers)) for name in ("enrollment_ids", "contact_ids"))
+    given = (
+        func.unnest(*arrays)
+        .table_valued(Column("enrollment_id", numbers), Column("contact_id", numbers), name="given")
+        .render_derived(name="given")
+    )
+    entered = tables.enrollments
+    values: dict[str, Any] = {
+        "kind": literal(Kind.WORKFLOW.value),
+        "contact_id": given.c.contact_id,
+        "workflow_id": literal(workflow_id, numbers),
+        "enrollment_id": given.c.enrollment_id,
+        "content_id": literal(content_id, numbers),
+        "dedupe_key": literal("enrollment:") + cast(given.c.enrollment_id, Text) + literal(step),
+        "context": func.jsonb_build_object("event", entered.c.context),
+        "reason": cast(None, Text),
+        "due_at": literal(due_at, _MESSAGES.c.due_at.type),
+        "give_up_at": literal(give_up_at, _MESSAGES.c.give_up_at.type),
+    }
+    is_theirs = (entered.c.contact_id == given.c.contact_id) & (entered.c.enrollment_id == given.c.enrollment_id)
+    wanted = select(*(value.label(name) for name, value in values.items())).select_from(given.join(entered, is_theirs))
+    return _store(tx, wanted).total
 
 
 def queue_audience(

@@ -117,28 +117,46 @@ select 'workflow.triggered', cast(:now as timestamptz), jsonb_build_object(
 from entered;
 
 -- name: claim_due
--- Takes enrollments whose moment has come; others that move some at the same time are passed by.
+-- Takes enrollments whose moment has come, by where they stand; others that move some at the same time are passed by.
+with due as materialized (
+    select
+        enrollment_id, contact_id, workflow_id, version, step_path, visit, depth,
+        case
+            when status = 'running' then 'fresh'
+            when coalesce(until_at, resume_at) <= cast(:now as timestamptz) then 'expired'
+            else 'woken'
+        end as arrival
+    from enrollments
+    where status in ('running', 'waiting')
+        and resume_at <= cast(:now as timestamptz)
+        and (cast(:workflow_id as bigint) is null or workflow_id = cast(:workflow_id as bigint))
+    order by resume_at
+    limit cast(:size as int)
+    for update skip locked
+)
+
 select
-    enrollment_id, contact_id, workflow_id, version, step_path, visit, context, entered_at,
-    status = 'waiting' as resumed
-from enrollments
-where status in ('running', 'waiting')
-    and resume_at <= cast(:now as timestamptz)
-    and (cast(:workflow_id as bigint) is null or workflow_id = cast(:workflow_id as bigint))
-order by resume_at
-limit cast(:size as int)
-for update skip locked;
+    workflow_id, version, step_path, visit, depth, arrival,
+    array_agg(enrollment_id order by contact_id, enrollment_id) as enrollment_ids,
+    array_agg(contact_id order by contact_id, enrollment_id) as contact_ids
+from due
+group by workflow_id, version, step_path, visit, depth, arrival;
 
 -- name: claim_one
 -- Takes one enrollment that has just begun.
+with one as materialized (
+    select enrollment_id, contact_id, workflow_id, version, step_path, visit, depth
+    from enrollments
+    where enrollment_id = cast(:enrollment_id as bigint)
+        and contact_id = cast(:contact_id as bigint)
+        and status = 'running'
+    for update
+)
+
 select
-    enrollment_id, contact_id, workflow_id, version, step_path, visit, context, entered_at,
-    status = 'waiting' as resumed
-from enrollments
-where enrollment_id = cast(:enrollment_id as bigint)
-    and contact_id = cast(:contact_id as bigint)
-    and status = 'running'
-for update;
+    workflow_id, version, step_path, visit, depth, 'fresh' as arrival,
+    array[enrollment_id] as enrollment_ids, array[contact_id] as contact_ids
+from one;
 
 -- name: count_due
 -- How many enrollments would move now, by workflow, version and step.
@@ -150,6 +168,22 @@ where status in ('running', 'waiting')
 group by workflow_id, version, step_path
 order by workflow_id, version, step_path;
 
+-- name: count_ways
+-- Where enrollments that stood at `origins` stand now.
+select
+    enrollments.workflow_id, enrollments.version, members.origin,
+    case when enrollments.status = 'waiting' then enrollments.step_path else enrollments.status end
+        as goes_to,
+    count(*) as enrollment_count
+from unnest(
+    cast(:enrollment_ids as bigint[]), cast(:contact_ids as bigint[]), cast(:origins as text[])
+) as members (enrollment_id, contact_id, origin)
+inner join enrollments
+    on enrollments.contact_id = members.contact_id
+    and enrollments.enrollment_id = members.enrollment_id
+group by 1, 2, 3, 4
+order by 1, 2, 3, 4;
+
 -- name: next_due
 -- When the next enrollment has to move; null when none waits.
 select min(resume_at)
@@ -157,78 +191,309 @@ from enrollments
 where status in ('running', 'waiting');
 
 -- name: write_logs
--- Logs visits of steps, each (enrollment, step, visit) once.
+-- Logs one visit of one step for many, each (enrollment, step, visit) once.
 insert into workflow_logs (
     workflow_id, enrollment_id, contact_id, step_path, step_index, visit, status, result,
     created_at)
 select
-    logged.workflow_id, logged.enrollment_id, logged.contact_id, logged.step_path,
-    logged.step_index, logged.visit, logged.status, logged.result, cast(:now as timestamptz)
-from jsonb_to_recordset(cast(:logs as jsonb)) as logged (
-    workflow_id bigint, enrollment_id bigint, contact_id bigint, step_path text, step_index int,
-    visit int, status text, result jsonb)
+    cast(:workflow_id as bigint), members.enrollment_id, members.contact_id,
+    cast(:step_path as text), cast(:step_index as int), cast(:visit as int), cast(:status as text),
+    case
+        when members.own is null then cast(:result as jsonb)
+        else cast(:result as jsonb) || cast(members.own as jsonb)
+    end,
+    cast(:now as timestamptz)
+from unnest(
+    cast(:enrollment_ids as bigint[]), cast(:contact_ids as bigint[]), cast(:results as text[])
+) as members (enrollment_id, contact_id, own)
 on conflict (enrollment_id, step_path, visit) do nothing;
 
--- name: move
--- Puts enrollments where they stand now; who has reached the end is told to webhooks.
+-- name: put_down
+-- Puts enrollments where they stand now; of whom has reached the end webhooks are told.
 with moved as (
     update enrollments
-    set status = stands.status, step_path = stands.step_path, resume_at = stands.resume_at,
-        exit_reason = stands.exit_reason,
+    set status = cast(:status as text), step_path = cast(:step_path as text),
+        resume_at = coalesce(members.until_at, cast(:until as timestamptz)),
+        until_at = coalesce(members.until_at, cast(:until as timestamptz)),
+        waiting_for = cast(:waiting_for as text), exit_reason = cast(:exit_reason as text),
+        arrived_at = case
+            when enrollments.status = 'waiting' and enrollments.until_at <= cast(:now as timestamptz)
+                then enrollments.until_at
+            else coalesce(enrollments.arrived_at, enrollments.caused_at)
+        end,
         finished_at = case
-            when stands.status in ('completed', 'exited', 'failed') then cast(:now as timestamptz)
+            when cast(:status as text) <> 'waiting' then cast(:now as timestamptz)
         end
-    from jsonb_to_recordset(cast(:stands as jsonb)) as stands (
-        contact_id bigint, enrollment_id bigint, status text, step_path text, resume_at timestamptz,
-        exit_reason text)
-    where enrollments.contact_id = stands.contact_id
-        and enrollments.enrollment_id = stands.enrollment_id
-    returning enrollments.enrollment_id, enrollments.workflow_id, enrollments.contact_id,
-        enrollments.status
+    from unnest(
+        cast(:enrollment_ids as bigint[]), cast(:contact_ids as bigint[]),
+        cast(:untils as timestamptz[])
+    ) as members (enrollment_id, contact_id, until_at)
+    where enrollments.contact_id = members.contact_id
+        and enrollments.enrollment_id = members.enrollment_id
+    returning enrollments.enrollment_id, enrollments.workflow_id, enrollments.contact_id
 )
 
 insert into outbox (event_name, occurred_at, data)
-select 'workflow.' || moved.status, cast(:now as timestamptz), jsonb_build_object(
+select 'workflow.' || cast(:status as text), cast(:now as timestamptz), jsonb_build_object(
     'workflow_id', cast(moved.workflow_id as text),
     'enrollment_id', cast(moved.enrollment_id as text),
     'contact_id', cast(moved.contact_id as text))
 from moved
-where moved.status in ('completed', 'failed');
+where cast(:status as text) in ('completed', 'failed');
 
--- name: contact_facts
--- What a condition may ask about contacts.
+-- name: read_waits
+-- Until when enrollments wait at most.
 select
-    contacts.contact_id, contacts.email, contacts.first_name, contacts.last_name,
-    contacts.phone, contacts.country, contacts.language, contacts.timezone, contacts.currency,
-    contacts.custom_fields, contacts.subscribed, contacts.consent_status,
-    contacts.consent_source, contacts.source,
-    contact_scores.total_score as score,
-    array(
-        select tags.name
-        from contact_tags
-        inner join tags on tags.tag_id = contact_tags.tag_id
-        where contact_tags.contact_id = contacts.contact_id
-    ) as tags
-from contacts
-left join contact_scores on contact_scores.contact_id = contacts.contact_id
-where contacts.contact_id = any(cast(:contact_ids as bigint[]));
+    coalesce(enrollments.until_at, enrollments.resume_at) as until_at,
+    array_agg(members.enrollment_id order by members.contact_id, members.enrollment_id)
+        as enrollment_ids,
+    array_agg(members.contact_id order by members.contact_id, members.enrollment_id) as contact_ids
+from unnest(cast(:enrollment_ids as bigint[]), cast(:contact_ids as bigint[]))
+    as members (enrollment_id, contact_id)
+inner join enrollments
+    on enrollments.contact_id = members.contact_id
+    and enrollments.enrollment_id = members.enrollment_id
+group by coalesce(enrollments.until_at, enrollments.resume_at)
+order by 1;
 
--- name: mail_facts
--- Where mail to contacts would go, and why it may not.
+-- name: find_awaited
+-- Who of those at a step had the event they wait for, and when first: after they came there, and in time. From then on
+-- time counts for what they do next.
+with found as materialized (
+    select members.enrollment_id, members.contact_id, happened.first_at
+    from unnest(cast(:enrollment_ids as bigint[]), cast(:contact_ids as bigint[]))
+        as members (enrollment_id, contact_id)
+    inner join enrollments
+        on enrollments.contact_id = members.contact_id
+        and enrollments.enrollment_id = members.enrollment_id
+    cross join lateral (
+        select min(events.occurred_at) as first_at
+        from events
+        where events.contact_id = members.contact_id
+            and events.event_type = cast(:event_type as text)
+            and events.properties @> cast(:where as jsonb)
+            and events.occurred_at > case
+                when cast(:is_fresh as boolean) and enrollments.status = 'waiting'
+                    and enrollments.until_at <= cast(:now as timestamptz)
+                    then enrollments.until_at
+                else coalesce(enrollments.arrived_at, enrollments.caused_at)
+            end
+            and events.occurred_at <= case
+                when cast(:is_fresh as boolean) then cast(:deadline as timestamptz)
+                else coalesce(enrollments.until_at, cast(:deadline as timestamptz))
+            end
+    ) as happened
+    where members.contact_id > 0
+        and happened.first_at is not null
+),
+
+noted as (
+    update enrollments
+    set arrived_at = found.first_at, until_at = least(found.first_at, cast(:now as timestamptz))
+    from found
+    where enrollments.contact_id = found.contact_id
+        and enrollments.enrollment_id = found.enrollment_id
+    returning enrollments.enrollment_id, enrollments.contact_id
+)
+
+select enrollment_id, contact_id
+from noted
+order by contact_id, enrollment_id;
+
+-- name: find_goal_reached
+-- Who of those on their way had the event that is their goal since what brought them in.
+with found as materialized (
+    select members.enrollment_id, members.contact_id, happened.first_at
+    from unnest(cast(:enrollment_ids as bigint[]), cast(:contact_ids as bigint[]))
+        as members (enrollment_id, contact_id)
+    inner join enrollments
+        on enrollments.contact_id = members.contact_id
+        and enrollments.enrollment_id = members.enrollment_id
+    cross join lateral (
+        select min(events.occurred_at) as first_at
+        from events
+        where events.contact_id = members.contact_id
+            and events.event_type = cast(:event_type as text)
+            and events.properties @> cast(:where as jsonb)
+            and events.occurred_at > enrollments.caused_at
+    ) as happened
+    where members.contact_id > 0
+        and happened.first_at is not null
+),
+
+noted as (
+    update enrollments
+    set arrived_at = greatest(found.first_at, enrollments.arrived_at),
+        until_at = least(greatest(found.first_at, enrollments.arrived_at), cast(:now as timestamptz))
+    from found
+    where not cast(:is_fresh as boolean)
+        and enrollments.contact_id = found.contact_id
+        and enrollments.enrollment_id = found.enrollment_id
+)
+
+select enrollment_id, contact_id
+from found
+order by contact_id, enrollment_id;
+
+-- name: find_goal_members
+-- Who of those on their way is a member of the segment that is their goal.
+select members.enrollment_id, members.contact_id
+from unnest(cast(:enrollment_ids as bigint[]), cast(:contact_ids as bigint[]))
+    as members (enrollment_id, contact_id)
+inner join segment_memberships
+    on segment_memberships.contact_id = members.contact_id
+    and segment_memberships.segment_id = cast(:segment_id as bigint)
+    and segment_memberships.valid_to = 'infinity'
+where members.contact_id > 0
+order by members.contact_id, members.enrollment_id;
+
+-- name: group_by_zone
+-- Enrollments by the time zone of their contacts; '' where there is none.
 select
-    contact_id, email,
-    case
-        when refusal is not null then refusal
-        when cast(:require_consent as boolean) and consent_status <> 'granted' then 'no_consent'
-    end as refusal
-from contact_mailability
-where contact_id = any(cast(:contact_ids as bigint[]));
+    coalesce(contacts.timezone, '') as timezone,
+    array_agg(members.enrollment_id order by members.contact_id, members.enrollment_id)
+        as enrollment_ids,
+    array_agg(members.contact_id order by members.contact_id, members.enrollment_id) as contact_ids
+from unnest(cast(:enrollment_ids as bigint[]), cast(:contact_ids as bigint[]))
+    as members (enrollment_id, contact_id)
+left join contacts on contacts.contact_id = members.contact_id
+group by coalesce(contacts.timezone, '')
+order by 1;
 
--- name: messages_of
--- The messages behind dedupe keys.
-select dedupe_key, message_id
-from message_keys
-where dedupe_key = any(cast(:dedupe_keys as text[]));
+-- name: judge
+-- Who passes a condition on a field of the contact, or of the enrollment's context. Text is compared case-blind, numbers
+-- as numbers; what is missing or blank passes only the test for that.
+with looked_at as materialized (
+    select
+        members.enrollment_id, members.contact_id,
+        case cast(:field as text)
+            when 'context' then enrollments.context -> cast(:key as text)
+            when 'custom' then contacts.custom_fields -> cast(:key as text)
+            when 'subscribed' then to_jsonb(contacts.subscribed)
+            when 'score' then (
+                select to_jsonb(contact_scores.total_score)
+                from contact_scores
+                where contact_scores.contact_id = contacts.contact_id)
+            when 'tags' then (
+                select jsonb_agg(tags.name)
+                from contact_tags
+                inner join tags on tags.tag_id = contact_tags.tag_id
+                where contact_tags.contact_id = contacts.contact_id)
+            else to_jsonb(case cast(:field as text)
+                when 'email' then contacts.email when 'first_name' then contacts.first_name
+                when 'last_name' then contacts.last_name when 'phone' then contacts.phone
+                when 'country' then contacts.country when 'language' then contacts.language
+                when 'timezone' then contacts.timezone when 'currency' then contacts.currency
+                when 'consent_status' then contacts.consent_status
+                when 'consent_source' then contacts.consent_source
+                when 'source' then contacts.source
+            end)
+        end as actual
+    from unnest(cast(:enrollment_ids as bigint[]), cast(:contact_ids as bigint[]))
+        as members (enrollment_id, contact_id)
+    left join enrollments
+        on cast(:field as text) = 'context'
+        and enrollments.contact_id = members.contact_id
+        and enrollments.enrollment_id = members.enrollment_id
+    left join contacts
+        on cast(:field as text) <> 'context' and contacts.contact_id = members.contact_id
+),
+
+compared as materialized (
+    select
+        enrollment_id, contact_id, coalesce(actual in ('null', '""', '[]'), true) as is_missing,
+        case jsonb_typeof(actual)
+            when 'array' then array(select lower(jsonb_array_elements_text(actual)))
+            else array[lower(actual #>> '{}')]
+        end as texts,
+        jsonb_typeof(actual) <> 'array' as is_one,
+        case
+            when jsonb_typeof(actual) in ('number', 'string')
+                and actual #>> '{}' ~ '^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?\s*$'
+                then cast(actual #>> '{}' as numeric)
+        end as number
+    from looked_at
+),
+
+judged as (
+    select
+        enrollment_id, contact_id,
+        case
+            when is_missing then cast(:test as text) = 'missing'
+            else coalesce(case cast(:test as text)
+                when 'among' then texts && cast(:texts as text[])
+                when 'contains' then
+                    case when is_one then strpos(texts[1], cast(:text as text)) > 0
+                        else texts && cast(:texts as text[])
+                    end
+                when 'above' then number > cast(:number as numeric)
+                when 'below' then number < cast(:number as numeric)
+                else cast(:test as text) = 'present'
+            end <> cast(:negated as boolean), false)
+        end as passed
+    from compared
+)
+
+select
+    passed, array_agg(enrollment_id order by contact_id, enrollment_id) as enrollment_ids,
+    array_agg(contact_id order by contact_id, enrollment_id) as contact_ids
+from judged
+group by passed
+order by passed desc;
+
+-- name: mail_groups
+-- Who of those at a step may be mailed which version of a template - that of when they entered, or the first one - and
+-- why others may not.
+with versions as materialized (
+    select
+        version,
+        case when version > min(version) over () then created_at else '-infinity' end as since,
+        lead(created_at, 1, 'infinity') over (order by version) as until
+    from template_versions
+    where template_id = cast(:template_id as bigint)
+),
+
+facts as materialized (
+    select
+        members.enrollment_id, members.contact_id, enrollments.entered_at,
+        contact_mailability.contact_id is not null as exists,
+        case
+            when contact_mailability.refusal is not null then contact_mailability.refusal
+            when cast(:require_consent as boolean)
+                and contact_mailability.consent_status <> 'granted' then 'no_consent'
+        end as refusal
+    from unnest(cast(:enrollment_ids as bigint[]), cast(:contact_ids as bigint[]))
+        as members (enrollment_id, contact_id)
+    left join enrollments
+        on enrollments.contact_id = members.contact_id
+        and enrollments.enrollment_id = members.enrollment_id
+    left join contact_mailability on contact_mailability.contact_id = members.contact_id
+)
+
+select
+    facts.exists, facts.refusal, versions.version,
+    array_agg(facts.enrollment_id order by facts.contact_id, facts.enrollment_id) as enrollment_ids,
+    array_agg(facts.contact_id order by facts.contact_id, facts.enrollment_id) as contact_ids
+from facts
+left join versions on facts.entered_at >= versions.since and facts.entered_at < versions.until
+group by facts.exists, facts.refusal, versions.version
+order by versions.version, facts.exists, facts.refusal;
+
+-- name: mail_results
+-- What the logs say of mails queued at a step.
+select
+    array_agg(members.enrollment_id order by members.contact_id, members.enrollment_id)
+        as enrollment_ids,
+    array_agg(members.contact_id order by members.contact_id, members.enrollment_id) as contact_ids,
+    array_agg(
+        cast(json_build_object(
+            'to', contacts.email, 'message_id', cast(message_keys.message_id as text)) as text)
+        order by members.contact_id, members.enrollment_id) as results
+from unnest(cast(:enrollment_ids as bigint[]), cast(:contact_ids as bigint[]))
+    as members (enrollment_id, contact_id)
+inner join contacts on contacts.contact_id = members.contact_id
+inner join message_keys
+    on message_keys.dedupe_key = 'enrollment:' || members.enrollment_id || cast(:step as text);
 
 -- name: ensure_tag
 -- Makes a tag unless there is one of that name, in whatever case.
@@ -255,7 +520,7 @@ for key share;
 -- Every version of a template, oldest first.
 select
     versions.subject, versions.html_body, versions.text_body, versions.variables, templates.strict,
-    versions.version, versions.created_at as since
+    versions.version
 from template_versions as versions
 inner join templates on templates.template_id = versions.template_id
 where versions.template_id = cast(:template_id as bigint)

@@ -11,15 +11,19 @@ from typing import Final
 from mautolib.workflows.steps.condition import Condition
 from mautolib.workflows.steps.delay import Delay
 from mautolib.workflows.steps.exit import Exit
+from mautolib.workflows.steps.goal import Goal
 from mautolib.workflows.steps.send_email import SendEmail
 from mautolib.workflows.steps.step import Step
 from mautolib.workflows.steps.tag import Tag
+from mautolib.workflows.steps.wait_for_event import WaitForEvent
 
 ACTION: Final = "action"
 STEPS: Final[dict[str, type[Step]]] = {
     "condition": Condition,
     "delay": Delay,
     "exit": Exit,
+    "goal": Goal,
+    "wait_for_event": WaitForEvent,
 }
 ACTIONS: Final[dict[str, type[Step]]] = {
     "send_email": SendEmail,

@@ -7,14 +7,17 @@ inside the branches of those.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from sqlalchemy import Connection
 
+from mautolib.db.statements import statement
 from mautolib.workflows.steps import references
 from mautolib.workflows.steps.fields import MOST_WHERE, Fields
+from mautolib.workflows.steps.step import Arrival, Outcome, Visit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,3 +42,21 @@ class Goal:
         """The segment exists, and stays until the transaction ends."""
         if self.segment_id is not None:
             references.hold_segment(tx, fields, "segment_id", self.segment_id)
+
+    def run(self, visit: Visit) -> list[Outcome]:
+        """Say who has reached it since what brought them in, or is a member now; nobody waits here."""
+        if self.segment_id is not None:
+            values = {**visit.members.columns(), "segment_id": self.segment_id}
+            rows = visit.tx.execute(statement("workflows.find_goal_members"), values)
+        else:
+            values = {
+                **visit.members.columns(), "event_type": self.event_type, "where": json.dumps(dict(self.where)),
+                "is_fresh": visit.arrival is Arrival.FRESH, "now": visit.now,
+            }  # fmt: skip
+            rows = visit.tx.execute(statement("workflows.find_goal_reached"), values)
+        reached, others = visit.members.part({row.enrollment_id for row in rows})
+        outcomes = [
+            Outcome(members=reached, result={"goal_reached": True}),
+            Outcome(members=others, result={"goal_reached": False}),
+        ]
+        return [outcome for outcome in outcomes if len(outcome.members)]

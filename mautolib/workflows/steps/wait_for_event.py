@@ -6,14 +6,18 @@ not happen to in `timeout_hours`; without them both go on behind the step, or le
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Final, Self
 
 from sqlalchemy import Connection
 
+from mautolib.db.statements import statement
 from mautolib.workflows.steps.fields import MOST_WHERE, Fields
+from mautolib.workflows.steps.step import Arrival, Ends, Goes, Outcome, Visit, Waits, stay
 
 _LONGEST_HOURS: Final = 8760
 
@@ -53,3 +57,27 @@ class WaitForEvent:
 
     def check(self, tx: Connection, fields: Fields, *, starting: bool) -> None:
         """It refers to nothing."""
+
+    def run(self, visit: Visit) -> list[Outcome]:
+        """Say who had the event, and who did not in time; the others stay, without a log."""
+        deadline = visit.now + timedelta(hours=self.timeout_hours)
+        values = {
+            **visit.members.columns(), "event_type": self.event_type, "where": json.dumps(dict(self.where)),
+            "is_fresh": visit.arrival is Arrival.FRESH, "deadline": deadline, "now": visit.now,
+        }  # fmt: skip
+        rows = visit.tx.execute(statement("workflows.find_awaited"), values)
+        matched, others = visit.members.part({row.enrollment_id for row in rows})
+        outcomes = [Outcome(members=matched, result={"matched": True}, move=Goes(branch="then"))]
+        if visit.arrival is Arrival.FRESH:
+            waits = Waits(until=deadline, waiting_for=self.event_type)
+            outcomes.append(Outcome(members=others, status=None, move=waits))
+        elif visit.arrival is Arrival.WOKEN:
+            outcomes += stay(visit, others, waiting_for=self.event_type)
+        else:
+            outcomes.append(Outcome(members=others, result={"matched": False}, move=self._timeout()))
+        return [outcome for outcome in outcomes if len(outcome.members)]
+
+    def _timeout(self) -> Goes | Ends:
+        if self.on_timeout is OnTimeout.EXIT and "else" not in self.given:
+            return Ends(reason="timeout")
+        return Goes(branch="else")
