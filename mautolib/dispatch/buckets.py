@@ -26,19 +26,20 @@ BATCH: Final = 5000
 
 @dataclass(frozen=True, kw_only=True)
 class DispatchResult:
-    """What dispatching did: events taken off, enrollments begun and ended, facts told to webhooks."""
+    """What dispatching did: events taken off, enrollments begun and ended, runs of rules, facts for webhooks."""
 
     events: int = 0
     batches: int = 0
     enrolled: int = 0
     exited: int = 0
     facts: int = 0
+    rules: int = 0
 
     def plus(self, events: int, done: effects.Effects) -> DispatchResult:
         """With one more batch."""
         return replace(
             self, events=self.events + events, batches=self.batches + 1, enrolled=self.enrolled + done.enrolled,
-            exited=self.exited + done.exited, facts=self.facts + done.facts,
+            exited=self.exited + done.exited, facts=self.facts + done.facts, rules=self.rules + done.rules,
         )  # fmt: skip
 
 
@@ -55,17 +56,19 @@ def run(
     with engine.begin() as tx:
         buckets = list(tx.scalars(statement("dispatch.waiting_buckets")))
     while buckets and (max_batches is None or result.batches < max_batches):
-        taken, result = _take(engine, buckets, batch_size, now, result)
+        taken, result = _take(engine, settings, buckets, batch_size, now, result)
         if taken < batch_size:
             break
     if result.events:
-        _LOG.info("events dispatched: %d in %d batches, %d enrolled, %d exited, %d facts",
-                  result.events, result.batches, result.enrolled, result.exited, result.facts)  # fmt: skip
+        _LOG.info(
+            "events dispatched: %d in %d batches, %d enrolled, %d exited, %d rules run, %d facts",
+            result.events, result.batches, result.enrolled, result.exited, result.rules, result.facts,
+        )  # fmt: skip
     return result
 
 
 def _take(
-    engine: Engine, buckets: Sequence[int], size: int, now: datetime, before: DispatchResult
+    engine: Engine, settings: Settings, buckets: Sequence[int], size: int, now: datetime, before: DispatchResult
 ) -> tuple[int, DispatchResult]:
     """One batch from those of `buckets` nobody else holds; (0, unchanged) when there is nothing to take."""
     with engine.begin() as tx:
@@ -73,5 +76,9 @@ def _take(
         rows = tx.execute(statement("dispatch.take"), {"buckets": held, "size": size}).all() if held else []
         if not rows:
             return 0, before
-        done = effects.apply(tx, [row.event_id for row in rows], [row.occurred_at for row in rows], now=now)
+        batch = effects.Batch(
+            event_ids=[row.event_id for row in rows], occurred_ats=[row.occurred_at for row in rows],
+            depths=[row.depth for row in rows],
+        )  # fmt: skip
+        done = effects.apply(tx, settings, batch, now=now)
     return len(rows), before.plus(len(rows), done)

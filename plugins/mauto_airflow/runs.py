@@ -288,16 +288,21 @@ def evaluate_segments(params: Mapping[str, Any]) -> dict[str, int]:
 
 
 def advance_workflows(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
-    """Move every enrollment that is due."""
-    from mautolib import workflows
+    """Move every enrollment that is due, and every run of a rule whose wait is over."""
+    from mautolib import automations, workflows
 
     with warehouse() as (engine, settings):
         result = workflows.advance(
             engine, settings, now=moments.now(), workflow_id=params.get("workflow_id"), dry_run=params["dry_run"]
         )
-    counts = {"moved": result.moved, "messages": result.messages, "completed": result.completed}
+        rules = automations.RuleResult()
+        if not params["dry_run"] and params.get("workflow_id") is None:
+            rules = automations.resume(engine, settings, now=moments.now())
+    counts = {
+        "moved": result.moved, "messages": result.messages, "completed": result.completed, "rules": rules.executed,
+    }  # fmt: skip
     outlet.extra = counts
-    _say("No enrollment was due.", result.moved, f"Advanced enrollments: {counts}.")
+    _say("No enrollment was due.", result.moved + rules.executed, f"Advanced enrollments: {counts}.")
     return counts
 
 

@@ -58,10 +58,10 @@ taken as (
     where event_pending.bucket = oldest.bucket
         and event_pending.occurred_at = oldest.occurred_at
         and event_pending.first_event_id = oldest.first_event_id
-    returning event_pending.event_ids, event_pending.occurred_at
+    returning event_pending.event_ids, event_pending.occurred_at, event_pending.depth
 )
 
-select event.event_id, taken.occurred_at
+select event.event_id, taken.occurred_at, taken.depth
 from taken
 cross join lateral unnest(taken.event_ids) as event (event_id)
 order by taken.occurred_at, event.event_id;
