@@ -491,8 +491,8 @@ async def pause_enrollment(
 ) -> Response:
     """Pause an enrollment.
 
-    It stays where it stands, with its `resume_at` and `waiting_for`. What happens meanwhile passes it by; an event of
-    `exit_on` still ends it.
+    It stays where it stands, with its `resume_at` and `waiting_for`. What it waits for is looked at when it is resumed;
+    an event of `exit_on` ends it all the same.
     """
     return await _act(call, id, enrollment_id, body, lambda tx, *ids, reason: control.pause(tx, *ids))
 
@@ -507,7 +507,7 @@ async def resume_enrollment(
 ) -> Response:
     """Resume a paused enrollment.
 
-    It goes on waiting; if its time has passed meanwhile, it moves within two minutes.
+    It goes on waiting. It moves within two minutes if what it waits for has happened meanwhile, or its time has passed.
     """
     return await _act(call, id, enrollment_id, body,
                       lambda tx, *ids, reason: control.resume(tx, *ids, now=call.now))  # fmt: skip

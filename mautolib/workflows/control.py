@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, case, func, update
+from sqlalchemy import Connection, update
 
 from mautolib.contacts.validation import is_storable
 from mautolib.db import tables
@@ -34,7 +34,7 @@ BY_HAND: Final = "by hand"
 
 
 def pause(tx: Connection, workflow_id: int, enrollment_id: int) -> Enrollment:
-    """Stop an enrollment where it stands. What happens meanwhile passes it by, but `exit_on` still ends it.
+    """Stop an enrollment where it stands. An event of `exit_on` still ends it.
 
     Raises:
         NotFound: no such workflow, or it has no such enrollment.
@@ -45,22 +45,18 @@ def pause(tx: Connection, workflow_id: int, enrollment_id: int) -> Enrollment:
 
 
 def resume(tx: Connection, workflow_id: int, enrollment_id: int, *, now: datetime) -> Enrollment:
-    """Let a paused enrollment go on; one whose moment has passed meanwhile moves at once.
+    """Let a paused enrollment go on; what it waits for may have happened, and its moment may have passed meanwhile.
 
     Raises:
         NotFound: no such workflow, or it has no such enrollment.
         InvalidTransition: it is not paused.
     """
     before = _held(tx, workflow_id, enrollment_id, "resumed")
-    # One that was put on hold without saying from where stands at a step it has not taken, unless it waits.
-    is_waiting = case((_TABLE.c.resume_at.is_(None) & _TABLE.c.waiting_for.is_(None), "running"), else_="waiting")
-    after = _put(
-        tx, before, status=func.coalesce(_TABLE.c.paused_from, is_waiting), paused_from=None,
-        resume_at=case((_TABLE.c.waiting_for.is_(None), func.coalesce(_TABLE.c.resume_at, now)),
-                       else_=_TABLE.c.resume_at),
-    )  # fmt: skip
+    values = {"contact_id": before.contact_id, "enrollment_id": enrollment_id, "now": now}
+    tx.execute(statement("workflow_control.resume"), values)
     tx.execute(statement("workflow_control.wake"))
-    return after
+    _LOG.info("enrollment %s of workflow %s resumed", enrollment_id, workflow_id)
+    return reading.enrollment(tx, workflow_id, enrollment_id)
 
 
 def leave(
@@ -78,8 +74,8 @@ def leave(
         raise InvalidInput(f"A reason has at most {_LONGEST_REASON} characters", path=("body", "reason"))
     before = _held(tx, workflow_id, enrollment_id, "ended")
     return _put(
-        tx, before, status="exited", exit_reason=given or BY_HAND, resume_at=None, waiting_for=None, paused_from=None,
-        finished_at=now,
+        tx, before, status="exited", exit_reason=given or BY_HAND, resume_at=None, until_at=None, waiting_for=None,
+        paused_from=None, finished_at=now,
     )  # fmt: skip
 
 

@@ -129,9 +129,12 @@ def _count(tx: Connection, query: Select[Any], at_most: int) -> int:
 
 
 def _enrollment(row: Row[Any]) -> Enrollment:
+    # Whoever waits may be woken earlier, to look whether what happened is what they wait for.
+    is_waiting = row.status in (EnrollmentStatus.WAITING, EnrollmentStatus.PAUSED)
+    resume_at = row.until_at if is_waiting and row.until_at else row.resume_at
     return Enrollment(
         enrollment_id=row.enrollment_id, workflow_id=row.workflow_id, version=row.version, contact_id=row.contact_id,
-        status=EnrollmentStatus(row.status), step_path=row.step_path, resume_at=row.resume_at,
+        status=EnrollmentStatus(row.status), step_path=row.step_path, resume_at=resume_at,
         waiting_for=row.waiting_for, context=row.context, exit_reason=row.exit_reason, entered_at=row.entered_at,
         finished_at=row.finished_at,
     )  # fmt: skip

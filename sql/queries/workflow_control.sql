@@ -26,6 +26,31 @@ from chosen
 left join going on going.version = chosen.version
 order by chosen.version desc;
 
+-- name: resume
+-- Lets a paused enrollment go on: one that waits looks at once whether that has happened meanwhile.
+update enrollments
+set status = held.status,
+    until_at = case when held.status = 'waiting' then coalesce(until_at, resume_at) else until_at end,
+    resume_at = case
+        when held.status = 'running' then coalesce(resume_at, cast(:now as timestamptz))
+        when resume_at is not null then least(resume_at, cast(:now as timestamptz))
+    end,
+    paused_from = null
+from (
+    select
+        enrollment_id as held_id,
+        -- One that was put on hold without a word stands at a step it has not taken, unless it waits.
+        coalesce(paused_from, case
+            when resume_at is null and waiting_for is null then 'running' else 'waiting'
+        end) as status
+    from enrollments
+    where contact_id = cast(:contact_id as bigint)
+        and enrollment_id = cast(:enrollment_id as bigint)
+) as held
+where enrollments.contact_id = cast(:contact_id as bigint)
+    and enrollments.enrollment_id = held.held_id
+    and enrollments.status = 'paused';
+
 -- name: end_enrollments
 -- Ends every enrollment of a workflow that has not ended; one that is being moved is waited for.
 update enrollments

@@ -18,6 +18,7 @@ WORKFLOWS = "/api/v1/workflows/"
 DELAY = {"type": "delay", "hours": 24}
 TAG = {"action": "tag", "tag_name": "seen by a workflow"}
 _NUMBERS = itertools.count()
+_WAIT = text("select resume_at, until_at, resume_at <= now() as is_due from enrollments where enrollment_id = :id")
 
 
 def contact(client: httpx.Client) -> str:
@@ -480,12 +481,29 @@ def test_an_enrollment_whose_time_passed_while_it_was_paused_goes_on(
     for status in ("waiting", "running"):
         with service.engine.begin() as tx:
             tx.execute(
-                text("update enrollments set status = :status, resume_at = now() - interval '2 days'"
-                     " where enrollment_id = :id"), {"id": number, "status": status}
+                text("update enrollments set status = :status, resume_at = now() - interval '2 days',"
+                     " until_at = now() - interval '2 days' where enrollment_id = :id"),
+                {"id": number, "status": status},
             )  # fmt: skip
         assert editor.post(f"{path}/pause").json()["status"] == "paused"
         resumed = editor.post(f"{path}/resume").json()
         assert resumed["status"] == status, "one that had not taken its step still has to"
+
+
+def test_what_somebody_waits_for_is_looked_at_when_it_is_resumed(service: LiveService, editor: httpx.Client) -> None:
+    wait = {"type": "wait_for_event", "event_type": "own_event", "timeout_hours": 48}
+    path = inside(editor, workflow(editor, wait, {"type": "exit"}))
+    before = editor.get(path).json()
+    assert (before["status"], before["waiting_for"], before["results"]) == ("waiting", "own_event", [])
+    editor.post(f"{path}/pause")
+    with service.engine.begin() as tx:
+        kept = tx.execute(_WAIT, {"id": int(path.rpartition("/")[2])}).one()
+    assert kept.resume_at == kept.until_at
+    resumed = editor.post(f"{path}/resume").json()
+    assert (resumed["resume_at"], resumed["waiting_for"]) == (before["resume_at"], "own_event")
+    with service.engine.begin() as tx:
+        woken = tx.execute(_WAIT, {"id": int(path.rpartition("/")[2])}).one()
+    assert (woken.is_due, woken.until_at) == (True, kept.until_at)
 
 
 def test_ending_an_enrollment(editor: httpx.Client) -> None:
