@@ -22,6 +22,7 @@ from mautolib.contacts import imports, searching
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, Misconfigured
 from mautolib.settings import Settings
+from mautolib.workflows import control
 
 _LOG = logging.getLogger(__name__)
 _MONTHS_AHEAD = 2
@@ -48,7 +49,8 @@ def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str |
         now: the moment ages are measured at.
         task: only this one.
     Returns: `partitions` made; `contacts_indexed` for searching; `hit_months`, `idempotency_keys`, `tokens`, `notices`,
-        `sign_in_failures`, `import_tables` and `uploads` removed; `erasures` completed.
+        `sign_in_failures`, `workflow_logs` of deleted workflows, `import_tables` and `uploads` removed; `erasures`
+        completed.
     Raises:
         InvalidInput: no such task.
         Misconfigured: MAUTO_RAW_HIT_DAYS is below 1.
@@ -117,6 +119,10 @@ def _forget_notices(engine: Engine, settings: Settings, now: datetime) -> int:
         return tx.execute(statement("feedback.forget_notices"), {"older_than": now - _NOTICES}).rowcount
 
 
+def _forget_logs(engine: Engine, settings: Settings, now: datetime) -> int:
+    return control.forget_left_behind(engine)
+
+
 def _erase(engine: Engine, settings: Settings, now: datetime) -> int:
     completed = 0
     while (carried := privacy.carry_out(engine, settings, now=now)).completed:
@@ -146,6 +152,7 @@ _WORK: dict[Task, dict[str, Callable[[Engine, Settings, datetime], int]]] = {
         "tokens": _forget_tokens,
         "sign_in_failures": _forget_sign_ins,
         "notices": _forget_notices,
+        "workflow_logs": _forget_logs,
     },
     Task.IMPORTS: {"import_tables": _drop_import_rows, "uploads": _forget_uploads},
     Task.ERASURE: {"erasures": _erase},

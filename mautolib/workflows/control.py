@@ -1,7 +1,7 @@
-"""Taking one enrollment by the hand: pause it, let it go on, end it.
+"""Taking one enrollment by the hand: pause it, let it go on, end it; and clearing up behind a deleted workflow.
 
 Promise: whoever is being moved is waited for, and then stands where the move has put them; a paused enrollment is not
-moved, and keeps when and for what it waits. Called by the API. The three transitions stand in `_FROM`.
+moved, and keeps when and for what it waits. Called by the API and by maintenance. The transitions stand in `_FROM`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, Engine, update
 
 from mautolib.contacts.validation import is_storable
 from mautolib.db import tables
@@ -77,6 +77,21 @@ def leave(
         tx, before, status="exited", exit_reason=given or BY_HAND, resume_at=None, until_at=None, waiting_for=None,
         paused_from=None, finished_at=now,
     )  # fmt: skip
+
+
+def forget_left_behind(engine: Engine) -> int:
+    """Remove the logs that a deleted workflow has left, so many in a transaction; returns how many."""
+    with engine.begin() as tx:
+        gone = list(tx.scalars(statement("workflow_control.left_behind")))
+    removed = 0
+    for workflow_id in gone:
+        some = store.LOGS_AT_ONCE
+        while some == store.LOGS_AT_ONCE:
+            with engine.begin() as tx:
+                values = {"workflow_id": workflow_id, "size": store.LOGS_AT_ONCE}
+                some = tx.execute(statement("workflow_control.remove_logs"), values).rowcount
+            removed += some
+    return removed
 
 
 def _held(tx: Connection, workflow_id: int, enrollment_id: int, done: str) -> Enrollment:

@@ -30,7 +30,9 @@ order by chosen.version desc;
 -- Lets a paused enrollment go on: one that waits looks at once whether that has happened meanwhile.
 update enrollments
 set status = held.status,
-    until_at = case when held.status = 'waiting' then coalesce(until_at, resume_at) else until_at end,
+    until_at = case
+        when held.status = 'waiting' then coalesce(until_at, resume_at) else until_at
+    end,
     resume_at = case
         when held.status = 'running' then coalesce(resume_at, cast(:now as timestamptz))
         when resume_at is not null then least(resume_at, cast(:now as timestamptz))
@@ -39,7 +41,7 @@ set status = held.status,
 from (
     select
         enrollment_id as held_id,
-        -- One that was put on hold without a word stands at a step it has not taken, unless it waits.
+        -- One put on hold without a word stands at a step it has not taken, unless it waits.
         coalesce(paused_from, case
             when resume_at is null and waiting_for is null then 'running' else 'waiting'
         end) as status
@@ -71,7 +73,7 @@ where log_id in (
 );
 
 -- name: left_behind
--- The workflows that have logs or open enrollments, and are gone; steps from one workflow to the next by the index.
+-- The workflows that have logs, and are gone; goes from one workflow to the next by the index.
 with recursive logged as (
     (select workflow_id from workflow_logs order by workflow_id limit 1)
     union all
