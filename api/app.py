@@ -26,6 +26,7 @@ from api.routes import (
     api_keys,
     audit_log,
     auth,
+    automation_rules,
     campaign_life,
     campaigns,
     consent,
@@ -87,6 +88,7 @@ _RESOURCES = (
     score_recomputations,
     lifecycle,
     workflows,
+    automation_rules,
 )
 POOL_SIZE, OVERFLOW = 5, 10
 STATEMENT_TIMEOUT_MS = 30_000

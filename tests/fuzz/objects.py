@@ -240,6 +240,14 @@ class Objects:
         self._post(f"/workflows/{workflow_id}/enrollments/{made}/pause")
         return made
 
+    def automation_rule(self) -> str:
+        """A rule that ran once."""
+        trigger = f"fuzz {self.number()}"
+        body = {"name": "rule", "trigger_type": trigger, "conditions": [{"field": "ok", "value": True}]}
+        made = self._made("/automation-rules/", body)
+        self._post("/automation-rules/fire", json={"trigger_type": trigger, "data": {"ok": True}})
+        return made
+
     def message(self) -> str:
         """A transactional message that waits."""
         return self._made("/messages/", {"email": self.email(), "subject": "Hello", "html_body": "<p>Hello</p>"})
@@ -374,6 +382,7 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/messages/{id}": Objects.message,
         "/schedules/{id}": Objects.schedule,
         "/workflows/{id}": Objects.workflow,
+        "/automation-rules/{id}": Objects.automation_rule,
         "/imports/{id}": Objects.queued_import,
         "/events/{id}": Objects.event,
         "/orders/{id}": Objects.order,
@@ -476,6 +485,12 @@ def _workflow_version(objects: Objects, workflow_id: str) -> None:
     objects.admin.patch(f"{PREFIX}/workflows/{workflow_id}", json={"steps": steps})
 
 
+def _rule_log(objects: Objects, rule_id: str) -> None:
+    with objects.service.engine.begin() as tx:
+        tx.execute(text("insert into automation_logs (rule_id, trigger_type, status) values (:id, 'fuzz', 'success')"),
+                   {"id": rule_id})  # fmt: skip
+
+
 #: How lists get one more row that are not a collection of things of their own.
 _GROWING: dict[str, Callable[[Objects, str], Any]] = {
     f"{PREFIX}{place}": maker
@@ -490,6 +505,7 @@ _GROWING: dict[str, Callable[[Objects, str], Any]] = {
         "/workflows/{id}/versions": _workflow_version,
         "/workflows/{id}/logs": Objects.enrollment,
         "/workflows/{id}/enrollments": Objects.enrollment,
+        "/automation-rules/{id}/logs": _rule_log,
         "/scoring/contacts/{id}/history": _scored,
         "/scoring/contacts/{id}/snapshots": _scored,
         "/scoring/rules": lambda objects, _: objects.scoring_rule(),
