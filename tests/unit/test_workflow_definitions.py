@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mautolib.errors import InvalidInput
@@ -141,6 +141,61 @@ def test_any_json_is_read_or_refused_with_a_place(steps: Any) -> None:
     for node in read.nodes.values():
         assert node.after is None or node.after in read.nodes
         assert set(node.branches.values()) <= set(read.nodes)
+
+
+_LEAVES = st.sampled_from([
+    MAIL, {"action": "tag", "tag_name": "x"}, {"type": "delay", "minutes": 5}, {"type": "exit"},
+    {"type": "goal", "event_type": "order_placed"},
+])  # fmt: skip
+
+
+def _lists(inner: st.SearchStrategy[Any], kind: dict[str, Any]) -> st.SearchStrategy[Any]:
+    branch = st.lists(inner, max_size=3)
+    return st.fixed_dictionaries({key: st.just(value) for key, value in kind.items()},
+                                 optional={"then": branch, "else": branch})  # fmt: skip
+
+
+_DEFINITIONS = st.lists(
+    st.recursive(
+        _LEAVES,
+        lambda inner: _lists(inner, {"type": "condition", "field": "x", "value": 1})
+        | _lists(inner, {"type": "wait_for_event", "event_type": "x"}),
+        max_leaves=40,
+    ),
+    max_size=6,
+)
+
+
+def _written(steps: list[dict[str, Any]]) -> int:
+    return sum(1 + sum(_written(step.get(name, [])) for name in ("then", "else")) for step in steps)
+
+
+def _depth(steps: list[dict[str, Any]]) -> int:
+    return 1 + max((_depth(step[name]) for step in steps for name in ("then", "else") if name in step), default=0)
+
+
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(_DEFINITIONS)
+def test_every_way_through_a_definition_ends(steps: list[dict[str, Any]]) -> None:
+    try:
+        read = definition.read(steps)
+    except InvalidInput:
+        assert _depth(steps) > 10 or _written(steps) > 200
+        return
+    assert len(read.nodes) == _written(steps), "every step has a path of its own"
+    order = {path: number for number, path in enumerate(read.nodes)}
+    for path, node in read.nodes.items():
+        assert node.path == path and node.index == int(path.split(".")[0])
+        ways = {read.following(node, name) for name in (None, "then", "else")}
+        # Every way leads on in the order the steps are written: nobody goes round, and all come to the end.
+        assert all(way is None or order[way] > order[path] for way in ways)
+        rest = [other.path for other in read.rest(node)]
+        assert len(set(rest)) == len(rest) and all(order[other] > order[path] for other in rest)
+    reached = {"0"} if steps else set()
+    for path, node in read.nodes.items():
+        if path in reached:
+            reached |= {way for way in (read.following(node, name) for name in (None, "then", "else")) if way}
+    assert reached == set(read.nodes), "no step is out of reach"
 
 
 @pytest.mark.parametrize(
