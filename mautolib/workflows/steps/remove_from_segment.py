@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 from sqlalchemy import Connection
 
 from mautolib import segments
-from mautolib.errors import NotFound
+from mautolib.workflows.steps import references
 from mautolib.workflows.steps.fields import Fields
 from mautolib.workflows.steps.step import Outcome, Visit, acted
 
@@ -29,11 +29,8 @@ class RemoveFromSegment:
         return cls(segment_id=fields.reference("segment_id"))
 
     def check(self, tx: Connection, fields: Fields, *, starting: bool) -> None:
-        """The segment exists."""
-        try:
-            segments.get(tx, self.segment_id)
-        except NotFound as error:
-            raise fields.error("segment_id", str(error)) from None
+        """The segment exists, and stays until the transaction ends."""
+        references.hold_segment(tx, fields, "segment_id", self.segment_id)
 
     def run(self, visit: Visit) -> list[Outcome]:
         """Do so for every member whose contact still exists; fails where the segment is gone."""
