@@ -409,7 +409,7 @@ webhook_endpoints = _table(
     previous_valid_until=_TIME, events=_TEXTS, active=_BOOL, description=_TEXT, consecutive_failures=_INT,
     max_failures=_INT, last_success_at=_TIME, last_failure_at=_TIME, disabled_reason=_TEXT, created_at=_TIME,
 )
-workflow_clocks = _table("workflow_clocks", workflow_id=_ID, swept_until=_TIME, next_at=_TIME)
+workflow_clocks = _table("workflow_clocks", workflow_id=_ID, version=_INT, swept_until=_TIME, next_at=_TIME)
 workflow_logs = _table(
     "workflow_logs",
     log_id=_ID, workflow_id=_ID, enrollment_id=_ID, contact_id=_ID, step_path=_TEXT, step_index=_INT, visit=_INT,

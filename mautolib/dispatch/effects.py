@@ -40,7 +40,7 @@ class Batch:
 def apply(tx: Connection, settings: Settings, batch: Batch, *, now: datetime) -> Effects:
     """Let the events of a batch take effect."""
     event_ids, occurred_ats = batch.event_ids, batch.occurred_ats
-    entries = workflows.take_events(tx, event_ids, occurred_ats, now=now)
+    entries = workflows.take_events(tx, event_ids, occurred_ats, batch.depths, now=now)
     done = automations.take_events(tx, settings, event_ids, occurred_ats, batch.depths, now=now)
     told = {"event_ids": list(event_ids), "occurred_ats": list(occurred_ats)}
     facts = tx.execute(statement("dispatch.tell_engagement"), told).rowcount

@@ -236,7 +236,8 @@ class Batch:
         self._tx.execute(
             statement("workflows.put_down"),
             {
-                **members.columns(), "untils": None if untils is None else list(untils), "until": stand.until, "status": stand.status,
+                **members.columns(), "untils": None if untils is None else list(untils), "until": stand.until,
+                "status": stand.status,
                 "step_path": stand.path, "exit_reason": stand.reason, "waiting_for": stand.waiting_for,
                 "now": self._now,
             },

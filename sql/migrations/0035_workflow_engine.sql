@@ -44,9 +44,50 @@ comment on table cart_timers is
 
 create table workflow_clocks (
     workflow_id bigint primary key references workflows on delete cascade,
+    version integer not null,
     swept_until timestamptz not null,
     next_at timestamptz
 );
 create index workflow_clocks_due on workflow_clocks (next_at);
 comment on table workflow_clocks is
     'How far the entries of each workflow that starts by date are made; null: nothing comes any more.';
+
+create function may_enter(workflow bigint, person bigint, policy text, cooldown_hours float8, now timestamptz)
+returns boolean language sql stable as $$
+    select policy = 'always' or not exists (
+        select
+        from enrollments
+        where enrollments.workflow_id = workflow
+            and enrollments.contact_id = person
+            and case policy
+                when 'after_exit' then enrollments.finished_at is null
+                when 'cooldown'
+                    then enrollments.entered_at > now - make_interval(secs => cooldown_hours * 3600)
+                else true
+            end
+    )
+$$;
+comment on function may_enter(bigint, bigint, text, float8, timestamptz) is
+    'Whether the re-entry policy of a workflow lets somebody in now.';
+
+create function cart_total(properties jsonb) returns numeric language sql immutable as $$
+    select coalesce(
+        case when properties ->> 'total' ~ '^-?\d{1,15}(\.\d{1,10})?$'
+            then cast(properties ->> 'total' as numeric) end,
+        (
+            select sum(case
+                when line ->> 'unit_price' ~ '^\d{1,15}(\.\d{1,10})?$'
+                    and coalesce(line ->> 'quantity', '1') ~ '^\d{1,15}(\.\d{1,10})?$'
+                    and coalesce(line ->> 'discount', '0') ~ '^\d{1,15}(\.\d{1,10})?$'
+                    then cast(line ->> 'unit_price' as numeric)
+                        * cast(coalesce(line ->> 'quantity', '1') as numeric)
+                        - cast(coalesce(line ->> 'discount', '0') as numeric)
+            end)
+            from jsonb_array_elements(
+                case jsonb_typeof(properties -> 'lines') when 'array' then properties -> 'lines' else '[]' end
+            ) as lines (line)
+        ),
+        0)
+$$;
+comment on function cart_total(jsonb) is
+    'What a cart is worth in its currency: its total, or that of its lines; what cannot be read counts nothing.';

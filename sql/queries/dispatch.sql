@@ -85,3 +85,17 @@ left join contacts on contacts.contact_id = events.contact_id
 where events.event_type in ('email_opened', 'email_clicked')
     and events.source = 'mauto'
 order by events.occurred_at, events.event_id;
+
+-- name: last_fact
+-- The newest fact for webhooks.
+select coalesce(max(outbox_id), 0)
+from outbox;
+
+-- name: count_entries
+-- How many entered which workflow since a fact.
+select cast(data ->> 'workflow_id' as bigint) as workflow_id, count(*) as entry_count
+from outbox
+where outbox_id > cast(:told as bigint)
+    and event_name = 'workflow.triggered'
+group by data ->> 'workflow_id'
+order by 1;

@@ -36,76 +36,126 @@ ending as materialized (
 )
 
 update enrollments
-set status = 'exited', exit_reason = ending.event_type, resume_at = null,
-    finished_at = cast(:now as timestamptz)
+set status = 'exited', exit_reason = ending.event_type, resume_at = null, waiting_for = null,
+    paused_from = null, finished_at = cast(:now as timestamptz)
 from ending
 where enrollments.contact_id = ending.contact_id
     and enrollments.enrollment_id = ending.enrollment_id
     and enrollments.finished_at is null
 returning enrollments.enrollment_id;
 
--- name: enroll_on_events
--- Enrols whom an event of the batch brings into an active workflow, as re-entry allows.
-with happened as materialized (
-    select
-        events.event_id, events.contact_id, events.occurred_at, events.event_type,
-        events.properties, contacts.source as contact_source
-    from unnest(cast(:event_ids as bigint[]), cast(:occurred_ats as timestamptz[]))
-        as batch (event_id, occurred_at)
-    inner join events
-        on events.event_id = batch.event_id and events.occurred_at = batch.occurred_at
-    inner join contacts on contacts.contact_id = events.contact_id
+-- name: rank_events
+-- The events of a batch that workflows care for, so that of one round no two happened to the same person: what happened
+-- to somebody takes effect in its order.
+with wanted as materialized (
+    select coalesce(cast(:synonyms as jsonb) ->> heard.event_type, heard.event_type) as event_type
+    from workflows
+    cross join lateral unnest(exit_on || case when active then case trigger_type
+        when 'event' then array[trigger_config ->> 'event_type']
+        when 'signup' then array['contact_created']
+        when 'tag_added' then array['tag_added']
+        when 'segment_entered' then array['segment_entered']
+        when 'cart_abandoned' then array['cart_updated', 'checkout_started']
+        when 'webhook' then array['']
+        end end
+        || case when trigger_type = 'cart_abandoned' then array['order_placed'] end
+    ) as heard (event_type)
+    where heard.event_type is not null
 ),
 
-matching as materialized (
+relevant as materialized (
     select
-        workflows.workflow_id, workflows.version, happened.event_id, happened.contact_id,
-        happened.occurred_at, happened.properties,
-        coalesce(workflows.re_entry ->> 'policy', 'after_exit') as policy,
-        cast(workflows.re_entry ->> 'cooldown_hours' as float8) as cooldown_hours,
+        events.event_id, events.occurred_at, batch.depth,
         row_number() over (
-            partition by workflows.workflow_id, happened.contact_id
-            order by happened.occurred_at, happened.event_id
-        ) as entry_number
+            partition by events.contact_id order by events.occurred_at, events.event_id) as round
+    from unnest(
+        cast(:event_ids as bigint[]), cast(:occurred_ats as timestamptz[]),
+        cast(:depths as smallint[])
+    ) as batch (event_id, occurred_at, depth)
+    inner join events
+        on events.event_id = batch.event_id and events.occurred_at = batch.occurred_at
+    where events.contact_id > 0
+        and (
+            events.event_type in (select event_type from wanted)
+            or (events.properties ? 'source_id'
+                and exists (select from wanted where event_type = ''))
+        )
+)
+
+select
+    round, cast(array_agg(event_id) as text) as event_ids,
+    cast(array_agg(occurred_at) as text) as occurred_ats, cast(array_agg(depth) as text) as depths
+from relevant
+group by round
+order by round;
+
+-- name: enroll_on_events
+-- Enrols whom an event of the batch brings into an active workflow, as re-entry allows; no two events of the batch
+-- happened to the same person.
+with happened as materialized (
+    select
+        events.event_id, events.contact_id, events.occurred_at, events.properties, batch.depth,
+        heard.event_type
+    from unnest(
+        cast(:event_ids as bigint[]), cast(:occurred_ats as timestamptz[]),
+        cast(:depths as smallint[])
+    ) as batch (event_id, occurred_at, depth)
+    inner join events
+        on events.event_id = batch.event_id and events.occurred_at = batch.occurred_at
+    cross join lateral unnest(case
+        when events.properties ? 'source_id' then array[events.event_type, '']
+        else array[events.event_type]
+    end) as heard (event_type)
+    where batch.depth < cast(:most_links as int)
+),
+
+starting as materialized (
+    select
+        workflow_id, version, trigger_type, coalesce(re_entry ->> 'policy', 'after_exit') as policy,
+        cast(re_entry ->> 'cooldown_hours' as float8) as cooldown_hours,
+        lower(trigger_config ->> 'tag_name') as tag_name, trigger_config ->> 'source' as source,
+        case trigger_type
+            when 'event' then coalesce(
+                cast(:synonyms as jsonb) ->> (trigger_config ->> 'event_type'),
+                trigger_config ->> 'event_type')
+            when 'signup' then 'contact_created'
+            when 'webhook' then ''
+            else trigger_type
+        end as event_type,
+        case
+            when trigger_type = 'event' then coalesce(trigger_config -> 'where', '{}')
+            when trigger_type = 'segment_entered'
+                then jsonb_build_object('segment_id', trigger_config ->> 'segment_id')
+            else '{}'
+        end as wanted,
+        case when trigger_type = 'webhook' then trigger_config ->> 'source_id' end as source_id
     from workflows
-    inner join happened on case workflows.trigger_type
-        when 'event' then
-            happened.event_type = coalesce(
-                cast(:synonyms as jsonb) ->> (workflows.trigger_config ->> 'event_type'),
-                workflows.trigger_config ->> 'event_type')
-            and happened.properties @> coalesce(workflows.trigger_config -> 'where', '{}')
-        when 'signup' then
-            happened.event_type = 'contact_created'
-            and happened.occurred_at >= cast(:signups_since as timestamptz)
-            and coalesce(workflows.trigger_config ->> 'source' = happened.contact_source, true)
-        else false
-    end
-    where workflows.active
+    where active
+        and trigger_type in ('event', 'signup', 'tag_added', 'segment_entered', 'webhook')
 ),
 
 entered as (
     insert into enrollments (
         workflow_id, version, contact_id, entry_key, status, resume_at, context, caused_at,
-        entered_at)
+        entered_at, depth)
     select
-        matching.workflow_id, matching.version, matching.contact_id, 'event:' || matching.event_id,
-        'running', cast(:now as timestamptz), matching.properties, matching.occurred_at,
-        cast(:now as timestamptz)
-    from matching
-    where matching.policy = 'always'
-        or (matching.entry_number = 1 and not exists (
-            select 1
-            from enrollments as earlier
-            where earlier.workflow_id = matching.workflow_id
-                and earlier.contact_id = matching.contact_id
-                and case matching.policy
-                    when 'after_exit' then earlier.finished_at is null
-                    when 'cooldown' then earlier.entered_at > cast(:now as timestamptz)
-                        - make_interval(secs => matching.cooldown_hours * 3600)
-                    else true
-                end
-        ))
-    order by matching.occurred_at, matching.event_id
+        starting.workflow_id, starting.version, happened.contact_id, 'event:' || happened.event_id,
+        'running', cast(:now as timestamptz), happened.properties, happened.occurred_at,
+        cast(:now as timestamptz), happened.depth
+    from happened
+    inner join starting
+        on starting.event_type = happened.event_type
+        and happened.properties @> starting.wanted
+        and coalesce(lower(happened.properties ->> 'tag_name') = starting.tag_name, true)
+        and coalesce(happened.properties ->> 'source_id' = starting.source_id, true)
+    inner join contacts on contacts.contact_id = happened.contact_id
+    where (starting.trigger_type <> 'signup'
+        or (happened.occurred_at >= cast(:signups_since as timestamptz)
+            and coalesce(starting.source = contacts.source, true)))
+        and may_enter(
+            starting.workflow_id, happened.contact_id, starting.policy, starting.cooldown_hours,
+            cast(:now as timestamptz))
+    order by happened.contact_id, starting.workflow_id
     on conflict (workflow_id, entry_key) do nothing
     returning enrollment_id, workflow_id, contact_id
 )
@@ -115,6 +165,322 @@ select 'workflow.triggered', cast(:now as timestamptz), jsonb_build_object(
     'workflow_id', cast(workflow_id as text), 'enrollment_id', cast(enrollment_id as text),
     'contact_id', cast(contact_id as text))
 from entered;
+
+-- name: wake_on_events
+-- Has a look taken, as soon as can be, at enrollments that may wait for an event of the batch. One that is being moved
+-- right now is waited for: where it goes to it may wait.
+with happened as materialized (
+    select events.contact_id, events.event_type, max(events.occurred_at) as last_at
+    from unnest(cast(:event_ids as bigint[]), cast(:occurred_ats as timestamptz[]))
+        as batch (event_id, occurred_at)
+    inner join events
+        on events.event_id = batch.event_id and events.occurred_at = batch.occurred_at
+    where events.contact_id > 0
+        and events.event_type in (
+            select coalesce(cast(:synonyms as jsonb) ->> heard.event_type, heard.event_type)
+            from workflow_versions
+            cross join lateral jsonb_array_elements_text(listens_to) as heard (event_type)
+            where listens_to <> '[]'
+        )
+    group by events.contact_id, events.event_type
+),
+
+hearing as materialized (
+    select distinct enrollments.contact_id, enrollments.enrollment_id
+    from happened
+    inner join enrollments
+        on enrollments.contact_id = happened.contact_id
+        and enrollments.finished_at is null
+        and enrollments.caused_at < happened.last_at
+    inner join workflow_versions as versions
+        on versions.workflow_id = enrollments.workflow_id
+        and versions.version = enrollments.version
+        and versions.listens_to <> '[]'
+        and exists (
+            select from jsonb_array_elements_text(versions.listens_to) as heard (event_type)
+            where coalesce(cast(:synonyms as jsonb) ->> heard.event_type, heard.event_type)
+                = happened.event_type
+        )
+),
+
+held as materialized (
+    select
+        enrollments.contact_id, enrollments.enrollment_id, enrollments.status,
+        enrollments.resume_at
+    from enrollments
+    inner join hearing
+        on hearing.contact_id = enrollments.contact_id
+        and hearing.enrollment_id = enrollments.enrollment_id
+    where enrollments.finished_at is null
+    order by enrollments.contact_id, enrollments.enrollment_id
+    for update of enrollments
+)
+
+update enrollments
+set resume_at = cast(:now as timestamptz)
+from held
+where enrollments.contact_id = held.contact_id
+    and enrollments.enrollment_id = held.enrollment_id
+    and held.status = 'waiting'
+    and held.resume_at > cast(:now as timestamptz);
+
+-- name: touch_carts
+-- Sets the clock of carts that events of the batch have touched, for each active workflow of abandoned carts; a cart
+-- without lines is none any more.
+with touched as materialized (
+    select distinct on (events.contact_id, events.properties ->> 'cart_id')
+        events.contact_id, events.properties ->> 'cart_id' as cart_id, events.occurred_at,
+        events.properties, batch.depth
+    from unnest(
+        cast(:event_ids as bigint[]), cast(:occurred_ats as timestamptz[]),
+        cast(:depths as smallint[])
+    ) as batch (event_id, occurred_at, depth)
+    inner join events
+        on events.event_id = batch.event_id and events.occurred_at = batch.occurred_at
+    where events.event_type in ('cart_updated', 'checkout_started')
+        and events.contact_id > 0
+        and events.properties ->> 'cart_id' <> ''
+        and batch.depth < cast(:most_links as int)
+    order by events.contact_id, events.properties ->> 'cart_id', events.occurred_at desc
+),
+
+emptied as (
+    delete from cart_timers
+    using touched
+    where cart_timers.contact_id = touched.contact_id
+        and cart_timers.cart_id = touched.cart_id
+        and cart_timers.touched_at <= touched.occurred_at
+        and touched.properties -> 'lines' = '[]'
+)
+
+insert into cart_timers (workflow_id, contact_id, cart_id, touched_at, due_at, depth, context)
+select
+    workflows.workflow_id, touched.contact_id, touched.cart_id, touched.occurred_at,
+    touched.occurred_at + make_interval(
+        mins => coalesce(cast(workflows.trigger_config ->> 'after_minutes' as int), 60)),
+    touched.depth, touched.properties
+from touched
+cross join workflows
+where workflows.active
+    and workflows.trigger_type = 'cart_abandoned'
+    and touched.properties -> 'lines' is distinct from '[]'
+order by touched.contact_id, touched.cart_id, workflows.workflow_id
+on conflict (contact_id, cart_id, workflow_id) do update
+set touched_at = excluded.touched_at, due_at = excluded.due_at, depth = excluded.depth,
+    context = excluded.context
+where excluded.touched_at > cart_timers.touched_at;
+
+-- name: order_carts
+-- Forgets carts that were ordered by events of the batch, and ends who had left them.
+with ordered as materialized (
+    select distinct events.contact_id, events.properties ->> 'cart_id' as cart_id
+    from unnest(cast(:event_ids as bigint[]), cast(:occurred_ats as timestamptz[]))
+        as batch (event_id, occurred_at)
+    inner join events
+        on events.event_id = batch.event_id and events.occurred_at = batch.occurred_at
+    where events.event_type = 'order_placed'
+        and events.contact_id > 0
+        and events.properties ->> 'cart_id' <> ''
+),
+
+forgotten as (
+    delete from cart_timers
+    using ordered
+    where cart_timers.contact_id = ordered.contact_id and cart_timers.cart_id = ordered.cart_id
+)
+
+update enrollments
+set status = 'exited', exit_reason = 'order_placed', resume_at = null, waiting_for = null,
+    paused_from = null, finished_at = cast(:now as timestamptz)
+from ordered
+inner join workflows on workflows.trigger_type = 'cart_abandoned'
+where enrollments.contact_id = ordered.contact_id
+    and enrollments.workflow_id = workflows.workflow_id
+    and enrollments.entry_key = 'cart:' || ordered.contact_id || ':' || ordered.cart_id
+    and enrollments.finished_at is null;
+
+-- name: enter_carts
+-- Enrols whose cart was left alone long enough and is worth it; once a cart, and never one that was ordered.
+with due as materialized (
+    select contact_id, cart_id, workflow_id
+    from cart_timers
+    where due_at <= cast(:now as timestamptz)
+    order by due_at
+    limit cast(:size as int)
+    for update skip locked
+),
+
+popped as (
+    delete from cart_timers
+    using due
+    where cart_timers.contact_id = due.contact_id
+        and cart_timers.cart_id = due.cart_id
+        and cart_timers.workflow_id = due.workflow_id
+    returning cart_timers.*
+),
+
+worth_it as materialized (
+    select
+        popped.*, workflows.version,
+        coalesce(workflows.re_entry ->> 'policy', 'after_exit') as policy,
+        cast(workflows.re_entry ->> 'cooldown_hours' as float8) as cooldown_hours,
+        row_number() over (
+            partition by popped.workflow_id, popped.contact_id order by popped.touched_at) as number
+    from popped
+    inner join workflows
+        on workflows.workflow_id = popped.workflow_id
+        and workflows.active
+        and workflows.trigger_type = 'cart_abandoned'
+    inner join contacts on contacts.contact_id = popped.contact_id
+    where cart_total(popped.context)
+        >= coalesce(cast(workflows.trigger_config ->> 'min_total' as numeric), 0)
+        and not exists (
+            select from orders
+            where orders.contact_id = popped.contact_id and orders.cart_id = popped.cart_id)
+),
+
+entered as (
+    insert into enrollments (
+        workflow_id, version, contact_id, entry_key, status, resume_at, context, caused_at,
+        entered_at, depth)
+    select
+        workflow_id, version, contact_id, 'cart:' || contact_id || ':' || cart_id, 'running',
+        cast(:now as timestamptz), context, touched_at, cast(:now as timestamptz), depth
+    from worth_it
+    where policy = 'always'
+        or (number = 1 and may_enter(
+            workflow_id, contact_id, policy, cooldown_hours, cast(:now as timestamptz)))
+    order by contact_id, workflow_id, touched_at
+    on conflict (workflow_id, entry_key) do nothing
+    returning enrollment_id, workflow_id, contact_id
+),
+
+told as (
+    insert into outbox (event_name, occurred_at, data)
+    select 'workflow.triggered', cast(:now as timestamptz), jsonb_build_object(
+        'workflow_id', cast(workflow_id as text), 'enrollment_id', cast(enrollment_id as text),
+        'contact_id', cast(contact_id as text))
+    from entered
+)
+
+select (select count(*) from due) as taken, (select count(*) from entered) as entered;
+
+-- name: sync_clocks
+-- Gives every active workflow that starts by date its clock, begun when it was last changed, and takes those of others.
+with gone as (
+    delete from workflow_clocks
+    where not exists (
+        select from workflows
+        where workflows.workflow_id = workflow_clocks.workflow_id
+            and workflows.active
+            and workflows.trigger_type in ('date', 'anniversary'))
+)
+
+insert into workflow_clocks (workflow_id, version, swept_until, next_at)
+select
+    workflow_id, version, coalesce(updated_at, created_at), coalesce(updated_at, created_at)
+from workflows
+where active and trigger_type in ('date', 'anniversary')
+order by workflow_id
+on conflict (workflow_id) do update
+set version = excluded.version, swept_until = excluded.swept_until, next_at = excluded.next_at
+where workflow_clocks.version <> excluded.version;
+
+-- name: due_clocks
+-- The workflows whose day may have come.
+select workflow_id
+from workflow_clocks
+where next_at <= cast(:now as timestamptz)
+order by workflow_id;
+
+-- name: hold_clock
+-- The clock of a workflow, unless somebody else is at it.
+select
+    workflow_clocks.swept_until, workflows.version, workflows.trigger_type, workflows.trigger_config
+from workflow_clocks
+inner join workflows on workflows.workflow_id = workflow_clocks.workflow_id
+where workflow_clocks.workflow_id = cast(:workflow_id as bigint)
+    and workflow_clocks.next_at <= cast(:now as timestamptz)
+    and workflows.active
+for update of workflow_clocks skip locked;
+
+-- name: set_clock
+-- Says how far entries are made, and when the next may come.
+update workflow_clocks
+set swept_until = greatest(swept_until, cast(:now as timestamptz)),
+    next_at = cast(:next_at as timestamptz)
+where workflow_id = cast(:workflow_id as bigint);
+
+-- name: enter_on_day
+-- Enrols people whose day has come: everybody (field ''), or whose date in a field has the month and day wanted. Days
+-- come by time zone; '' is that of people without a known one.
+with days as materialized (
+    select *
+    from jsonb_to_recordset(cast(:days as jsonb)) as days (
+        timezone text, occurred_at timestamptz, day date, year int, month_days text[], zone text)
+),
+
+dated as materialized (
+    select
+        contacts.contact_id, days.occurred_at, days.day,
+        days.year - cast(left(dates.written, 4) as int) as years
+    from contacts
+    inner join days on days.timezone = case
+        when contacts.timezone = any(cast(:zones as text[])) then contacts.timezone else ''
+    end
+    cross join lateral (
+        select case cast(:field as text)
+            when '' then '0000-' || days.month_days[1]
+            when 'created_at' then to_char(
+                contacts.created_at at time zone days.zone, 'YYYY-MM-DD')
+            when 'consent_at' then to_char(
+                contacts.consent_at at time zone days.zone, 'YYYY-MM-DD')
+            else contacts.custom_fields
+                ->> substr(cast(:field as text), length('custom_fields.') + 1)
+        end as written
+    ) as dates
+    where contacts.contact_id > cast(:after as bigint)
+        and dates.written ~ '^\d{4}-\d{2}-\d{2}'
+        and substr(dates.written, 6, 5) = any(days.month_days)
+        and cast(left(dates.written, 4) as int) < days.year
+    order by contacts.contact_id, days.day
+    limit cast(:size as int)
+),
+
+entered as (
+    insert into enrollments (
+        workflow_id, version, contact_id, entry_key, status, resume_at, context, caused_at,
+        entered_at)
+    select
+        workflows.workflow_id, workflows.version, dated.contact_id,
+        workflows.trigger_type || ':' || dated.day || ':' || dated.contact_id, 'running',
+        cast(:now as timestamptz),
+        jsonb_build_object('date', dated.day) || case cast(:field as text)
+            when '' then '{}' else jsonb_build_object('years', dated.years)
+        end,
+        dated.occurred_at, cast(:now as timestamptz)
+    from dated
+    inner join workflows on workflows.workflow_id = cast(:workflow_id as bigint)
+    where may_enter(
+        workflows.workflow_id, dated.contact_id,
+        coalesce(workflows.re_entry ->> 'policy', 'after_exit'),
+        cast(workflows.re_entry ->> 'cooldown_hours' as float8), cast(:now as timestamptz))
+    order by dated.contact_id
+    on conflict (workflow_id, entry_key) do nothing
+    returning enrollment_id, workflow_id, contact_id
+),
+
+told as (
+    insert into outbox (event_name, occurred_at, data)
+    select 'workflow.triggered', cast(:now as timestamptz), jsonb_build_object(
+        'workflow_id', cast(workflow_id as text), 'enrollment_id', cast(enrollment_id as text),
+        'contact_id', cast(contact_id as text))
+    from entered
+)
+
+select
+    (select max(contact_id) from dated) as last_contact_id,
+    (select count(*) from dated) as found, (select count(*) from entered) as entered;
 
 -- name: claim_due
 -- Takes enrollments whose moment has come, by where they stand; others that move some at the same time are passed by.
@@ -217,7 +583,8 @@ with moved as (
         until_at = coalesce(members.until_at, cast(:until as timestamptz)),
         waiting_for = cast(:waiting_for as text), exit_reason = cast(:exit_reason as text),
         arrived_at = case
-            when enrollments.status = 'waiting' and enrollments.until_at <= cast(:now as timestamptz)
+            when enrollments.status = 'waiting'
+                and enrollments.until_at <= cast(:now as timestamptz)
                 then enrollments.until_at
             else coalesce(enrollments.arrived_at, enrollments.caused_at)
         end,
@@ -324,7 +691,8 @@ with found as materialized (
 noted as (
     update enrollments
     set arrived_at = greatest(found.first_at, enrollments.arrived_at),
-        until_at = least(greatest(found.first_at, enrollments.arrived_at), cast(:now as timestamptz))
+        until_at = least(
+            greatest(found.first_at, enrollments.arrived_at), cast(:now as timestamptz))
     from found
     where not cast(:is_fresh as boolean)
         and enrollments.contact_id = found.contact_id

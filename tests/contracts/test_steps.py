@@ -61,8 +61,8 @@ def visit(tx: Connection, settings: Settings, *contacts: int) -> Visit:
     workflow = workflows.create(tx, new, actor="test", now=NOON)
     numbers = [
         tx.execute(
-            text("insert into enrollments (workflow_id, version, contact_id, entry_key, resume_at, caused_at, entered_at)"
-                 " values (:workflow, 1, :contact, :key, :at, :at, :at) returning enrollment_id"),
+            text("insert into enrollments (workflow_id, version, contact_id, entry_key, resume_at, caused_at,"
+                 " entered_at) values (:workflow, 1, :contact, :key, :at, :at, :at) returning enrollment_id"),
             {"workflow": workflow.workflow_id, "contact": contact, "key": f"test:{number}", "at": NOON},
         ).scalar_one()
         for number, contact in enumerate(contacts)
