@@ -21,6 +21,11 @@ from mautolib.workflows.steps.fields import Fields
 OPERATORS: Final = ("eq", "neq", "gt", "gte", "lt", "lte", "contains", "in", "is_set", "not_set")
 MOST_CONDITIONS: Final = 100
 MOST_ACTIONS: Final = 50
+#: What `automation_contact_fact` knows, beside custom fields.
+CONTACT_FIELDS: Final = frozenset({
+    "email", "first_name", "last_name", "phone", "country", "language", "timezone", "currency", "subscribed",
+    "consent_status", "consent_source", "source", "created_at", "score", "grade", "lifecycle_stage", "tags",
+})  # fmt: skip
 _WITHOUT_VALUE: Final = frozenset({"is_set", "not_set"})
 _ORDERED: Final = frozenset({"gt", "gte", "lt", "lte"})
 _LONGEST_FIELD: Final = 200
@@ -72,6 +77,12 @@ def check_references(tx: Connection, actions: Sequence[Action]) -> None:
     for action in actions:
         if not isinstance(action.step, WaitDelay) and not action.may_refer_to_nothing:
             action.step.check(tx, action.fields, starting=False)
+
+
+def asks_contact(conditions: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether checked conditions may be about the contact, where the data say nothing."""
+    fields = [str(condition.get("field")) for condition in conditions]
+    return any(field in CONTACT_FIELDS or field.startswith("custom_fields.") for field in fields)
 
 
 def _listed(value: object, name: str, most: int) -> Sequence[Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -18,14 +18,17 @@ from sqlalchemy import Connection, Row, insert, select
 
 from mautolib.automations import definition
 from mautolib.automations.model import Fired, RuleResult, RunStatus, Skipped
-from mautolib.automations.running import Run, Runner
+from mautolib.automations.running import ActionRefused, Run, Runner
 from mautolib.db import tables
 from mautolib.db.statements import statement
 from mautolib.events.types import SYNONYMS, canonical
 from mautolib.settings import Settings
+from mautolib.workflows import chains
 from mautolib.workflows.chains import MOST_LINKS
 
 _RULES = tables.automation_rules
+#: So few that firing one rule by hand leaves no great gap.
+_NUMBERS_AT_ONCE: Final = 100
 _SYNONYMS: Final = json.dumps({name: str(kind) for name, kind in SYNONYMS.items()})
 
 
@@ -39,6 +42,8 @@ class _Pair:
     data: Mapping[str, Any] | None
     depth: int = 0
     event_id: int | None = None
+    #: Whether an earlier run of the batch may have changed what its conditions say.
+    is_open: bool = False
     occurred_at: datetime | None = None
     skipped: Skipped | None = None
     run: Run | None = None
@@ -65,17 +70,17 @@ def take_events(
     rows = tx.execute(statement("automations.match"), values).all()
     if not rows:
         return RuleResult()
-    pairs = [
-        _Pair(rule_id=row.rule_id, contact_id=row.contact_id, passes=row.passes, data=row.data, depth=row.depth,
-              event_id=row.event_id, occurred_at=row.occurred_at)
-        for row in rows
-    ]  # fmt: skip
-    batch = _Batch(tx=tx, settings=settings, now=now)
+    runner = Runner(tx=tx, settings=settings, now=now, is_careful=False)
+    batch = _Batch(tx=tx, settings=settings, now=now, runner=runner)
     batch.load({row.rule_id for row in rows})
-    for turn in _turns(rows, pairs):
-        batch.take(turn)
-    batch.write(pairs)
-    return _count(pairs)
+    try:
+        with tx.begin_nested():
+            return _count(batch.work(_pairs(rows), priorities=[row.priority for row in rows]))
+    except ActionRefused:
+        # Seldom: once more, with every action undone on its own.
+        careful = replace(batch, runner=Runner(tx=tx, settings=settings, now=now), touched=set(), ran=set(), runs=[])
+        careful.load({row.rule_id for row in rows})
+        return _count(careful.work(_pairs(rows), priorities=[row.priority for row in rows]))
 
 
 def fire(
@@ -91,28 +96,21 @@ def fire(
               "synonyms": _SYNONYMS}  # fmt: skip
     rows = tx.execute(statement("automations.match_fired"), values).all()
     pairs = [_Pair(rule_id=row.rule_id, contact_id=contact_id, passes=row.passes, data=data) for row in rows]
-    batch = _Batch(tx=tx, settings=settings, now=now, data=data)
     if pairs:
+        batch = _Batch(
+            tx=tx, settings=settings, now=now, data=data, runner=Runner(tx=tx, settings=settings, now=now)
+        )
         batch.load({pair.rule_id for pair in pairs})
-    for pair in pairs:
-        batch.take([pair])
-    batch.write(pairs)
+        batch.work(pairs, priorities=[row.priority for row in rows])
     return [Fired(rule_id=pair.rule_id, status=pair.status) for pair in pairs]
 
 
-def _turns(rows: Sequence[Row[Any]], pairs: Sequence[_Pair]) -> Iterator[list[_Pair]]:
-    """Pairs that can be taken together: of one rule and depth, no contact twice, everybody's earlier ones before."""
-    turns: dict[tuple[int, int, int, int], list[_Pair]] = {}
-    place: dict[int, tuple[int, int]] = {}
-    for row, pair in zip(rows, pairs, strict=True):
-        event_id, number = place.get(pair.contact_id, (0, -1))
-        # What happened to nobody has no order that anybody could tell.
-        if event_id != row.event_id and (pair.contact_id or number < 0):
-            number += 1
-            place[pair.contact_id] = (row.event_id, number)
-        turns.setdefault((number, -row.priority, pair.rule_id, pair.depth), []).append(pair)
-    for _, turn in sorted(turns.items(), key=lambda item: item[0]):
-        yield turn
+def _pairs(rows: Sequence[Row[Any]]) -> list[_Pair]:
+    return [
+        _Pair(rule_id=row.rule_id, contact_id=row.contact_id, passes=row.passes, data=row.data, depth=row.depth,
+              event_id=row.event_id, occurred_at=row.occurred_at)
+        for row in rows
+    ]  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -121,6 +119,8 @@ class _Batch:
 
     Args:
         data: what was fired by hand; None: events were.
+        asks_contact: rules whose conditions an earlier run may have changed.
+        numbers: for the next runs, the least one last.
         touched: contacts that a rule of this batch has acted on.
     """
 
@@ -128,7 +128,10 @@ class _Batch:
     settings: Settings
     now: datetime
     data: Mapping[str, Any] | None = None
+    runner: Runner
     rules: dict[int, Row[Any]] = field(default_factory=dict)
+    asks_contact: set[int] = field(default_factory=set)
+    numbers: list[int] = field(default_factory=list)
     actions: dict[int, tuple[definition.Action, ...]] = field(default_factory=dict)
     executions: dict[int, int] = field(default_factory=dict)
     touched: set[int] = field(default_factory=set)
@@ -139,17 +142,49 @@ class _Batch:
         """Read the rules and hold those with a limit or a cooldown."""
         query = select(_RULES).where(_RULES.c.rule_id.in_(rule_ids))
         self.rules = {row.rule_id: row for row in self.tx.execute(query)}
+        self.asks_contact = {one for one, rule in self.rules.items() if definition.asks_contact(rule.conditions)}
         limited = [rule.rule_id for rule in self.rules.values() if rule.max_executions or rule.cooldown_minutes]
         if limited:
             held = self.tx.execute(statement("automations.hold_totals"), {"rule_ids": limited})
             self.executions = {row.rule_id: row.executions for row in held}
+
+    def work(self, pairs: Sequence[_Pair], *, priorities: Sequence[int]) -> Sequence[_Pair]:
+        """Take all pairs, given in the order of events and of priority; returns them with what became of each."""
+        depth = 0
+        with chains.caused(self.tx, 1):
+            for turn in self._turns(pairs, priorities):
+                if turn[0].depth != depth:
+                    depth = turn[0].depth
+                    chains.deepen(self.tx, depth + 1)
+                self.take(turn)
+        self._write(pairs)
+        return pairs
+
+    def _turns(self, pairs: Sequence[_Pair], priorities: Sequence[int]) -> Iterator[list[_Pair]]:
+        """Pairs that can be taken together: of one rule and depth, everybody's earlier runs before.
+
+        An event moves its contact to the next round only if it may run something: the rest changes nobody.
+        """
+        turns: dict[tuple[int, int, int, int], list[_Pair]] = {}
+        places: dict[int, tuple[int | None, int, bool]] = {}
+        for pair, priority in zip(pairs, priorities, strict=True):
+            event_id, number, has_run = places.get(pair.contact_id, (pair.event_id, 0, False))
+            # What happened to nobody has no order that anybody could tell.
+            if event_id != pair.event_id and has_run and pair.contact_id:
+                number, has_run = number + 1, False
+            may_run = pair.passes or (pair.rule_id in self.asks_contact and (has_run or number > 0))
+            pair.is_open = may_run and pair.rule_id in self.asks_contact
+            places[pair.contact_id] = (pair.event_id, number, has_run or may_run)
+            turns.setdefault((number, -priority, pair.rule_id, pair.depth), []).append(pair)
+        for _, turn in sorted(turns.items(), key=lambda item: item[0]):
+            yield turn
 
     def take(self, turn: Sequence[_Pair]) -> None:
         """Run one rule for whom its conditions and limits allow it."""
         rule = self.rules.get(turn[0].rule_id)
         if rule is None:
             return
-        if rule.conditions and not self.touched.isdisjoint(pair.contact_id for pair in turn):
+        if rule.rule_id in self.asks_contact and not self.touched.isdisjoint(pair.contact_id for pair in turn):
             self._look_again(rule, turn)
         wanted = []
         for pair in turn:
@@ -161,7 +196,7 @@ class _Batch:
         if allowed:
             self._run(rule, allowed)
 
-    def write(self, pairs: Sequence[_Pair]) -> None:
+    def _write(self, pairs: Sequence[_Pair]) -> None:
         """Log every pair, and put down who waits."""
         skipped = [pair for pair in pairs if pair.skipped is not None]
         if skipped:
@@ -184,7 +219,9 @@ class _Batch:
         }  # fmt: skip
 
     def _look_again(self, rule: Row[Any], turn: Sequence[_Pair]) -> None:
-        changed = [pair for pair in turn if pair.contact_id in self.touched]
+        changed = [pair for pair in turn if pair.is_open and pair.contact_id in self.touched]
+        if not changed:
+            return
         rows = self.tx.execute(statement("automations.look_again"), {
             "rule_id": rule.rule_id, "contact_ids": [pair.contact_id for pair in changed],
             "event_ids": [pair.event_id for pair in changed],
@@ -222,18 +259,24 @@ class _Batch:
         return set(self.tx.scalars(statement("automations.cooling_down"), values))
 
     def _run(self, rule: Row[Any], allowed: Sequence[_Pair]) -> None:
-        numbers = self.tx.scalars(statement("automations.number_runs"), {"size": len(allowed)}).all()
-        for pair, number in zip(allowed, numbers, strict=True):
+        for pair in allowed:
             pair.run = Run(
-                log_id=number, rule_id=rule.rule_id, contact_id=pair.contact_id, event_id=pair.event_id,
+                log_id=self._number(), rule_id=rule.rule_id, contact_id=pair.contact_id, event_id=pair.event_id,
                 depth=pair.depth + 1, data=pair.data or {}, begun_at=self.now,
             )  # fmt: skip
         runs = [pair.run for pair in allowed if pair.run is not None]
         if rule.rule_id not in self.actions:
             self.actions[rule.rule_id] = definition.read_actions(rule.actions)
-        Runner(tx=self.tx, settings=self.settings, now=self.now).act(self.actions[rule.rule_id], runs)
+        self.runner.act(self.actions[rule.rule_id], runs)
         self.runs += runs
         self.touched.update(run.contact_id for run in runs)
+
+
+    def _number(self) -> int:
+        if not self.numbers:
+            self.numbers = list(self.tx.scalars(statement("automations.number_runs"), {"size": _NUMBERS_AT_ONCE}))
+            self.numbers.reverse()
+        return self.numbers.pop()
 
 
 def as_json(runs: Sequence[Run]) -> str:

@@ -22,6 +22,7 @@ from mautolib.automations.running import Run, Runner
 from mautolib.automations.triggering import as_json
 from mautolib.db.statements import statement
 from mautolib.settings import Settings
+from mautolib.workflows import chains
 
 _LOG = logging.getLogger(__name__)
 BATCH: Final = 1000
@@ -64,7 +65,8 @@ def _go_on(tx: Connection, settings: Settings, rows: Sequence[Row[Any]], now: da
         groups.setdefault(key, []).append(run)
     runner = Runner(tx=tx, settings=settings, now=now)
     for (_, next_action, _, actions), runs in sorted(groups.items(), key=lambda item: item[0]):
-        runner.act(definition.read_actions(json.loads(actions)), runs, first=next_action)
+        with chains.caused(tx, runs[0].depth):
+            runner.act(definition.read_actions(json.loads(actions)), runs, first=next_action)
     done = [run for runs in groups.values() for run in runs]
     if done:
         tx.execute(statement("automations.go_on"), {"runs": as_json(done)})

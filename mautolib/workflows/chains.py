@@ -22,7 +22,12 @@ _SETTING: Final = "mauto.depth"
 def caused(tx: Connection, depth: int) -> Iterator[None]:
     """Mark the events appended inside as effects of a rule or workflow of this depth (1: started from outside)."""
     before = tx.scalar(select(func.current_setting(_SETTING, True)))
-    tx.execute(select(func.set_config(_SETTING, str(depth), True)))
+    deepen(tx, depth)
     yield
     # Not after an error: the transaction takes no more statements, and its end forgets the setting.
     tx.execute(select(func.set_config(_SETTING, before or "", True)))
+
+
+def deepen(tx: Connection, depth: int) -> None:
+    """Inside `caused`: mark what follows with another depth."""
+    tx.execute(select(func.set_config(_SETTING, str(depth), True)))
