@@ -10,8 +10,11 @@ from mautolib.workflows.advancement import AdvanceResult, advance, next_due
 from mautolib.workflows.arrivals import Arrived, arrive
 from mautolib.workflows.enrollment import EntryResult, Triggered, take_events, trigger
 from mautolib.workflows.model import Enrollment, NewWorkflow, Workflow
+from mautolib.workflows.rehearsal import Rehearsal, rehearse
 from mautolib.workflows.store import activate, count, create, deactivate, get, remove, search, update
 
-__all__ = ["AdvanceResult", "Arrived", "Enrollment", "EntryResult", "NewWorkflow", "Triggered", "Workflow", "activate",
-           "advance", "arrive", "count", "create", "deactivate", "get", "next_due", "remove", "search", "take_events",
-           "trigger", "update"]  # fmt: skip
+__all__ = [
+    "AdvanceResult", "Arrived", "Enrollment", "EntryResult", "NewWorkflow", "Rehearsal", "Triggered", "Workflow",
+    "activate", "advance", "arrive", "count", "create", "deactivate", "get", "next_due", "rehearse", "remove", "search",
+    "take_events", "trigger", "update",
+]  # fmt: skip

@@ -96,6 +96,8 @@ def trigger(
     # Held: whoever deletes the workflow waits, and then ends this enrollment too.
     workflow = store.hold(tx, workflow_id)
     if contact_id is not None:
+        # Nobody deletes the contact before the enrollment is there to go with it.
+        tx.execute(statement("workflows.hold_contacts"), {"contact_ids": [contact_id]})
         contacts.get(tx, contact_id)
     person = contact_id or 0
     values = {

@@ -16,3 +16,19 @@ create index enrollments_of_workflow_by_id on enrollments (workflow_id, enrollme
 -- found soon by the index above.
 create index enrollments_at_rest on enrollments (workflow_id, status, enrollment_id desc)
     where status in ('paused', 'completed', 'exited', 'failed');
+
+create function contact_state(person bigint, field text) returns jsonb language sql stable as $$
+    select case field
+        when 'suppressed' then to_jsonb(exists (
+            select from suppressions where suppressions.email_key = contacts.email_key))
+        when 'lifecycle_stage' then coalesce(
+            (select to_jsonb(lifecycle_stage) from contact_stages where contact_id = person), '"new"')
+        when 'consent_at' then to_jsonb(contacts.consent_at)
+        when 'created_at' then to_jsonb(contacts.created_at)
+        when 'updated_at' then to_jsonb(contacts.updated_at)
+    end
+    from contacts
+    where contacts.contact_id = person
+$$;
+comment on function contact_state(bigint, text) is
+    'What a condition may ask about a contact that is no text of its row; null: nobody, or not known.';

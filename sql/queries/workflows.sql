@@ -738,6 +738,7 @@ with looked_at as materialized (
             when 'context' then enrollments.context -> cast(:key as text)
             when 'custom' then contacts.custom_fields -> cast(:key as text)
             when 'subscribed' then to_jsonb(contacts.subscribed)
+            when 'state' then contact_state(contacts.contact_id, cast(:key as text))
             when 'score' then (
                 select to_jsonb(contact_scores.total_score)
                 from contact_scores

@@ -14,7 +14,7 @@ from mautolib.settings import Settings
 from mautolib.workflows.steps.condition import OPERATORS, Condition
 from mautolib.workflows.steps.fields import Fields
 from mautolib.workflows.steps.step import Members, Visit
-from tests.builders import make_contact, make_tag
+from tests.builders import make_contact, make_suppression, make_tag
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -121,6 +121,29 @@ def test_every_field_of_a_contact(tx: Connection, settings: Settings) -> None:
         ({"field": "custom_fields.size", "operator": "gt", "value": 41}, [1]),
         ({"field": "custom_fields.colours", "operator": "in", "value": ["BLUE"]}, [1]),
         ({"field": "custom_fields.other", "operator": "is_set"}, []),
+    ]
+    for question, expected in questions:
+        assert judge(tx, settings, question, people) == expected, question
+        tx.execute(text("delete from enrollments"))
+
+
+def test_what_a_contact_is_beside_its_texts(tx: Connection, settings: Settings) -> None:
+    ann = make_contact(tx, email="ann@shop.example", consent_at=NOON)
+    bob = make_contact(tx, email="bob@shop.example", created_at=NOON)
+    make_suppression(tx, "bob@shop.example")
+    tx.execute(
+        text("insert into contact_stages (contact_id, lifecycle_stage, since, evaluated_at)"
+             " values (:c, 'customer', now(), now())"), {"c": ann}
+    )  # fmt: skip
+    people = [bob, ann, 0, 987654]
+    questions = [
+        ({"field": "suppressed", "operator": "is_true"}, [0]),
+        ({"field": "suppressed", "operator": "is_false"}, [1]),
+        ({"field": "lifecycle_stage", "value": "Customer"}, [1]),
+        ({"field": "lifecycle_stage", "value": "new"}, [0]),
+        ({"field": "consent_at", "operator": "is_null"}, [2, 0, 3]),
+        ({"field": "created_at", "operator": "contains", "value": "2026-11-22"}, [0]),
+        ({"field": "updated_at", "operator": "is_set"}, []),
     ]
     for question, expected in questions:
         assert judge(tx, settings, question, people) == expected, question

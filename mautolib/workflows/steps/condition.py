@@ -22,6 +22,8 @@ CONTACT_FIELDS: Final = (
     "email", "first_name", "last_name", "phone", "country", "language", "timezone", "currency", "subscribed",
     "consent_status", "consent_source", "source", "tags", "score",
 )  # fmt: skip
+#: Those that stand elsewhere, or are no text.
+STATES: Final = ("suppressed", "lifecycle_stage", "consent_at", "created_at", "updated_at")
 CUSTOM: Final = "custom_fields."
 #: Of each operator the test that `workflows.judge` makes, whether it has to fail, and a value where none is given.
 _TESTS: Final[Mapping[str, tuple[str, bool, bool | None]]] = {
@@ -106,6 +108,8 @@ class Condition:
             field, key = "custom", self.field.removeprefix(CUSTOM)
         elif self.field in CONTACT_FIELDS:
             field = self.field
+        elif self.field in STATES:
+            field = "state"
         test, negated, value = _TESTS[self.operator]
         values = self.value if isinstance(self.value, list) else [self.value if value is None else value]
         texts = [_text(item).lower() for item in values]
