@@ -96,6 +96,7 @@ def test_an_empty_branch_goes_on_behind_the_condition() -> None:
         ([{"action": "send_email", "template_id": "1", "subject": "x"}], (0, "subject"), "Unknown key"),
         ([{"type": "exit", "meta": []}], (0, "meta"), "must be an object"),
         ([{"type": "condition", "value": 1}], (0, "field"), "required"),
+        ([{"type": "condition", "field": "custom_fields.", "value": 1}], (0, "field"), "followed by a key"),
         ([{"type": "condition", "field": "x", "operator": "like", "value": 1}], (0, "operator"), "one of eq"),
         ([{"type": "condition", "field": "x"}], (0, "value"), "needs one text"),
         ([{"type": "condition", "field": "x", "operator": "in", "value": "DE"}], (0, "value"), "list of 1 to 1000"),

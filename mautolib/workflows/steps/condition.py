@@ -77,6 +77,8 @@ class Condition:
     def read(cls, fields: Fields) -> Self:
         """`field`, `operator` (default eq) and, unless the operator needs none, `value`."""
         field = fields.text("field", most=150)
+        if field == CUSTOM:
+            raise fields.error("field", f"'{CUSTOM}' must be followed by a key")
         operator = fields.choice("operator", OPERATORS, default="eq")
         value = fields.any("value", None)
         if operator in _WITHOUT_VALUE:
