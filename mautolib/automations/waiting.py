@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Engine, Row
+from sqlalchemy import Connection, Engine
 
 from mautolib.automations import definition
 from mautolib.automations.model import RuleResult, RunStatus
@@ -33,9 +32,8 @@ def resume(engine: Engine, settings: Settings, *, now: datetime, batch_size: int
     result, taken = RuleResult(), batch_size
     while taken == batch_size:
         with engine.begin() as tx:
-            rows = tx.execute(statement("automations.claim_due"), {"now": now, "size": batch_size}).all()
-            runs = _go_on(tx, settings, rows, now)
-        taken = len(rows)
+            runs = go_on(tx, settings, now=now, size=batch_size)
+        taken = len(runs)
         ended = [run.status for run in runs]
         result = replace(
             result, succeeded=result.succeeded + ended.count(RunStatus.SUCCESS),
@@ -54,17 +52,22 @@ def next_due(tx: Connection) -> datetime | None:
     return due
 
 
-def _go_on(tx: Connection, settings: Settings, rows: Sequence[Row[Any]], now: datetime) -> list[Run]:
-    groups: dict[tuple[int, int, int, str], list[Run]] = {}
+def go_on(tx: Connection, settings: Settings, *, now: datetime, size: int) -> list[Run]:
+    """Take at most `size` runs that are due a step further; returns them as they stand then."""
+    rows = tx.execute(statement("automations.claim_due"), {"now": now, "size": size}).all()
+    groups: dict[tuple[int, int, int, int, str], list[Run]] = {}
+    places: dict[int, int] = {}
     for row in rows:
         run = Run(
             log_id=row.log_id, rule_id=row.rule_id, contact_id=row.contact_id, event_id=None, depth=row.depth,
             data=row.data, begun_at=row.begun_at, error=row.error,
         )  # fmt: skip
-        key = (row.rule_id, row.next_action, row.depth, json.dumps(row.actions))
-        groups.setdefault(key, []).append(run)
+        # Of one person who was due first goes first; nobody has no order.
+        place = places.get(row.contact_id, 0)
+        places[row.contact_id] = place + 1 if row.contact_id else 0
+        groups.setdefault((place, row.rule_id, row.next_action, row.depth, json.dumps(row.actions)), []).append(run)
     runner = Runner(tx=tx, settings=settings, now=now)
-    for (_, next_action, _, actions), runs in sorted(groups.items(), key=lambda item: item[0]):
+    for (_, _, next_action, _, actions), runs in sorted(groups.items(), key=lambda item: item[0]):
         with chains.caused(tx, runs[0].depth):
             runner.act(definition.read_actions(json.loads(actions)), runs, first=next_action)
     done = [run for runs in groups.values() for run in runs]
