@@ -28,6 +28,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.types import NullType
 
 from mautolib.db import tables
 from mautolib.ledger.model import Kind, NewMessage, Status
@@ -105,13 +106,15 @@ def queue_step(
         step: what the dedupe keys say behind `enrollment:<id>`.
     """
     numbers = _MESSAGES.c.contact_id.type
-    arrays = (cast(literal(members[name], Text), ARRAY(numbers)) for name in ("enrollment_ids", "contact_ids"))
+    # Literals without a type of their own: the planner then knows how many there are.
+    arrays = (cast(literal(members[name], NullType()), ARRAY(numbers)) for name in ("enrollment_ids", "contact_ids"))
     given = (
         func.unnest(*arrays)
         .table_valued(Column("enrollment_id", numbers), Column("contact_id", numbers), name="given")
         .render_derived(name="given")
     )
     entered = tables.enrollments
+    is_theirs = (entered.c.contact_id == given.c.contact_id) & (entered.c.enrollment_id == given.c.enrollment_id)
     values: dict[str, Any] = {
         "kind": literal(Kind.WORKFLOW.value),
         "contact_id": given.c.contact_id,
@@ -119,13 +122,12 @@ def queue_step(
         "enrollment_id": given.c.enrollment_id,
         "content_id": literal(content_id, numbers),
         "dedupe_key": literal("enrollment:") + cast(given.c.enrollment_id, Text) + literal(step),
-        "context": func.jsonb_build_object("event", entered.c.context),
+        "context": select(func.jsonb_build_object("event", entered.c.context)).where(is_theirs).scalar_subquery(),
         "reason": cast(None, Text),
         "due_at": literal(due_at, _MESSAGES.c.due_at.type),
         "give_up_at": literal(give_up_at, _MESSAGES.c.give_up_at.type),
     }
-    is_theirs = (entered.c.contact_id == given.c.contact_id) & (entered.c.enrollment_id == given.c.enrollment_id)
-    wanted = select(*(value.label(name) for name, value in values.items())).select_from(given.join(entered, is_theirs))
+    wanted = select(*(value.label(name) for name, value in values.items())).select_from(given)
     return _store(tx, wanted).total
 
 
