@@ -114,7 +114,7 @@ class Machine(RuleBasedStateMachine):
         self.outer = self.connection.begin()
         self.now = START
         self.people: dict[int, Person] = {make_contact(self.connection, country="DE"): Person() for _ in range(2)}
-        self.rules: dict[int, ModelRule] = {}
+        self.drawn: dict[int, ModelRule] = {}
         self.waits: list[Waiting] = []
         #: Runs that began, in their order.
         self.begun: list[tuple[int, int]] = []
@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
                 name="r", trigger_type=made.kind, trigger_config=made.config, conditions=made.conditions,
                 actions=made.actions, priority=made.priority, max_executions=made.most, cooldown_minutes=made.cooldown,
             )  # fmt: skip
-            self.rules[automations.create(self.connection, new, actor="test", now=START).rule_id] = made
+            self.drawn[automations.create(self.connection, new, actor="test", now=START).rule_id] = made
 
     @rule(minutes=st.sampled_from([1, 5, 10, 30]))
     def time_passes(self, minutes: int) -> None:
@@ -147,8 +147,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def a_rule_is_edited(self, data: st.DataObject) -> None:
-        rule_id = data.draw(st.sampled_from(sorted(self.rules)))
-        edited = self.rules[rule_id]
+        rule_id = data.draw(st.sampled_from(sorted(self.drawn)))
+        edited = self.drawn[rule_id]
         edited.active, edited.most = data.draw(st.booleans()), data.draw(st.sampled_from([0, 3]))
         edited.actions = data.draw(st.lists(actions(), max_size=3))
         changes = {"active": edited.active, "max_executions": edited.most, "actions": edited.actions}
@@ -185,7 +185,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def everything_is_as_in_the_model(self) -> None:
-        for rule_id, made in self.rules.items():
+        for rule_id, made in self.drawn.items():
             logs = automations.logs(self.connection, rule_id, limit=1000)
             reasons = {"Conditions not met", "Execution limit reached", "Cooldown active"}
             found = [(one.contact_id, str(one.status), one.error if one.error in reasons else None) for one in logs]
@@ -194,7 +194,7 @@ class Machine(RuleBasedStateMachine):
 
     def _happens(self, kind: str, contact: int, data: dict[str, Any]) -> list[tuple[int, str]]:
         done = []
-        for rule_id, made in sorted(self.rules.items(), key=lambda item: (-item[1].priority, item[0])):
+        for rule_id, made in sorted(self.drawn.items(), key=lambda item: (-item[1].priority, item[0])):
             matches = all(data.get(key) == value for key, value in made.config.items())
             if not made.active or made.kind != kind or not matches:
                 continue
@@ -215,7 +215,7 @@ class Machine(RuleBasedStateMachine):
         return done
 
     def _act(self, rule_id: int, contact: int, todo: list[dict[str, Any]], log: int) -> None:
-        logs, person, status = self.rules[rule_id].logs, self.people.get(contact), "success"
+        logs, person, status = self.drawn[rule_id].logs, self.people.get(contact), "success"
         if logs[log][1] == "waiting":
             status = self.before[rule_id, log]
         for place, action in enumerate(todo):
