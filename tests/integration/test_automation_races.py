@@ -60,7 +60,8 @@ def tell(engine: Engine, people: list[int], times: int) -> None:
 
 def statuses(engine: Engine, rule_id: int) -> dict[str, int]:
     with engine.connect() as tx:
-        rows = tx.execute(text("select status, count(*) as log_count from automation_logs where rule_id = :id group by 1"),
+        rows = tx.execute(text("select status, count(*) as log_count from automation_logs where rule_id = :id"
+                               " group by status"),
                           {"id": rule_id})  # fmt: skip
         return {row.status: row.log_count for row in rows}
 
