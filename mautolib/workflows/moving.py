@@ -198,6 +198,11 @@ class Batch:
             self._log(place, node, outcome.status, dict(outcome.result), members, outcome.results)
         if isinstance(move, Waits):
             waiting = EnrollmentStatus.WAITING
+            if place.arrival is Arrival.FRESH and isinstance(move.until, datetime):
+                # What happened since they came in, but before anybody looked, is reached as well.
+                members = self._jump(place._replace(arrival=Arrival.WOKEN), definition, node, members)
+                if not len(members):
+                    return
             if isinstance(move.until, datetime):
                 self._put_down(Stand(waiting, node.path, None, move.until, move.waiting_for), members)
             else:
