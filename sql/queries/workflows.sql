@@ -877,6 +877,35 @@ select tag_id
 from tags
 where lower(name) = lower(cast(:tag_name as text));
 
+-- name: put_tag
+-- Puts a tag on contacts that are held; who newly gets it has an event that waits for dispatch.
+with tagged as (
+    insert into contact_tags (contact_id, tag_id, added_at)
+    select people.contact_id, cast(:tag_id as bigint), cast(:now as timestamptz)
+    from unnest(cast(:contact_ids as bigint[])) as people (contact_id)
+    order by people.contact_id
+    on conflict (contact_id, tag_id) do nothing
+    returning contact_id
+),
+
+stored as (
+    insert into events (contact_id, occurred_at, received_at, event_type, source, properties)
+    select
+        tagged.contact_id, cast(:now as timestamptz), cast(:now as timestamptz), 'tag_added',
+        'mauto',
+        jsonb_build_object('tag_id', cast(tags.tag_id as text), 'tag_name', tags.name)
+    from tagged
+    cross join tags
+    where tags.tag_id = cast(:tag_id as bigint)
+    returning event_id, contact_id
+)
+
+insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
+select
+    contact_id % 64, cast(:now as timestamptz), min(event_id), array_agg(event_id), count(*)
+from stored
+group by contact_id % 64, event_id / 8192;
+
 -- name: hold_contacts
 -- Those of the contacts that exist; they cannot be deleted before the transaction ends.
 select contact_id
