@@ -102,6 +102,10 @@ entered as (
     delete from enrollments where contact_id in (select contact_id from gone)
 ),
 
+timers as (
+    delete from cart_timers where contact_id in (select contact_id from gone)
+),
+
 -- Runs of rules that wait are over.
 waits as (
     delete from automation_waits where contact_id in (select contact_id from gone) returning log_id
