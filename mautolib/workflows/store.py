@@ -34,6 +34,7 @@ _LONGEST_NAME: Final = 300
 #: So many logs go with their workflow at once; `maintenance` removes what is left.
 LOGS_AT_ONCE: Final = 50_000
 DELETED: Final = "workflow deleted"
+_PATIENCE: Final = "120s"
 
 
 def create(tx: Connection, new: NewWorkflow, *, actor: str, now: datetime) -> Workflow:
@@ -154,6 +155,8 @@ def remove(tx: Connection, workflow_id: int, *, now: datetime) -> None:
         NotFound: no such workflow.
     """
     _row(tx, workflow_id, lock=True)
+    # Half a million people take about twenty seconds to leave, and nobody may be left inside.
+    tx.execute(select(func.set_config("statement_timeout", _PATIENCE, True)))
     values = {"workflow_id": workflow_id, "now": now, "reason": DELETED, "size": LOGS_AT_ONCE}
     ended = tx.execute(statement("workflow_control.end_enrollments"), values).rowcount
     # Only now: whoever was just being moved has been waited for, and their logs are there.
