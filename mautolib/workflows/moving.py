@@ -154,8 +154,8 @@ class Batch:
         for goal in reversed(definition.rest(node)):
             if isinstance(goal.step, Goal) and len(members):
                 visit = self._visit(place._replace(path=goal.path), members)
-                outcomes = goal.step.run(visit)
-                for outcome in outcomes:
+                members = Members()
+                for outcome in goal.step.run(visit):
                     if outcome.result["goal_reached"]:
                         self._take(place, definition, goal, outcome)
                     else:

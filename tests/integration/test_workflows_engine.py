@@ -208,6 +208,16 @@ def test_a_goal_by_segment_is_reached_by_joining_it(fresh_engine: Engine, settin
     assert (tags(fresh_engine, member), tags(fresh_engine, other)) == (["after"], [])
 
 
+def test_who_alone_reaches_a_goal_does_not_go_the_other_way_as_well(fresh_engine: Engine, settings: Settings) -> None:
+    steps = [{"type": "delay", "hours": 1}, tag("not"), {"type": "goal", "event_type": "order_placed"}, tag("after")]
+    workflow_id = add_workflow(fresh_engine, steps)
+    contact = add_contact(fresh_engine)
+    enter(fresh_engine, settings, workflow_id, contact)
+    happen(fresh_engine, contact, "order_placed", NOON + MINUTE)
+    turn(fresh_engine, settings, NOON + 2 * HOUR)
+    assert tags(fresh_engine, contact) == ["after"]
+
+
 # --- delays until a local time ----------------------------------------------------------------------------------
 
 
