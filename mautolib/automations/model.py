@@ -110,7 +110,6 @@ class RuleResult:
 
     succeeded: int = 0
     failed: int = 0
-    skipped: int = 0
     waiting: int = 0
 
     @property

@@ -65,7 +65,8 @@ def take_events(
     """Run the rules that events trigger; parallel sequences name the events and how deep each is in a chain."""
     values = {
         "event_ids": list(event_ids), "occurred_ats": list(occurred_ats), "depths": list(depths),
-        "synonyms": _SYNONYMS, "most_links": MOST_LINKS,
+        "synonyms": _SYNONYMS, "most_links": MOST_LINKS, "contact_fields": sorted(definition.CONTACT_FIELDS),
+        "reason": str(Skipped.CONDITIONS), "now": now,
     }  # fmt: skip
     rows = tx.execute(statement("automations.match"), values).all()
     if not rows:
@@ -295,5 +296,5 @@ def _count(pairs: Sequence[_Pair]) -> RuleResult:
     ended = [pair.status for pair in pairs]
     return RuleResult(
         succeeded=ended.count(RunStatus.SUCCESS), failed=ended.count(RunStatus.FAILED),
-        skipped=ended.count(RunStatus.SKIPPED), waiting=ended.count(RunStatus.WAITING),
+        waiting=ended.count(RunStatus.WAITING),
     )  # fmt: skip

@@ -177,7 +177,8 @@ declare
     condition jsonb;
     actual jsonb;
 begin
-    for condition in select value from jsonb_array_elements(conditions) loop
+    for place in 0 .. jsonb_array_length(conditions) - 1 loop
+        condition := conditions -> place;
         if data ? (condition ->> 'field') then
             actual := data -> (condition ->> 'field');
         else

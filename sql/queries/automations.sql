@@ -2,11 +2,18 @@
 
 -- name: match
 -- The rules that events of a batch trigger, and whether their conditions hold; a pair that was looked at before is
--- passed over. Deeper events trigger nothing: they end a chain of rules and workflows.
+-- passed over. Deeper events trigger nothing: they end a chain of rules and workflows. Those that surely do not hold are
+-- logged here.
 with awake as materialized (
     select
-        rule_id, priority, trigger_config, conditions,
-        coalesce(cast(:synonyms as jsonb) ->> trigger_type, trigger_type) as event_type
+        rule_id, priority, trigger_type, trigger_config, conditions,
+        coalesce(cast(:synonyms as jsonb) ->> trigger_type, trigger_type) as event_type,
+        exists (
+            select 1
+            from jsonb_array_elements(conditions) as condition
+            where condition.value ->> 'field' = any(cast(:contact_fields as text[]))
+                or starts_with(condition.value ->> 'field', 'custom_fields.')
+        ) as asks_contact
     from automation_rules
     where active
 ),
@@ -26,25 +33,40 @@ happened as materialized (
 
 held as materialized (
     select
-        happened.*, awake.rule_id, awake.priority,
+        happened.*, awake.rule_id, awake.priority, awake.trigger_type, awake.asks_contact,
         awake.conditions = '[]'
         or automation_conditions_hold(awake.conditions, happened.data, happened.contact_id)
             as passes
     from happened
     inner join awake on awake.event_type = happened.event_type
-    where automation_trigger_matches(awake.trigger_config, happened.data)
+    where (
+        awake.trigger_config = '{}'
+        or automation_trigger_matches(awake.trigger_config, happened.data)
+    )
         and not exists (
             select 1
             from automation_logs
             where automation_logs.rule_id = awake.rule_id
                 and automation_logs.event_id = happened.event_id
         )
+),
+
+-- What the contact has no say in is settled: no other rule can change it.
+settled as (
+    insert into automation_logs (
+        rule_id, contact_id, event_id, trigger_type, status, error, created_at)
+    select
+        rule_id, contact_id, event_id, trigger_type, 'skipped', cast(:reason as text),
+        cast(:now as timestamptz)
+    from held
+    where not passes and not asks_contact
 )
 
 select
     rule_id, event_id, contact_id, occurred_at, depth, priority, passes,
     case when passes then data end as data
 from held
+where passes or asks_contact
 order by occurred_at, event_id, priority desc, rule_id;
 
 -- name: match_fired
