@@ -26,6 +26,7 @@ from api.routes import (
     api_keys,
     audit_log,
     auth,
+    automation_rules,
     campaign_life,
     campaigns,
     consent,
@@ -52,6 +53,7 @@ from api.routes import (
     users,
     validation,
     webhooks,
+    workflows,
 )
 from api.routing import Operations, specificity
 from api.tracking import TRACKING_OPENAPI, TrackingApp
@@ -89,6 +91,8 @@ _RESOURCES = (
     scoring,
     score_recomputations,
     lifecycle,
+    workflows,
+    automation_rules,
 )
 POOL_SIZE, OVERFLOW = 5, 10
 STATEMENT_TIMEOUT_MS = 30_000

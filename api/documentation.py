@@ -76,6 +76,8 @@ TAGS: list[dict[str, str]] = [
     {"name": "Inbound sources", "description": "Doors for the webhooks of shops: an address, a secret, a mapping."},
     {"name": "Scoring", "description": "What contacts are worth: rules, scores, why, and who leads."},
     {"name": "Lifecycle", "description": "Where contacts stand on their way, and whom to win back."},
+    {"name": "Workflows", "description": "What happens to people step by step, and who stands where."},
+    {"name": "Automation rules", "description": "What is done at once when something happened, if conditions hold."},
     {"name": "Analytics", "description": "Figures, each computed in one place and equal everywhere."},
     {"name": "Tracking", "description": "Links in mail: opens, clicks, unsubscribing, preferences. No sign-in."},
     {"name": "Operations", "description": "Signs of life."},

@@ -66,6 +66,27 @@ SkipLimit = Annotated[Page, Depends(pages())]
 WideSkipLimit = Annotated[Page, Depends(pages(limit=100, most=500))]
 
 
+def _offset_page(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=200, description="At most this many rows.")] = 50,
+    offset: Annotated[int | None, Query(ge=0, le=LARGEST_SKIP, description="Leave out this many rows first.")] = None,
+    cursor: Annotated[
+        str | None,
+        Query(max_length=2000, description="Where the last page ended (`X-Next-Cursor`); not together with `offset`."),
+    ] = None,
+) -> Page:
+    if cursor is None:
+        return Page(limit=limit, skip=offset or 0, after=None)
+    if offset:
+        raise Refused(422, invalid(["query", "cursor"], "Not together with offset"))
+    call: Call = request.scope["mauto.call"]
+    return Page(limit=limit, skip=0, after=read_cursor(call.settings, request, cursor))
+
+
+#: `limit`=50 (1..200), `offset`=0 (0..1000000), `cursor`.
+OffsetLimit = Annotated[Page, Depends(_offset_page)]
+
+
 def position(page: Page) -> tuple[datetime, int] | None:
     """The position a cursor named in a list ordered by (moment, id); None without a cursor."""
     if page.after is None:

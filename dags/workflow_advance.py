@@ -1,11 +1,12 @@
 """Let every new event take effect once, then move every enrollment that is due; evaluate segments beside it.
 
-**What it does.** Dispatches new events in order per contact (workflow triggers), then advances due enrollments set by
-set. A step does no input or output of its own: an e-mail step queues a message, and `campaign_send` sends it. Beside
-that it evaluates the segments that were asked for or are due again; who joins one is an event for the next run.
+**What it does.** Dispatches new events in order per contact (workflow triggers, waits, goals), lets people enter whose
+cart was left or whose day has come, then advances due enrollments set by set. A step does no input or output of its
+own: an e-mail step queues a message, and `campaign_send` sends it. Beside that it evaluates the segments that were
+asked for or are due again; who joins one is an event for the next run.
 
-**When it runs.** Within seconds of an event's commit (several at once are one run), when a delay ends, when a segment
-is due (15 minutes after its last evaluation), and every ten minutes for a lost notification.
+**When it runs.** Within seconds of an event's commit (several at once are one run), when a delay ends or a day comes,
+when a segment is due (15 minutes after its last evaluation), and every ten minutes for a lost notification.
 
 **Safe to run again.** Yes: an event is dispatched and forgotten in one transaction, a step is logged once per visit,
 and an evaluation only writes what has changed.

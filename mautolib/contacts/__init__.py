@@ -1,8 +1,8 @@
 """Contacts: people, their consent and suppression, imports.
 
 `contacts.create/get/update/delete/search/count` are the verbs on one person; `contacts.consent` is the only writer of
-consent and suppression; `contacts.imports` takes files in. One contact per address key, whatever door it came
-through. Who may be mailed is a view of the database, not a decision made here.
+consent and suppression; `contacts.many` changes many at once; `contacts.imports` takes files in. One contact per
+address key, whatever door it came through. Who may be mailed is a view of the database, not a decision made here.
 """
 
 from mautolib.contacts.address import address_key

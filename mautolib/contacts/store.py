@@ -181,7 +181,8 @@ def erase(tx: Connection, contact_id: int, *, now: datetime) -> dict[str, int]:
     """
     _row(tx, contact_id, lock=True)
     skip_queued(tx, [contact_id], Skip.ERASED)
-    owned = {"contact_tags": tables.contact_tags, "segment_static_members": tables.segment_static_members}
+    owned = {"contact_tags": tables.contact_tags, "segment_static_members": tables.segment_static_members,
+             "automation_waits": tables.automation_waits, "cart_timers": tables.cart_timers}  # fmt: skip
     counts = {
         name: tx.execute(delete_from(table).where(table.c.contact_id == contact_id)).rowcount
         for name, table in owned.items()

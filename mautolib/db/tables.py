@@ -60,6 +60,12 @@ automation_rules = _table(
     rule_id=_ID, name=_TEXT, description=_TEXT, active=_BOOL, trigger_type=_TEXT, trigger_config=_JSON,
     conditions=_JSON, actions=_JSON, priority=_INT, max_executions=_INT, cooldown_minutes=_INT, created_at=_TIME,
 )
+automation_totals = _table("automation_totals", rule_id=_ID, executions=_ID)
+automation_waits = _table(
+    "automation_waits",
+    log_id=_ID, rule_id=_ID, contact_id=_ID, resume_at=_TIME, next_action=_INT, actions=_JSON, data=_JSON,
+    depth=_SMALL, begun_at=_TIME,
+)
 campaign_paces = _table(
     "campaign_paces",
     campaign_id=_ID, wake_at=_TIME, waits_for=_TEXT, expires_at=_TIME, is_stale=_BOOL,
@@ -78,6 +84,10 @@ campaigns = _table(
     expires_after_hours=_INT, status=_TEXT, status_reason=_TEXT, occurrence=_INT, scheduled_at=_TIME,
     schedule_id=_ID, requested_at=_TIME, planned_at=_TIME, started_at=_TIME, sent_at=_TIME, settled_at=_TIME,
     version=_INT, created_by=_TEXT, created_at=_TIME, updated_at=_TIME, plan_at=_TIME, is_paced=_BOOL,
+)
+cart_timers = _table(
+    "cart_timers",
+    workflow_id=_ID, contact_id=_ID, cart_id=_TEXT, touched_at=_TIME, due_at=_TIME, depth=_SMALL, context=_JSON,
 )
 consents = _table(
     "consents",
@@ -125,7 +135,8 @@ enrollments = _table(
     "enrollments",
     enrollment_id=_ID, workflow_id=_ID, version=_INT, contact_id=_ID, entry_key=_TEXT, status=_TEXT,
     step_path=_TEXT, visit=_INT, resume_at=_TIME, waiting_for=_TEXT, context=_JSON, exit_reason=_TEXT,
-    caused_at=_TIME, entered_at=_TIME, finished_at=_TIME,
+    caused_at=_TIME, entered_at=_TIME, finished_at=_TIME, paused_from=_TEXT,
+    arrived_at=_TIME, until_at=_TIME, depth=_SMALL,
 )
 erased_activity = _table(
     "erased_activity",
@@ -150,7 +161,7 @@ event_keys = _table(
 )
 event_pending = _table(
     "event_pending",
-    bucket=_SMALL, occurred_at=_TIME, first_event_id=_ID, event_ids=_IDS, event_count=_INT,
+    bucket=_SMALL, occurred_at=_TIME, first_event_id=_ID, event_ids=_IDS, event_count=_INT, depth=_SMALL,
 )
 events = _table(
     "events",
@@ -404,6 +415,7 @@ webhook_endpoints = _table(
     max_failures=_INT, last_success_at=_TIME, last_failure_at=_TIME, disabled_reason=_TEXT, created_at=_TIME,
     listens_since=_TIME, failing_since=_TIME, total_deliveries=_ID, total_failures=_ID,
 )
+workflow_clocks = _table("workflow_clocks", workflow_id=_ID, version=_INT, swept_until=_TIME, next_at=_TIME)
 workflow_logs = _table(
     "workflow_logs",
     log_id=_ID, workflow_id=_ID, enrollment_id=_ID, contact_id=_ID, step_path=_TEXT, step_index=_INT, visit=_INT,
@@ -412,10 +424,10 @@ workflow_logs = _table(
 workflow_versions = _table(
     "workflow_versions",
     workflow_id=_ID, version=_INT, trigger_type=_TEXT, trigger_config=_JSON, steps=_JSON, created_by=_TEXT,
-    created_at=_TIME,
+    created_at=_TIME, listens_to=_JSON,
 )
 workflows = _table(
     "workflows",
     workflow_id=_ID, name=_TEXT, trigger_type=_TEXT, trigger_config=_JSON, steps=_JSON, active=_BOOL,
-    re_entry=_JSON, exit_on=_TEXTS, version=_INT, created_at=_TIME, updated_at=_TIME,
+    re_entry=_JSON, exit_on=_TEXTS, version=_INT, created_at=_TIME, updated_at=_TIME, revision=_INT,
 )

@@ -9,12 +9,13 @@ and moment; one that is gone by now has no effect. Called by the workflow_advanc
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from mautolib.db.statements import statement
 from mautolib.dispatch import effects
@@ -22,23 +23,32 @@ from mautolib.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 BATCH: Final = 5000
+#: Serialization failure, deadlock: the same transaction may succeed now.
+_AGAIN: Final = ("40001", "40P01")
+_TRIES: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class DispatchResult:
-    """What dispatching did: events taken off, enrollments begun and ended, facts told to webhooks."""
+    """What dispatching did: events taken off, enrollments begun and ended, runs of rules, facts for webhooks.
+
+    Args:
+        entering: how many would enter which workflow; of a dry run only.
+    """
 
     events: int = 0
     batches: int = 0
     enrolled: int = 0
     exited: int = 0
     facts: int = 0
+    rules: int = 0
+    entering: Mapping[int, int] = field(default_factory=dict)
 
     def plus(self, events: int, done: effects.Effects) -> DispatchResult:
         """With one more batch."""
         return replace(
             self, events=self.events + events, batches=self.batches + 1, enrolled=self.enrolled + done.enrolled,
-            exited=self.exited + done.exited, facts=self.facts + done.facts,
+            exited=self.exited + done.exited, facts=self.facts + done.facts, rules=self.rules + done.rules,
         )  # fmt: skip
 
 
@@ -55,23 +65,54 @@ def run(
     with engine.begin() as tx:
         buckets = list(tx.scalars(statement("dispatch.waiting_buckets")))
     while buckets and (max_batches is None or result.batches < max_batches):
-        taken, result = _take(engine, buckets, batch_size, now, result)
+        taken, result = _take(engine, settings, buckets, batch_size, now, result)
         if taken < batch_size:
             break
     if result.events:
-        _LOG.info("events dispatched: %d in %d batches, %d enrolled, %d exited, %d facts",
-                  result.events, result.batches, result.enrolled, result.exited, result.facts)  # fmt: skip
+        _LOG.info(
+            "events dispatched: %d in %d batches, %d enrolled, %d exited, %d rules run, %d facts",
+            result.events, result.batches, result.enrolled, result.exited, result.rules, result.facts,
+        )  # fmt: skip
     return result
 
 
+def rehearse(engine: Engine, settings: Settings, *, now: datetime, batch_size: int = BATCH) -> DispatchResult:
+    """What the oldest events would do: they take effect in a transaction that is taken back, so nothing is written."""
+    with engine.connect() as tx, tx.begin() as transaction:
+        buckets = list(tx.scalars(statement("dispatch.waiting_buckets")))
+        told = tx.scalar(statement("dispatch.last_fact"))
+        taken, done = _apply(tx, settings, buckets, batch_size, now)
+        rows = tx.execute(statement("dispatch.count_entries"), {"told": told}).all()
+        transaction.rollback()
+    result = DispatchResult() if done is None else DispatchResult().plus(taken, done)
+    return replace(result, entering={row.workflow_id: row.entry_count for row in rows})
+
+
 def _take(
-    engine: Engine, buckets: Sequence[int], size: int, now: datetime, before: DispatchResult
+    engine: Engine, settings: Settings, buckets: Sequence[int], size: int, now: datetime, before: DispatchResult
 ) -> tuple[int, DispatchResult]:
     """One batch from those of `buckets` nobody else holds; (0, unchanged) when there is nothing to take."""
-    with engine.begin() as tx:
-        held = list(tx.scalars(statement("dispatch.lock_buckets"), {"buckets": list(buckets)}))
-        rows = tx.execute(statement("dispatch.take"), {"buckets": held, "size": size}).all() if held else []
-        if not rows:
-            return 0, before
-        done = effects.apply(tx, [row.event_id for row in rows], [row.occurred_at for row in rows], now=now)
-    return len(rows), before.plus(len(rows), done)
+    for left in range(_TRIES, 0, -1):
+        try:
+            with engine.begin() as tx:
+                taken, done = _apply(tx, settings, buckets, size, now)
+            return taken, before if done is None else before.plus(taken, done)
+        except DBAPIError as error:
+            if left == 1 or getattr(error.orig, "pgcode", None) not in _AGAIN:
+                raise
+            _LOG.warning("dispatching a batch again: %s", type(error.orig).__name__)
+    raise AssertionError("unreachable")
+
+
+def _apply(
+    tx: Connection, settings: Settings, buckets: Sequence[int], size: int, now: datetime
+) -> tuple[int, effects.Effects | None]:
+    held = list(tx.scalars(statement("dispatch.lock_buckets"), {"buckets": list(buckets)}))
+    rows = tx.execute(statement("dispatch.take"), {"buckets": held, "size": size}).all() if held else []
+    if not rows:
+        return 0, None
+    batch = effects.Batch(
+        event_ids=[row.event_id for row in rows], occurred_ats=[row.occurred_at for row in rows],
+        depths=[row.depth for row in rows],
+    )  # fmt: skip
+    return len(rows), effects.apply(tx, settings, batch, now=now)

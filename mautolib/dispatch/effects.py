@@ -1,4 +1,4 @@
-"""What a batch of events does: workflows are left and entered, opens and clicks become facts for webhooks.
+"""What a batch of events does: workflows are left and entered, rules run, opens and clicks become facts for webhooks.
 
 Each effect is a few set-based statements in the transaction that takes the events off the queue. A further effect is
 one more call in `apply`. Scores are not folded here, but the night is told which events came after it had folded their
@@ -13,8 +13,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from mautolib import scoring, workflows
+from mautolib import automations, scoring, workflows
 from mautolib.db.statements import statement
+from mautolib.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +25,24 @@ class Effects:
     enrolled: int = 0
     exited: int = 0
     facts: int = 0
+    rules: int = 0
 
 
-def apply(tx: Connection, event_ids: Sequence[int], occurred_ats: Sequence[datetime], *, now: datetime) -> Effects:
-    """Let the events named by two parallel sequences take effect."""
-    entries = workflows.take_events(tx, event_ids, occurred_ats, now=now)
-    batch = {"event_ids": list(event_ids), "occurred_ats": list(occurred_ats)}
-    facts = tx.execute(statement("dispatch.tell_engagement"), batch).rowcount
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Events as parallel columns; `depths`: how many rules and workflows each follows from."""
+
+    event_ids: Sequence[int]
+    occurred_ats: Sequence[datetime]
+    depths: Sequence[int]
+
+
+def apply(tx: Connection, settings: Settings, batch: Batch, *, now: datetime) -> Effects:
+    """Let the events of a batch take effect."""
+    event_ids, occurred_ats = batch.event_ids, batch.occurred_ats
+    entries = workflows.take_events(tx, event_ids, occurred_ats, batch.depths, now=now)
+    done = automations.take_events(tx, settings, event_ids, occurred_ats, batch.depths, now=now)
+    told = {"event_ids": list(event_ids), "occurred_ats": list(occurred_ats)}
+    facts = tx.execute(statement("dispatch.tell_engagement"), told).rowcount
     scoring.mark_late(tx, event_ids, occurred_ats)
-    return Effects(enrolled=entries.entered, exited=entries.exited, facts=facts)
+    return Effects(enrolled=entries.entered, exited=entries.exited, facts=facts, rules=done.executed)

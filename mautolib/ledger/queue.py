@@ -7,12 +7,13 @@ transactional mail. It does not wake anybody: a trigger on the table does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
+    ARRAY,
     CTE,
     Column,
     Connection,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.types import NullType
 
 from mautolib.db import tables
 from mautolib.ledger.model import Kind, NewMessage, Status
@@ -85,6 +87,48 @@ def queue(tx: Connection, messages: Iterable[NewMessage]) -> int:
     function = func.jsonb_to_recordset(cast(rows, tables.messages.c.context.type))
     given = function.table_valued(*columns, name="given").render_derived(name="given", with_types=True)
     return _store(tx, select(*(given.c[name] for name in _GIVEN))).total
+
+
+def queue_step(
+    tx: Connection,
+    members: Mapping[str, str],
+    *,
+    workflow_id: int,
+    step: str,
+    content_id: int,
+    due_at: datetime,
+    give_up_at: datetime,
+) -> int:
+    """Queue one message for each enrollment at a step of a workflow, in one statement; returns how many were new.
+
+    Args:
+        members: the array literals `enrollment_ids` and `contact_ids`.
+        step: what the dedupe keys say behind `enrollment:<id>`.
+    """
+    numbers = _MESSAGES.c.contact_id.type
+    # Literals without a type of their own: the planner then knows how many there are.
+    arrays = (cast(literal(members[name], NullType()), ARRAY(numbers)) for name in ("enrollment_ids", "contact_ids"))
+    given = (
+        func.unnest(*arrays)
+        .table_valued(Column("enrollment_id", numbers), Column("contact_id", numbers), name="given")
+        .render_derived(name="given")
+    )
+    entered = tables.enrollments
+    is_theirs = (entered.c.contact_id == given.c.contact_id) & (entered.c.enrollment_id == given.c.enrollment_id)
+    values: dict[str, Any] = {
+        "kind": literal(Kind.WORKFLOW.value),
+        "contact_id": given.c.contact_id,
+        "workflow_id": literal(workflow_id, numbers),
+        "enrollment_id": given.c.enrollment_id,
+        "content_id": literal(content_id, numbers),
+        "dedupe_key": literal("enrollment:") + cast(given.c.enrollment_id, Text) + literal(step),
+        "context": select(func.jsonb_build_object("event", entered.c.context)).where(is_theirs).scalar_subquery(),
+        "reason": cast(None, Text),
+        "due_at": literal(due_at, _MESSAGES.c.due_at.type),
+        "give_up_at": literal(give_up_at, _MESSAGES.c.give_up_at.type),
+    }
+    wanted = select(*(value.label(name) for name, value in values.items())).select_from(given)
+    return _store(tx, wanted).total
 
 
 def queue_audience(

@@ -23,6 +23,7 @@ from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, Misconfigured
 from mautolib.settings import Settings
 from mautolib.webhooks import retention
+from mautolib.workflows import control
 
 _LOG = logging.getLogger(__name__)
 _MONTHS_AHEAD = 2
@@ -49,8 +50,8 @@ def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str |
         now: the moment ages are measured at.
         task: only this one.
     Returns: `partitions` made; `contacts_indexed` for searching; `hit_months`, `idempotency_keys`, `tokens`, `notices`,
-        `sign_in_failures`, `facts` for webhooks, `deliveries`, `import_tables` and `uploads` removed;
-        `waiting_deliveries` given up; `erasures` completed.
+        `sign_in_failures`, `facts` for webhooks, `deliveries`, `workflow_logs` of deleted workflows, `import_tables`
+        and `uploads` removed; `waiting_deliveries` given up; `erasures` completed.
     Raises:
         InvalidInput: no such task.
         Misconfigured: MAUTO_RAW_HIT_DAYS is below 1.
@@ -131,6 +132,10 @@ def _give_up_waiting(engine: Engine, settings: Settings, now: datetime) -> int:
     return retention.give_up_waiting(engine, now=now)
 
 
+def _forget_logs(engine: Engine, settings: Settings, now: datetime) -> int:
+    return control.forget_left_behind(engine)
+
+
 def _erase(engine: Engine, settings: Settings, now: datetime) -> int:
     completed = 0
     while (carried := privacy.carry_out(engine, settings, now=now)).completed:
@@ -163,6 +168,7 @@ _WORK: dict[Task, dict[str, Callable[[Engine, Settings, datetime], int]]] = {
         "facts": _forget_facts,
         "deliveries": _forget_deliveries,
         "waiting_deliveries": _give_up_waiting,
+        "workflow_logs": _forget_logs,
     },
     Task.IMPORTS: {"import_tables": _drop_import_rows, "uploads": _forget_uploads},
     Task.ERASURE: {"erasures": _erase},

@@ -5,12 +5,13 @@ single recalculation and a look at a past day give the same number. Called by th
 and dispatch. Rules are kept by version, and every score names the version it was computed with.
 """
 
-from mautolib.scoring.awards import MOST_POINTS, NewAward, award, process_event
+from mautolib.scoring.awards import MOST_POINTS, NewAward, award, award_many, process_event
 from mautolib.scoring.engagement_figures import EngagementFigures, engagement_of
 from mautolib.scoring.evaluating import check_moment, evaluate
 from mautolib.scoring.explaining import Explanation, explain
 from mautolib.scoring.lifecycle import Transition, process, suppose
 from mautolib.scoring.model import ContactScore, Grade, Rule, ScoreEvent, ScoreResult, SnapshotSource, Stage
+from mautolib.scoring.moving import move
 from mautolib.scoring.reading import (
     StageFigures,
     count_history,
@@ -39,10 +40,10 @@ from mautolib.scoring.state import mark_late
 
 __all__ = [
     "MOST_POINTS", "ContactScore", "EngagementFigures", "Explanation", "Grade", "NewAward", "NewRule", "Rule",
-    "ScoreEvent", "ScoreResult", "SnapshotSource", "Stage", "StageFigures", "Transition", "award", "change_rule",
-    "check_moment", "count_history", "count_leaders", "count_rules", "count_snapshots", "count_versions",
-    "create_rule", "engagement_of", "evaluate", "explain", "get_rule", "install_default_rules", "leaderboard",
-    "list_rules", "list_versions", "mark_late", "process", "process_event", "recalculate", "recalculate_contact",
-    "recalculate_within", "reengagement", "remove_rule", "search_history", "search_snapshots", "stage_figures",
-    "stored", "suppose",
+    "ScoreEvent", "ScoreResult", "SnapshotSource", "Stage", "StageFigures", "Transition", "award", "award_many",
+    "change_rule", "check_moment", "count_history", "count_leaders", "count_rules", "count_snapshots",
+    "count_versions", "create_rule", "engagement_of", "evaluate", "explain", "get_rule", "install_default_rules",
+    "leaderboard", "list_rules", "list_versions", "mark_late", "move", "process", "process_event", "recalculate",
+    "recalculate_contact", "recalculate_within", "reengagement", "remove_rule", "search_history", "search_snapshots",
+    "stage_figures", "stored", "suppose",
 ]  # fmt: skip

@@ -2,19 +2,19 @@
 
 Promises that the award, its event and the score that follows from both stand in one transaction, and that no point
 counts twice: a score counts events and points given by hand; what rules gave (`score_rule_awards`) is a record.
-Called by the API.
+Called by the API, and with many contacts at once by workflows and automation rules.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 
 from mautolib.db import tables
 from mautolib.db.engine import Tx
@@ -25,7 +25,7 @@ from mautolib.events.types import OBSERVATION, canonical
 from mautolib.scoring import rules
 from mautolib.scoring.evaluating import binds
 from mautolib.scoring.model import ScoreEvent, SnapshotSource
-from mautolib.scoring.recalculation import recalculate_contact
+from mautolib.scoring.recalculation import recalculate_contact, recalculate_contacts
 from mautolib.scoring.turns import take_turn
 
 _LOG = logging.getLogger(__name__)
@@ -70,6 +70,33 @@ def award(tx: Tx, new: NewAward, *, now: datetime) -> ScoreEvent:
     recalculate_contact(tx, new.contact_id, moment, source=SnapshotSource.RUNNING)
     _LOG.info("contact %s was given points by hand", new.contact_id)
     return _told(row, rule_id=None)
+
+
+def award_many(
+    tx: Tx, contact_ids: Sequence[int], *, event_type: str, points: float, reason: str, now: datetime
+) -> set[int]:
+    """Give the same points to contacts by one rule or step, once for each time a contact is named.
+
+    Returns: those of them that exist.
+    Raises:
+        InvalidInput: more than a million points.
+    """
+    if not -MOST_POINTS <= points <= MOST_POINTS:
+        raise InvalidInput(f"points is between -{MOST_POINTS} and {MOST_POINTS}", path=("body", "points"))
+    people = tables.contacts.c
+    wanted = sorted(set(contact_ids))
+    moment = take_turn(tx, wanted, now) if wanted else None
+    if moment is None:
+        return set()
+    present = set(tx.scalars(select(people.contact_id).where(people.contact_id == func.any(wanted))))
+    common = {"event_type": canonical(event_type), "points": points, "reason": reason, "metadata": {},
+              "occurred_at": moment, "created_at": moment, "rule_version": rules.current_version(tx)}  # fmt: skip
+    tx.execute(
+        insert(tables.score_awards), [{**common, "contact_id": one} for one in contact_ids if one in present]
+    )
+    recalculate_contacts(tx, sorted(present), moment, source=SnapshotSource.RUNNING)
+    _LOG.info("%s contacts were given points by a rule or workflow", len(present))
+    return present
 
 
 def process_event(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -173,11 +173,23 @@ def add_contact(tx: Connection, settings: Settings, segment_id: int, contact_id:
     Raises:
         NotFound: no such segment or contact.
     """
+    return contact_id in _members(tx, segment_id, _known(add_contacts(tx, settings, segment_id, [contact_id], now=now)))
+
+
+def add_contacts(
+    tx: Connection, settings: Settings, segment_id: int, contact_ids: Sequence[int], *, now: datetime
+) -> list[int]:
+    """The same for many contacts in a few statements; returns those that exist.
+
+    Raises:
+        NotFound: no such segment.
+    """
     row = hold(tx, segment_id)
-    _hold_contact(tx, contact_id)
-    _put(tx, segment_id, contact_id, is_excluded=False, now=now)
+    people = _hold_contacts(tx, contact_ids)
+    _put(tx, segment_id, people, is_excluded=False, now=now)
     # Added by hand is in, whatever the rules say: only the exclusions are left to look at.
-    return _reconsider(tx, settings, row, contact_id, replace(definition_of(row), rules=()), now=now)
+    _reconsider(tx, settings, row, people, replace(definition_of(row), rules=()), now=now)
+    return people
 
 
 def remove_contact(
@@ -189,14 +201,29 @@ def remove_contact(
     Raises:
         NotFound: no such segment or contact.
     """
+    people = remove_contacts(tx, settings, segment_id, [contact_id], exclude=exclude, now=now)
+    return contact_id in _members(tx, segment_id, _known(people))
+
+
+def remove_contacts(
+    tx: Connection, settings: Settings, segment_id: int, contact_ids: Sequence[int], *, exclude: bool = False,
+    now: datetime,
+) -> list[int]:  # fmt: skip
+    """The same for many contacts in a few statements; returns those that exist.
+
+    Raises:
+        NotFound: no such segment.
+    """
     row = hold(tx, segment_id)
-    _hold_contact(tx, contact_id)
+    people = _hold_contacts(tx, contact_ids)
+    definition = Definition() if exclude else definition_of(row)
     if exclude:
-        _put(tx, segment_id, contact_id, is_excluded=True, now=now)
-        return _reconsider(tx, settings, row, contact_id, Definition(), now=now)
-    mine = (_BY_HAND.c.segment_id == segment_id, _BY_HAND.c.contact_id == contact_id)
-    tx.execute(delete_from(_BY_HAND).where(*mine, _BY_HAND.c.is_excluded.is_(False)))
-    return _reconsider(tx, settings, row, contact_id, definition_of(row), now=now)
+        _put(tx, segment_id, people, is_excluded=True, now=now)
+    else:
+        mine = (_BY_HAND.c.segment_id == segment_id, _BY_HAND.c.contact_id.in_(people))
+        tx.execute(delete_from(_BY_HAND).where(*mine, _BY_HAND.c.is_excluded.is_(False)))
+    _reconsider(tx, settings, row, people, definition, now=now)
+    return people
 
 
 def audience(tx: Connection, settings: Settings, segment_id: int, *, now: datetime) -> Select[Any]:
@@ -240,21 +267,31 @@ def hold(tx: Connection, segment_id: int) -> Row[Any]:
 
 
 def _reconsider(
-    tx: Connection, settings: Settings, row: Row[Any], contact_id: int, definition: Definition, *, now: datetime
-) -> bool:
-    """Let one contact in or out, whatever the others do; returns whether it is a member."""
-    setting = settings_of.load(tx, settings, now=now)
-    found = compiling.members(definition, setting, segment_id=row.segment_id).subquery("everybody")
-    _apply(tx, row, select(found.c.contact_id).where(found.c.contact_id == contact_id), now=now, only=contact_id)
+    tx: Connection, settings: Settings, row: Row[Any], people: Sequence[int], definition: Definition, *, now: datetime
+) -> None:
+    """Let some contacts in or out, whatever the others do."""
+    if people:
+        setting = settings_of.load(tx, settings, now=now)
+        found = compiling.members(definition, setting, segment_id=row.segment_id).subquery("everybody")
+        _apply(tx, row, select(found.c.contact_id).where(found.c.contact_id.in_(people)), now=now, only=people)
+
+
+def _members(tx: Connection, segment_id: int, people: Sequence[int]) -> set[int]:
     member = _MEMBERS.c
-    is_open = (member.segment_id == row.segment_id, member.contact_id == contact_id, _OPEN)
-    return bool(tx.scalar(select(exists().where(*is_open))))
+    query = select(member.contact_id).where(member.segment_id == segment_id, member.contact_id.in_(people), _OPEN)
+    return set(tx.scalars(query))
+
+
+def _known(people: Sequence[int]) -> Sequence[int]:
+    if not people:
+        raise NotFound("Contact not found")
+    return people
 
 
 def _apply(
-    tx: Connection, row: Row[Any], wanted: Select[Any], *, now: datetime, only: int | None = None
+    tx: Connection, row: Row[Any], wanted: Select[Any], *, now: datetime, only: Sequence[int] | None = None
 ) -> Change:
-    """Make the members those of `wanted` (of one contact if `only`): open and close rows, tell who came in.
+    """Make the members those of `wanted` (among `only` some contacts): open and close rows, tell who came in.
 
     One statement whatever the number. The events need no key of their own: they are written with the row that lets
     the contact in, or neither is.
@@ -271,7 +308,7 @@ def _apply(
         .returning(member.contact_id).cte("joined")
     )  # fmt: skip
     if only is not None:
-        is_open.append(member.contact_id == only)
+        is_open.append(member.contact_id.in_(only))
     left = (
         update(_MEMBERS).where(*is_open, ~exists().where(people.c.contact_id == member.contact_id))
         .values(valid_to=moment).returning(member.contact_id).cte("left_it")
@@ -315,24 +352,29 @@ def _moment(row: Row[Any], now: datetime) -> datetime:
     return now if before is None else max(now, before + timedelta(microseconds=1))
 
 
-def _put(tx: Connection, segment_id: int, contact_id: int, *, is_excluded: bool, now: datetime) -> None:
-    query = upsert(_BY_HAND).values(
-        segment_id=segment_id, contact_id=contact_id, is_excluded=is_excluded, added_at=now
-    )
+def _put(
+    tx: Connection, segment_id: int, people: Sequence[int], *, is_excluded: bool, now: datetime
+) -> None:
+    if not people:
+        return
+    rows = [
+        {"segment_id": segment_id, "contact_id": person, "is_excluded": is_excluded, "added_at": now}
+        for person in people
+    ]
+    query = upsert(_BY_HAND)
     changed = {"is_excluded": query.excluded.is_excluded, "added_at": query.excluded.added_at}
     tx.execute(
         query.on_conflict_do_update(
             index_elements=[_BY_HAND.c.segment_id, _BY_HAND.c.contact_id], set_=changed,
             where=_BY_HAND.c.is_excluded != query.excluded.is_excluded,
-        )
+        ), rows,
     )  # fmt: skip
 
 
-def _hold_contact(tx: Connection, contact_id: int) -> None:
+def _hold_contacts(tx: Connection, contact_ids: Sequence[int]) -> list[int]:
     people = tables.contacts.c
-    query = select(people.contact_id).where(people.contact_id == contact_id)
-    if tx.scalar(query.with_for_update(read=True, key_share=True)) is None:
-        raise NotFound("Contact not found")
+    query = select(people.contact_id).where(people.contact_id.in_(contact_ids)).order_by(people.contact_id)
+    return list(tx.scalars(query.with_for_update(read=True, key_share=True)))
 
 
 def _set(tx: Connection, segment_id: int, **values: object) -> None:

@@ -15,15 +15,15 @@ from typing import Final
 from sqlalchemy import Connection
 
 from mautolib.errors import InvalidInput
-from mautolib.workflows.model import ReEntryPolicy, TriggerType
+from mautolib.workflows import triggers
+from mautolib.workflows.model import ReEntryPolicy
 from mautolib.workflows.steps import ACTION, ACTIONS, STEPS, Step
-from mautolib.workflows.steps.fields import Fields
+from mautolib.workflows.steps.fields import LONGEST_TYPE, Fields, check_storable
 
 MOST_STEPS: Final = 200
 MOST_DEPTH: Final = 10
 FIRST: Final = "0"
-_LONGEST_TYPE: Final = 50
-_MOST_WHERE: Final = 20
+_MOST_EXITS: Final = 20
 _LONGEST_COOLDOWN_HOURS: Final = 87600
 
 
@@ -82,6 +82,7 @@ def read(steps: object) -> Definition:
     Raises:
         InvalidInput: with the path of the step and key that cannot be accepted.
     """
+    check_storable(steps, ("body", "steps"))
     nodes: dict[str, Node] = {}
     _read_list(steps, ("body", "steps"), "", None, 1, nodes)
     return Definition(nodes=nodes)
@@ -128,22 +129,18 @@ def _class_of(fields: Fields) -> tuple[str, type[Step]]:
     return kind, ACTIONS[fields.choice("action", tuple(ACTIONS))]
 
 
-def check_trigger(trigger_type: object, config: object, *, active: bool) -> None:
+def check_trigger(trigger_type: object, config: object, *, active: bool, tx: Connection | None = None) -> None:
     """See that a trigger can fire; an incomplete one is accepted until the workflow is to be active.
 
+    Args:
+        tx: also look up what it refers to.
     Raises:
         InvalidInput: names the key.
     """
-    if trigger_type not in list(TriggerType):
-        message = f"Trigger type {trigger_type!r} is not available; use {', '.join(TriggerType)}"
-        raise InvalidInput(message, path=("body", "trigger_type"))
-    fields = Fields(config, ("body", "trigger_config"))
-    if trigger_type == TriggerType.SIGNUP and fields.has("source"):
-        fields.text("source", most=_LONGEST_TYPE)
-    if trigger_type == TriggerType.EVENT:
-        if active or fields.has("event_type"):
-            fields.text("event_type", most=_LONGEST_TYPE)
-        fields.scalars("where", most=_MOST_WHERE)
+    trigger, fields = triggers.read(trigger_type, config, active=active)
+    check_storable(config, fields.path)
+    if tx is not None:
+        trigger.check(tx, fields)
 
 
 def check_entry(re_entry: object, exit_on: object) -> None:
@@ -159,11 +156,12 @@ def check_entry(re_entry: object, exit_on: object) -> None:
     else:
         fields.any("cooldown_hours", None)
     fields.finish()
-    if not isinstance(exit_on, Sequence) or isinstance(exit_on, str | bytes) or len(exit_on) > _MOST_WHERE:
-        raise InvalidInput(f"'exit_on' must be a list of at most {_MOST_WHERE} event types", path=("body", "exit_on"))
+    if not isinstance(exit_on, Sequence) or isinstance(exit_on, str | bytes) or len(exit_on) > _MOST_EXITS:
+        raise InvalidInput(f"'exit_on' must be a list of at most {_MOST_EXITS} event types", path=("body", "exit_on"))
     for number, event_type in enumerate(exit_on):
-        if not isinstance(event_type, str) or not 0 < len(event_type) <= _LONGEST_TYPE:
-            raise InvalidInput(
-                f"An event type has 1 to {_LONGEST_TYPE} characters", path=("body", "exit_on", number)
-            )
+        if not isinstance(event_type, str) or not 0 < len(event_type) <= LONGEST_TYPE:
+            message = f"An event type has 1 to {LONGEST_TYPE} characters"
+            raise InvalidInput(message, path=("body", "exit_on", number))
+    check_storable(re_entry, fields.path)
+    check_storable(exit_on, ("body", "exit_on"))
 

@@ -1,7 +1,7 @@
 """Entering a workflow: by events, for whole batches at once, or by hand for one person.
 
 Promise: one cause enrols once (`entry_key`), re-entry policies hold, and every entry is a fact for webhooks. Called by
-dispatch (events) and the API (`trigger`). Where two events of one batch would enrol the same person, the first does.
+dispatch (events) and the API (`trigger`). What happened to one person takes effect in its order.
 It moves nobody, except that `trigger` runs the first steps.
 """
 
@@ -21,8 +21,9 @@ from mautolib.db import tables
 from mautolib.db.statements import statement
 from mautolib.events.types import SYNONYMS
 from mautolib.settings import Settings
-from mautolib.workflows import advancement, store
+from mautolib.workflows import advancement, chains, store
 from mautolib.workflows.model import Enrollment, EnrollmentStatus
+from mautolib.workflows.steps.step import array_of
 
 #: A contact that was created longer ago is somebody's history (an import with its dates), not a sign-up.
 SIGNUP_AGE: Final = timedelta(days=7)
@@ -31,10 +32,11 @@ _SYNONYMS: Final = json.dumps({name: str(kind) for name, kind in SYNONYMS.items(
 
 @dataclass(frozen=True, kw_only=True)
 class EntryResult:
-    """What a batch of events did: enrollments begun and ended."""
+    """What a batch of events did: enrollments begun, ended, and to be looked at again."""
 
     entered: int = 0
     exited: int = 0
+    woken: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,18 +48,35 @@ class Triggered:
 
 
 def take_events(
-    tx: Connection, event_ids: Sequence[int], occurred_ats: Sequence[datetime], *, now: datetime
+    tx: Connection,
+    event_ids: Sequence[int],
+    occurred_ats: Sequence[datetime],
+    depths: Sequence[int] = (),
+    *,
+    now: datetime,
 ) -> EntryResult:
-    """Let events end and begin enrollments; parallel sequences name the events."""
-    values = {"event_ids": list(event_ids), "occurred_ats": list(occurred_ats), "now": now, "synonyms": _SYNONYMS}
-    exited = len(tx.execute(statement("workflows.exit_on_events"), values).all())
-    entered = tx.execute(
-        statement("workflows.enroll_on_events"), {**values, "signups_since": now - SIGNUP_AGE}
-    ).rowcount
-    if entered:
-        # Somebody may have come in by one event of the batch and be sent out by a later one.
-        exited += len(tx.execute(statement("workflows.exit_on_events"), values).all())
-    return EntryResult(entered=entered, exited=exited)
+    """Let events end and begin enrollments and wake those that wait, for each person in the order they happened.
+
+    Args:
+        event_ids, occurred_ats, depths: the events as parallel columns; without depths all came from outside.
+    """
+    batch = {
+        "event_ids": array_of(event_ids),
+        "occurred_ats": "{" + ",".join(moment.isoformat() for moment in occurred_ats) + "}",
+        "depths": array_of(depths or [0] * len(event_ids)),
+    }
+    common = {"now": now, "synonyms": _SYNONYMS}
+    entered = exited = 0
+    for row in tx.execute(statement("workflows.rank_events"), {**batch, **common}).all():
+        part = {"event_ids": row.event_ids, "occurred_ats": row.occurred_ats, **common}
+        exited += len(tx.execute(statement("workflows.exit_on_events"), part).all())
+        exited += tx.execute(statement("workflows.order_carts"), part).rowcount
+        part |= {"depths": row.depths, "most_links": chains.MOST_LINKS}
+        values = {**part, "signups_since": now - SIGNUP_AGE}
+        entered += tx.execute(statement("workflows.enroll_on_events"), values).rowcount
+        tx.execute(statement("workflows.touch_carts"), part)
+    woken = tx.execute(statement("workflows.wake_on_events"), {**batch, **common}).rowcount
+    return EntryResult(entered=entered, exited=exited, woken=woken)
 
 
 def trigger(
@@ -74,8 +93,11 @@ def trigger(
     Raises:
         NotFound: no such workflow or contact.
     """
-    workflow = store.get(tx, workflow_id)
+    # Held: whoever deletes the workflow waits, and then ends this enrollment too.
+    workflow = store.hold(tx, workflow_id)
     if contact_id is not None:
+        # Nobody deletes the contact before the enrollment is there to go with it.
+        tx.execute(statement("workflows.hold_contacts"), {"contact_ids": [contact_id]})
         contacts.get(tx, contact_id)
     person = contact_id or 0
     values = {
@@ -103,7 +125,8 @@ def get(tx: Connection, enrollment_id: int, contact_id: int) -> Enrollment:
     row = tx.execute(query).one()
     return Enrollment(
         enrollment_id=row.enrollment_id, workflow_id=row.workflow_id, version=row.version, contact_id=row.contact_id,
-        status=EnrollmentStatus(row.status), step_path=row.step_path, resume_at=row.resume_at, context=row.context,
+        status=EnrollmentStatus(row.status), step_path=row.step_path, resume_at=row.resume_at,
+        waiting_for=row.waiting_for, context=row.context,
         exit_reason=row.exit_reason, entered_at=row.entered_at, finished_at=row.finished_at,
     )  # fmt: skip
 

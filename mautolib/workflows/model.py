@@ -17,8 +17,14 @@ class TriggerType(StrEnum):
     """What starts a workflow by itself, or that nothing does."""
 
     SIGNUP = "signup"
+    TAG_ADDED = "tag_added"
+    SEGMENT_ENTERED = "segment_entered"
     EVENT = "event"
+    CART_ABANDONED = "cart_abandoned"
+    DATE = "date"
+    ANNIVERSARY = "anniversary"
     MANUAL = "manual"
+    WEBHOOK = "webhook"
 
 
 class ReEntryPolicy(StrEnum):
@@ -68,7 +74,7 @@ class NewWorkflow:
 
 @dataclass(frozen=True, kw_only=True)
 class Workflow:
-    """A workflow as stored; `version` counts changes of trigger and steps."""
+    """A workflow as stored; `version` counts changes of trigger and steps, `revision` every edit."""
 
     workflow_id: int
     name: str
@@ -79,8 +85,22 @@ class Workflow:
     re_entry: Mapping[str, Any]
     exit_on: Sequence[str]
     version: int
+    revision: int
     created_at: datetime
     updated_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One version of a workflow; `active_enrollments`: who is on it and has not ended."""
+
+    version: int
+    trigger_type: str
+    trigger_config: Mapping[str, Any]
+    steps: Sequence[Mapping[str, Any]]
+    active_enrollments: int
+    created_by: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +114,23 @@ class Enrollment:
     status: EnrollmentStatus
     step_path: str
     resume_at: datetime | None
+    waiting_for: str | None = None
     context: Mapping[str, Any]
     exit_reason: str | None
     entered_at: datetime
     finished_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Log:
+    """One visit of a step; contact 0 means nobody."""
+
+    log_id: int
+    workflow_id: int
+    enrollment_id: int
+    contact_id: int
+    step_path: str
+    step_index: int
+    status: LogStatus
+    result: Mapping[str, Any]
+    created_at: datetime

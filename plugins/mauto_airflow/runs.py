@@ -264,9 +264,12 @@ def dispatch_events(params: Mapping[str, Any]) -> dict[str, int]:
     """Let new events take effect."""
     from mautolib import dispatch
 
-    if params["dry_run"]:
-        return {"events": 0}
     with warehouse() as (engine, settings):
+        if params["dry_run"]:
+            would = dispatch.rehearse(engine, settings, now=moments.now())
+            _say("No new events.", would.events, f"Would dispatch {would.events} events or more; would enter, by "
+                 f"workflow: {dict(would.entering)}; would leave: {would.exited}.")  # fmt: skip
+            return {"events": 0}
         result = dispatch.run(engine, settings, now=moments.now())
     _say("No new events.", result.events, f"Dispatched {result.events} events: {result.enrolled} enrolled.")
     return {"events": result.events, "enrolled": result.enrolled}
@@ -288,17 +291,35 @@ def evaluate_segments(params: Mapping[str, Any]) -> dict[str, int]:
 
 
 def advance_workflows(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
-    """Move every enrollment that is due."""
-    from mautolib import workflows
+    """Move every enrollment that is due, and every run of a rule whose wait is over."""
+    from mautolib import automations, workflows
 
     with warehouse() as (engine, settings):
-        result = workflows.advance(
-            engine, settings, now=moments.now(), workflow_id=params.get("workflow_id"), dry_run=params["dry_run"]
-        )
-    counts = {"moved": result.moved, "messages": result.messages, "completed": result.completed}
+        now, dry_run = moments.now(), params["dry_run"]
+        arrived = workflows.arrive(engine, settings, now=now, dry_run=dry_run)
+        result = workflows.advance(engine, settings, now=now, workflow_id=params.get("workflow_id"), dry_run=dry_run)
+        if dry_run:
+            _tell_ways(arrived.total, result)
+        rules = automations.RuleResult()
+        if not params["dry_run"] and params.get("workflow_id") is None:
+            rules = automations.resume(engine, settings, now=moments.now())
+    counts = {
+        "entered": arrived.total, "moved": result.moved, "messages": result.messages, "completed": result.completed,
+        "rules": rules.executed,
+    }  # fmt: skip
     outlet.extra = counts
-    _say("No enrollment was due.", result.moved, f"Advanced enrollments: {counts}.")
+    _say("No enrollment was due.", sum(counts.values()), f"Advanced enrollments: {counts}.")
     return counts
+
+
+def _tell_ways(entering: int, would: Any) -> None:
+    _LOG.info("would enter by the clock: %d; would move: %d", entering, would.moved)
+    for due in would.due:
+        _LOG.info("would move %d from step %s of workflow %d, version %d",
+                  due.count, due.step_path, due.workflow_id, due.version)  # fmt: skip
+    for way in would.ways:
+        _LOG.info("of the first ones: %d from step %s of workflow %d, version %d, to %s",
+                  way.count, way.step_path, way.workflow_id, way.version, way.to)  # fmt: skip
 
 
 def refresh_analytics(context: Mapping[str, Any], outlet: Any) -> dict[str, int]:

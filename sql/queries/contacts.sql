@@ -100,6 +100,21 @@ reached as (
 
 entered as (
     delete from enrollments where contact_id in (select contact_id from gone)
+),
+
+timers as (
+    delete from cart_timers where contact_id in (select contact_id from gone)
+),
+
+-- Runs of rules that wait are over.
+waits as (
+    delete from automation_waits where contact_id in (select contact_id from gone) returning log_id
+),
+
+ended as (
+    update automation_logs
+    set status = 'failed', error = coalesce(error, 'Contact deleted')
+    where log_id in (select log_id from waits)
 )
 
 select contact_id from gone;
@@ -139,6 +154,38 @@ using tags
 where contact_tags.contact_id = cast(:contact_id as bigint)
     and contact_tags.tag_id = cast(:tag_id as bigint) and tags.tag_id = contact_tags.tag_id
 returning tags.name;
+
+-- name: detach_tag_of_many
+-- Takes the tag of a name, in whatever case, off contacts; returns who had it.
+delete from contact_tags
+using tags
+where contact_tags.contact_id = any(cast(:contact_ids as bigint[]))
+    and lower(tags.name) = lower(cast(:tag_name as text))
+    and tags.tag_id = contact_tags.tag_id
+returning contact_tags.contact_id, tags.tag_id, tags.name;
+
+-- name: change_many
+-- Writes the columns given of each contact, a version each; columns that are not given stay.
+update contacts
+set first_name = coalesce(given.first_name, contacts.first_name),
+    last_name = coalesce(given.last_name, contacts.last_name),
+    phone = coalesce(given.phone, contacts.phone),
+    country = coalesce(given.country, contacts.country),
+    language = coalesce(given.language, contacts.language),
+    timezone = coalesce(given.timezone, contacts.timezone),
+    currency = coalesce(given.currency, contacts.currency),
+    custom_fields = coalesce(given.custom_fields, contacts.custom_fields),
+    subscribed = coalesce(given.subscribed, contacts.subscribed),
+    consent_status = coalesce(given.consent_status, contacts.consent_status),
+    consent_source = coalesce(given.consent_source, contacts.consent_source),
+    consent_at = coalesce(given.consent_at, contacts.consent_at),
+    version = contacts.version + 1,
+    updated_at = cast(:now as timestamptz)
+from jsonb_to_recordset(cast(:changes as jsonb)) as given (
+    contact_id bigint, first_name text, last_name text, phone text, country text, language text,
+    timezone text, currency text, custom_fields jsonb, subscribed boolean, consent_status text,
+    consent_source text, consent_at timestamptz)
+where contacts.contact_id = given.contact_id;
 
 -- name: revive_erased
 -- Turns the keyed hashes (HMAC-SHA256) of addresses that are known again into ordinary entries.

@@ -58,10 +58,10 @@ taken as (
     where event_pending.bucket = oldest.bucket
         and event_pending.occurred_at = oldest.occurred_at
         and event_pending.first_event_id = oldest.first_event_id
-    returning event_pending.event_ids, event_pending.occurred_at
+    returning event_pending.event_ids, event_pending.occurred_at, event_pending.depth
 )
 
-select event.event_id, taken.occurred_at
+select event.event_id, taken.occurred_at, taken.depth
 from taken
 cross join lateral unnest(taken.event_ids) as event (event_id)
 order by taken.occurred_at, event.event_id;
@@ -85,3 +85,17 @@ left join contacts on contacts.contact_id = events.contact_id
 where events.event_type in ('email_opened', 'email_clicked')
     and events.source = 'mauto'
 order by events.occurred_at, events.event_id;
+
+-- name: last_fact
+-- The newest fact for webhooks.
+select coalesce(max(outbox_id), 0)
+from outbox;
+
+-- name: count_entries
+-- How many entered which workflow since a fact.
+select cast(data ->> 'workflow_id' as bigint) as workflow_id, count(*) as entry_count
+from outbox
+where outbox_id > cast(:told as bigint)
+    and event_name = 'workflow.triggered'
+group by data ->> 'workflow_id'
+order by 1;

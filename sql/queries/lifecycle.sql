@@ -135,3 +135,35 @@ from (
         -- include: scoring.events_seen
     ) as seen
 ) as events
+
+-- name: move_by_hand
+-- Moves contacts to a stage; gives each contact that exists with the stage it was in.
+with standing as materialized (
+    select contacts.contact_id, coalesce(contact_stages.lifecycle_stage, 'new') as previous_stage
+    from contacts
+    left join contact_stages on contact_stages.contact_id = contacts.contact_id
+    where contacts.contact_id = any(cast(:contact_ids as bigint[]))
+),
+
+moved as (
+    insert into contact_stages (contact_id, lifecycle_stage, since, evaluated_at)
+    select
+        contact_id, cast(:stage as text), cast(:moment as timestamptz),
+        cast(:moment as timestamptz)
+    from standing
+    where previous_stage <> cast(:stage as text)
+    on conflict (contact_id) do update
+    set lifecycle_stage = excluded.lifecycle_stage, since = excluded.since
+),
+
+noted as (
+    insert into stage_transitions (
+        contact_id, previous_stage, new_stage, reason, actor, occurred_at)
+    select
+        contact_id, previous_stage, cast(:stage as text), cast(:reason as text),
+        cast(:actor as text), cast(:moment as timestamptz)
+    from standing
+    where previous_stage <> cast(:stage as text)
+)
+
+select contact_id, previous_stage from standing order by contact_id;

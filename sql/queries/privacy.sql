@@ -317,7 +317,8 @@ select contact_id, count(*) as row_count from changed group by contact_id;
 -- Results of rules.
 with changed as (
     update automation_logs
-    set error = null, actions = '[]'
+    set error = null, actions = '[]',
+        status = case status when 'waiting' then 'failed' else status end
     where contact_id = any(cast(:contact_ids as bigint[]))
         and (error is not null or actions <> '[]')
     returning contact_id

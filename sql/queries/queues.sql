@@ -69,7 +69,8 @@ select min(next_try_at) from erasures where status <> 'completed';
 select min(due_at) from score_recomputations where due_at is not null;
 
 -- name: events_due
--- The oldest event without effect, the next enrollment whose wait is over, or the next segment to evaluate.
+-- The oldest event without effect, the next enrollment or run of a rule whose wait is over, the next cart or day that
+-- lets somebody into a workflow, or the next segment to evaluate.
 select min(due_at)
 from (
     select min(occurred_at) as due_at from event_pending
@@ -77,6 +78,19 @@ from (
     select min(resume_at) from enrollments where status in ('running', 'waiting')
     union all
     select min(evaluation_due_at) from segments
+    union all
+    select min(resume_at) from automation_waits
+    union all
+    select min(due_at) from cart_timers
+    union all
+    select min(next_at) from workflow_clocks
+    union all
+    select min(coalesce(workflows.updated_at, workflows.created_at))
+    from workflows
+    left join workflow_clocks on workflow_clocks.workflow_id = workflows.workflow_id
+    where workflows.active
+        and workflows.trigger_type in ('date', 'anniversary')
+        and workflow_clocks.version is distinct from workflows.version
 ) as waiting;
 
 -- name: webhooks_due

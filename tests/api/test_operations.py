@@ -50,12 +50,16 @@ def test_the_contract_has_202_operations() -> None:
     assert len(CONTRACT) == 202
 
 
+#: WooCommerce greets a new address without a signature, and takes no other answer than 200.
+BESIDES = {("POST", "/api/v1/webhooks/inbound/{token}"): {200}}
+
+
 @pytest.mark.parametrize("key", sorted(SERVED), ids=" ".join)
 def test_role_and_success_are_those_of_the_contract(key: tuple[str, str]) -> None:
     operation, wanted = SERVED[key], CONTRACT[key]
     assert operation["x-role"] == wanted.role
     successes = {int(status) for status in operation["responses"] if status[0] in "23"}
-    assert successes == set(wanted.statuses)
+    assert successes == set(wanted.statuses) | BESIDES.get(key, set())
 
 
 def test_every_reference_of_the_document_leads_somewhere() -> None:

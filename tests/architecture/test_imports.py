@@ -32,6 +32,7 @@ BESIDE = {
     ("events", "classification"): "a hit gets its verdict when it is recorded; the rules are pure functions",
     ("demo", "stack"): "the demo starts the stack",
     ("auth", "contacts"): "users and contacts are told apart by the same address key",
+    ("automations", "workflows"): "rules and workflows share their actions",
     ("pages", "analytics"): "the dashboard shows the readers of the views",
 }
 BANNED = {

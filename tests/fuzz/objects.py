@@ -108,6 +108,11 @@ class Objects:
         found = {}
         for match in _PARAMETER.finditer(template):
             place = template[: match.end()]
+            inside = _INSIDE.get(place)
+            if inside is not None:
+                inside = _INSIDE_STATES.get((method, template), inside)
+                found[match.group(1)] = inside(self, found["id"])
+                continue
             make = _STATES.get((method, template)) if place.endswith("{id}") else None
             kept = f"{place} {make}"
             if fresh or kept not in self._kept:
@@ -227,6 +232,32 @@ class Objects:
         """A schedule that was paused."""
         made = self.schedule()
         self._post(f"/schedules/{made}/pause")
+        return made
+
+    def workflow(self) -> str:
+        """A workflow that waits at its first step; somebody is inside."""
+        steps = [{"type": "delay", "hours": 24}, {"type": "exit"}]
+        made = self._made("/workflows/", {"name": f"workflow {self.number()}", "steps": steps})
+        self.enrollment(made)
+        return made
+
+    def enrollment(self, workflow_id: str) -> str:
+        """Somebody who waits in a workflow."""
+        body = {"contact_id": self.contact()}
+        return str(self._post(f"/workflows/{workflow_id}/trigger", json=body).json()["enrollment_id"])
+
+    def paused_enrollment(self, workflow_id: str) -> str:
+        """Somebody who was paused in a workflow."""
+        made = self.enrollment(workflow_id)
+        self._post(f"/workflows/{workflow_id}/enrollments/{made}/pause")
+        return made
+
+    def automation_rule(self) -> str:
+        """A rule that ran once."""
+        trigger = f"fuzz {self.number()}"
+        body = {"name": "rule", "trigger_type": trigger, "conditions": [{"field": "ok", "value": True}]}
+        made = self._made("/automation-rules/", body)
+        self._post("/automation-rules/fire", json={"trigger_type": trigger, "data": {"ok": True}})
         return made
 
     def message(self) -> str:
@@ -395,6 +426,8 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/campaigns/{id}": Objects.campaign,
         "/messages/{id}": Objects.message,
         "/schedules/{id}": Objects.schedule,
+        "/workflows/{id}": Objects.workflow,
+        "/automation-rules/{id}": Objects.automation_rule,
         "/imports/{id}": Objects.queued_import,
         "/events/{id}": Objects.event,
         "/orders/{id}": Objects.order,
@@ -421,6 +454,14 @@ _STATES: dict[tuple[str, str], Callable[[Objects], str]] = {
     ("POST", f"{PREFIX}/schedules/{{id}}/resume"): Objects.paused_schedule,
     ("GET", f"{PREFIX}/webhooks/{{id}}/deliveries/{{delivery_id}}"): Objects.delivered_webhook,
     ("POST", f"{PREFIX}/webhooks/{{id}}/deliveries/{{delivery_id}}/retry"): Objects.delivered_webhook,
+}
+#: What stands at a place of a path inside the thing before it, whose id is given.
+_INSIDE: dict[str, Callable[[Objects, str], str]] = {
+    f"{PREFIX}/workflows/{{id}}/enrollments/{{enrollment_id}}": Objects.enrollment,
+}
+#: The same where an operation wants to find it in a certain state.
+_INSIDE_STATES: dict[tuple[str, str], Callable[[Objects, str], str]] = {
+    ("POST", f"{PREFIX}/workflows/{{id}}/enrollments/{{enrollment_id}}/resume"): Objects.paused_enrollment,
 }
 #: Operations that end, or depend on, what they are called with.
 _OWN_CALLERS: dict[str, Callable[[Objects, Ready], None]] = {
@@ -498,6 +539,17 @@ def _member(objects: Objects, segment_id: str) -> None:
     objects.admin.post(f"{PREFIX}/segments/{segment_id}/contacts/{objects.contact()}")
 
 
+def _workflow_version(objects: Objects, workflow_id: str) -> None:
+    steps = [{"type": "delay", "hours": 24}, {"type": "exit", "reason": objects.number()}]
+    objects.admin.patch(f"{PREFIX}/workflows/{workflow_id}", json={"steps": steps})
+
+
+def _rule_log(objects: Objects, rule_id: str) -> None:
+    with objects.service.engine.begin() as tx:
+        tx.execute(text("insert into automation_logs (rule_id, trigger_type, status) values (:id, 'fuzz', 'success')"),
+                   {"id": rule_id})  # fmt: skip
+
+
 #: How lists get one more row that are not a collection of things of their own.
 _GROWING: dict[str, Callable[[Objects, str], Any]] = {
     f"{PREFIX}{place}": maker
@@ -510,6 +562,10 @@ _GROWING: dict[str, Callable[[Objects, str], Any]] = {
         "/contacts/{id}/messages": _message,
         "/campaigns/{id}/messages": _campaign_message,
         "/segments/{id}/contacts": _member,
+        "/workflows/{id}/versions": _workflow_version,
+        "/workflows/{id}/logs": Objects.enrollment,
+        "/workflows/{id}/enrollments": Objects.enrollment,
+        "/automation-rules/{id}/logs": _rule_log,
         "/scoring/contacts/{id}/history": _scored,
         "/scoring/contacts/{id}/snapshots": _scored,
         "/scoring/rules": lambda objects, _: objects.scoring_rule(),

@@ -131,7 +131,7 @@ def test_events_of_one_moment_take_effect_in_the_order_they_were_told(
             append(tx, [NewEvent(event_type=f"told_{number}", contact_id=one, occurred_at=NOON) for one in people],
                    now=NOON)  # fmt: skip
     taken: list[int] = []
-    monkeypatch.setattr(effects, "apply", lambda tx, ids, at, now: (taken.extend(ids), effects.Effects())[1])
+    monkeypatch.setattr(effects, "apply", lambda tx, settings, batch, now: _keep(taken, batch))
     assert dispatch.run(fresh_engine, settings, now=NOON, batch_size=1).batches == 3
     assert taken == [row[0] for row in rows(fresh_engine, "select event_id from events order by event_type, event_id")]
 
@@ -268,8 +268,14 @@ def test_killed_workers_lose_and_double_nothing(
     assert rows(fresh_engine, "select count(*), count(distinct entry_key) from enrollments") == [(6000, 6000)]
 
 
-def test_effects_of_no_events_are_none(tx: Connection) -> None:
-    assert effects.apply(tx, [], [], now=NOON) == effects.Effects()
+def _keep(taken: list[int], batch: effects.Batch) -> effects.Effects:
+    taken.extend(batch.event_ids)
+    return effects.Effects()
+
+
+def test_effects_of_no_events_are_none(tx: Connection, settings: Settings) -> None:
+    nothing = effects.Batch(event_ids=[], occurred_ats=[], depths=[])
+    assert effects.apply(tx, settings, nothing, now=NOON) == effects.Effects()
 
 
 def test_the_workers_rights_are_enough(fresh_database_url: str, fresh_engine: Engine, settings: Settings) -> None:

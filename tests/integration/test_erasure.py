@@ -602,7 +602,7 @@ def test_every_table_with_a_contact_has_its_rule(tx: Connection) -> None:
     """A new table that names contacts is either emptied at once, cleaned, or kept for a reason given here."""
     at_once = {"contacts", "contact_history", "contact_tags", "contact_tag_history", "segment_memberships",
                "segment_static_members", "contact_scores", "score_states", "contact_stages", "contact_milestones",
-               "enrollments"}
+               "enrollments", "automation_waits", "cart_timers"}
     kept = {
         "score_history": "numbers under the bare id", "score_stale": "a bare id until the next night",
         "message_keys": "a key under the bare id",

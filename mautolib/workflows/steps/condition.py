@@ -2,12 +2,12 @@
 
 `{"type": "condition", "field": "country", "operator": "in", "value": ["DE", "AT"], "then": [...]}`. Text is compared
 case-blind, numbers as numbers; a missing (or blank) value passes only `is_null`. Without both branches a condition
-that does not hold ends the run. One query reads the facts of all members.
+that does not hold ends the run. One statement judges all members.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, Final, Self
@@ -16,35 +16,36 @@ from sqlalchemy import Connection
 
 from mautolib.db.statements import statement
 from mautolib.workflows.steps.fields import Fields
-from mautolib.workflows.steps.step import Ends, Goes, Outcome, Visit
+from mautolib.workflows.steps.step import Ends, Goes, Members, Outcome, Visit
 
 CONTACT_FIELDS: Final = (
     "email", "first_name", "last_name", "phone", "country", "language", "timezone", "currency", "subscribed",
     "consent_status", "consent_source", "source", "tags", "score",
 )  # fmt: skip
-_CUSTOM: Final = "custom_fields."
+#: Those that stand elsewhere, or are no text.
+STATES: Final = ("suppressed", "lifecycle_stage", "consent_at", "created_at", "updated_at")
+CUSTOM: Final = "custom_fields."
+#: Of each operator the test that `workflows.judge` makes, whether it has to fail, and a value where none is given.
+_TESTS: Final[Mapping[str, tuple[str, bool, bool | None]]] = {
+    "eq": ("among", False, None),
+    "neq": ("among", True, None),
+    "contains": ("contains", False, None),
+    "not_contains": ("contains", True, None),
+    "in": ("among", False, None),
+    "not_in": ("among", True, None),
+    "gt": ("above", False, None),
+    "gte": ("below", True, None),
+    "lt": ("below", False, None),
+    "lte": ("above", True, None),
+    "is_true": ("among", False, True),
+    "is_false": ("among", False, False),
+    "is_set": ("present", False, None),
+    "is_null": ("missing", False, None),
+}
+OPERATORS: Final = tuple(_TESTS)
+_WITHOUT_VALUE: Final = frozenset({"is_true", "is_false", "is_set", "is_null"})
+_NUMERIC: Final = frozenset({"gt", "gte", "lt", "lte"})
 _MOST_VALUES: Final = 1000
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).casefold()
-
-
-def _texts(value: Any) -> list[str]:
-    return [_text(item) for item in value] if isinstance(value, list | tuple) else [_text(value)]
-
-
-def _contains(actual: Any, value: Any) -> bool:
-    # A list contains an item, a text contains a part.
-    return _text(value) in _texts(actual) if isinstance(actual, list | tuple) else _text(value) in _text(actual)
-
-
-def _equals(actual: Any, value: Any) -> bool:
-    return _text(value) in _texts(actual)
-
-
-def _among(actual: Any, value: Any) -> bool:
-    return not set(_texts(actual)).isdisjoint(_texts(value))
 
 
 def _number(value: Any) -> Decimal | None:
@@ -52,45 +53,14 @@ def _number(value: Any) -> Decimal | None:
         return None
     try:
         number = Decimal(str(value).strip())
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):
+        # Also whole numbers of more digits than Python turns into text.
         return None
-    return number if number.is_finite() else None
+    return number if number.is_finite() and -1000 < number.adjusted() < 1000 else None
 
 
-def _comparing(holds: Callable[[Decimal, Decimal], bool]) -> Callable[[Any, Any], bool]:
-    def compare(actual: Any, value: Any) -> bool:
-        left, right = _number(actual), _number(value)
-        return left is not None and right is not None and holds(left, right)
-
-    return compare
-
-
-#: Operators that look at a value that is there.
-OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
-    "eq": _equals,
-    "neq": lambda actual, value: not _equals(actual, value),
-    "contains": _contains,
-    "not_contains": lambda actual, value: not _contains(actual, value),
-    "in": _among,
-    "not_in": lambda actual, value: not _among(actual, value),
-    "gt": _comparing(lambda left, right: left > right),
-    "gte": _comparing(lambda left, right: left >= right),
-    "lt": _comparing(lambda left, right: left < right),
-    "lte": _comparing(lambda left, right: left <= right),
-    "is_true": lambda actual, value: _text(actual) == "true",
-    "is_false": lambda actual, value: _text(actual) == "false",
-    "is_set": lambda actual, value: True,
-    "is_null": lambda actual, value: False,
-}
-_WITHOUT_VALUE: Final = frozenset({"is_true", "is_false", "is_set", "is_null"})
-_NUMERIC: Final = frozenset({"gt", "gte", "lt", "lte"})
-
-
-def holds(operator: str, actual: Any, value: Any) -> bool:
-    """Whether `actual` passes; None, blank text and an empty list are missing and pass only `is_null`."""
-    if actual is None or actual == "" or actual == []:
-        return operator == "is_null"
-    return OPERATORS[operator](actual, value)
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +77,9 @@ class Condition:
     def read(cls, fields: Fields) -> Self:
         """`field`, `operator` (default eq) and, unless the operator needs none, `value`."""
         field = fields.text("field", most=150)
-        operator = fields.choice("operator", tuple(OPERATORS), default="eq")
+        if field == CUSTOM:
+            raise fields.error("field", f"'{CUSTOM}' must be followed by a key")
+        operator = fields.choice("operator", OPERATORS, default="eq")
         value = fields.any("value", None)
         if operator in _WITHOUT_VALUE:
             value = None
@@ -126,35 +98,37 @@ class Condition:
 
     def run(self, visit: Visit) -> list[Outcome]:
         """Send every member its way."""
-        facts = self._facts(visit)
-        outcomes = []
-        for member in visit.members:
-            known = facts.get(member.contact_id, {})
-            actual = known.get(self.field) if self._is_about_contact else member.context.get(self.field)
-            outcomes.append(self._outcome(holds(self.operator, actual, self.value)))
-        return outcomes
+        values = {**visit.members.columns(), **self._question()}
+        return [
+            self._outcome(Members(row.enrollment_ids, row.contact_ids), row.passed)
+            for row in visit.tx.execute(statement("workflows.judge"), values)
+        ]
 
-    @property
-    def _is_about_contact(self) -> bool:
-        return self.field in CONTACT_FIELDS or self.field.startswith(_CUSTOM)
+    def _question(self) -> dict[str, Any]:
+        field, key = "context", self.field
+        if self.field.startswith(CUSTOM):
+            field, key = "custom", self.field.removeprefix(CUSTOM)
+        elif self.field in CONTACT_FIELDS:
+            field = self.field
+        elif self.field in STATES:
+            field = "state"
+        test, negated, value = _TESTS[self.operator]
+        values = self.value if isinstance(self.value, list) else [self.value if value is None else value]
+        texts = [_text(item).lower() for item in values]
+        number = _number(self.value) if self.operator in _NUMERIC else None
+        return {
+            "field": field, "key": key, "test": test, "negated": negated, "texts": texts, "text": texts[0],
+            "number": number,
+        }  # fmt: skip
 
-    def _facts(self, visit: Visit) -> dict[int, dict[str, Any]]:
-        if not self._is_about_contact:
-            return {}
-        wanted = sorted({member.contact_id for member in visit.members})
-        rows = visit.tx.execute(statement("workflows.contact_facts"), {"contact_ids": wanted}).mappings()
-        facts = {}
-        for row in rows:
-            custom = {f"{_CUSTOM}{key}": value for key, value in row["custom_fields"].items()}
-            facts[row["contact_id"]] = {**row, **custom}
-        return facts
-
-    def _outcome(self, passed: bool) -> Outcome:
+    def _outcome(self, members: Members, passed: bool) -> Outcome:
         result = {"passed": passed}
         if passed:
-            return Outcome(result=result, move=Goes(branch="then" if "then" in self.given else None))
-        if "else" in self.given:
-            return Outcome(result=result, move=Goes(branch="else"))
-        if not self.given:
-            return Outcome(result=result, move=Ends(reason="condition not met", skips=True))
-        return Outcome(result=result)
+            move: Goes | Ends = Goes(branch="then" if "then" in self.given else None)
+        elif "else" in self.given:
+            move = Goes(branch="else")
+        elif not self.given:
+            move = Ends(reason="condition not met", skips=True)
+        else:
+            move = Goes()
+        return Outcome(members=members, result=result, move=move)

@@ -28,4 +28,4 @@ class Exit:
 
     def run(self, visit: Visit) -> list[Outcome]:
         """End every member."""
-        return [Outcome(result={"exited": True}, move=Ends(reason=self.reason)) for _ in visit.members]
+        return [Outcome(members=visit.members, result={"exited": True}, move=Ends(reason=self.reason))]

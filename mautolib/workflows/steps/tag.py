@@ -10,13 +10,9 @@ from typing import ClassVar, Self
 
 from sqlalchemy import Connection
 
-from mautolib import contacts
 from mautolib.db.statements import statement
-from mautolib.workflows.model import LogStatus
 from mautolib.workflows.steps.fields import Fields
-from mautolib.workflows.steps.step import Outcome, Visit
-
-NO_CONTACT = "Unknown action or no contact"
+from mautolib.workflows.steps.step import Outcome, Visit, acted, array_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +32,12 @@ class Tag:
 
     def run(self, visit: Visit) -> list[Outcome]:
         """Tag every member whose contact still exists."""
-        wanted = sorted({member.contact_id for member in visit.members if member.contact_id})
-        present = set(visit.tx.scalars(statement("workflows.hold_contacts"), {"contact_ids": wanted}))
+        wanted = {"contact_ids": array_of(visit.members.people())}
+        present = list(visit.tx.scalars(statement("workflows.hold_contacts"), wanted))
         values = {"tag_name": self.tag_name, "now": visit.now}
         # Two statements: the second sees a tag that another transaction made while the first was waiting for it.
         visit.tx.execute(statement("workflows.ensure_tag"), values)
         tag_id = visit.tx.execute(statement("workflows.find_tag"), values).scalar_one()
-        contacts.add_tags(visit.tx, sorted(present), [tag_id], now=visit.now)
-        shown = {"action": "tag", "tag_name": self.tag_name}
-        done = Outcome(result={"success": True, **shown})
-        failed = Outcome(status=LogStatus.FAILED, result={"success": False, **shown, "error": NO_CONTACT})
-        return [done if member.contact_id in present else failed for member in visit.members]
+        people = {"contact_ids": array_of(present), "tag_id": tag_id, "now": visit.now}
+        visit.tx.execute(statement("workflows.put_tag"), people)
+        return acted(visit, set(present), {"action": "tag", "tag_name": self.tag_name})
