@@ -117,7 +117,7 @@ def _check_pools(stack: Stack) -> None:
     connection = psycopg2.connect(stack.settings.airflow_database_url)
     with connection, connection.cursor() as cursor:
         cursor.execute("select pool, slots from slot_pool where pool <> 'default_pool' order by pool")
-        assert cursor.fetchall() == [("bulk", 2), ("transactional", 1), ("warehouse", 2)]
+        assert cursor.fetchall() == [("bulk", 2), ("transactional", 2), ("warehouse", 2)]
     connection.close()
 
 
