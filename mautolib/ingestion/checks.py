@@ -139,6 +139,8 @@ def _of_type(event_type: EventType, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _line(given: object, path: _Path, limit: int) -> str:
     """A single line, trimmed and not empty."""
+    if given is None:
+        _refuse(path, f"{path[-1]} is missing")
     if not isinstance(given, str):
         _refuse(path, f"{path[-1]} is not a text")
     text = given.strip()

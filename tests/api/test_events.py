@@ -173,6 +173,11 @@ def test_a_bad_event_is_422_alone_and_rejected_in_an_array(
     assert wrong["detail"] == alone.json()["detail"][0]["msg"]
 
 
+def test_an_event_without_a_type_is_told_what_is_missing(editor: httpx.Client) -> None:
+    batch = told(editor, [{"email": address(), "event_type": "page_viewed"}])
+    assert [result["detail"] for result in batch["results"]] == ["type is missing"]
+
+
 BAD_ORDERS: list[tuple[dict[str, Any], list[Any]]] = [
     ({"order_id": ""}, ["order_id"]),
     ({"order_id": 1001}, ["order_id"]),
