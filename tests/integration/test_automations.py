@@ -214,13 +214,16 @@ def test_without_a_contact_what_needs_one_fails_and_the_rest_runs(
         ("move_lifecycle", {"stage": "lead"}),
     ]  # fmt: skip
     actions = [{"type": kind, "config": config} for kind, config in needing]
-    rule = add_rule(tx, actions=[*actions, {"type": "notify_admin", "config": {"message": "x"}}])
+    rest = [{"type": "webhook", "config": {"url": "https://crm.shop.example/"}},
+            {"type": "notify_admin", "config": {"message": "x"}}]  # fmt: skip
+    rule = add_rule(tx, actions=[*actions, *rest])
     assert fire(tx, settings, contact) == ["failed"]
     log = logged(tx, rule)[0]
     assert log.error == "Unknown action or no contact"
-    assert [one["error"] for one in log.actions[:-1]] == ["Unknown action or no contact"] * len(needing)
-    assert log.actions[-1]["success"] is True
-    assert {*automations.actions.ACTIONS} == {kind for kind, _ in needing} | {"notify_admin", "wait_delay"}
+    assert [one["error"] for one in log.actions[:-2]] == ["Unknown action or no contact"] * len(needing)
+    assert [one["success"] for one in log.actions[-2:]] == [True, True]
+    assert tx.scalar(text("select payload -> 'data' -> 'contact' from webhook_deliveries")) is None
+    assert {*automations.actions.ACTIONS} == {kind for kind, _ in needing} | {"notify_admin", "wait_delay", "webhook"}
 
 
 def test_what_may_not_be_done_is_told_and_the_rest_runs(tx: Connection, settings: Settings) -> None:
@@ -458,7 +461,10 @@ def test_an_event_that_is_queued_again_runs_nothing_again(fresh_engine: Engine, 
         ({"actions": [{"type": "add_to_segment", "config": {"segment_id": "987654"}}]},
          ("actions", 0, "config", "segment_id")),
         ({"actions": [{"type": "send_email", "config": {"subject": "{{", "body": "x"}}]}, ("actions", 0, "config")),
-        ({"actions": [{"type": "webhook", "config": {"url": "https://x.example/"}}]}, ("actions", 0, "type")),
+        ({"actions": [{"type": "webhook", "config": {"url": "https://10.0.0.1/"}}]}, ("actions", 0, "config", "url")),
+        ({"actions": [{"type": "webhook", "config": {}}]}, ("actions", 0, "config", "url")),
+        ({"actions": [{"type": "webhook", "config": {"url": "https://x.example/", "payload": []}}]},
+         ("actions", 0, "config", "payload")),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_refused_with_its_place(
