@@ -337,6 +337,16 @@ returning
     delivery_id, endpoint_id, webhook_message_id, event_type, attempt, attempt as scheduled_attempt,
     attempt_id, cast(payload as text) as body;
 
+-- name: source_user
+-- An active workflow that the events of an inbound source start; no row when there is none.
+select workflow_id
+from workflows
+where active
+    and trigger_type = 'webhook'
+    and trigger_config ->> 'source_id' = cast(cast(:source_id as bigint) as text)
+order by workflow_id
+limit 1;
+
 -- name: ensure_address
 -- The unlisted endpoint of a URL, made unless it is there.
 insert into webhook_endpoints (url, events, is_listed, created_at)

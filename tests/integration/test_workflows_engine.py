@@ -274,10 +274,6 @@ def test_people_of_one_batch_wait_by_their_own_clocks(fresh_engine: Engine, sett
         ("tag_added", {"tag_name": "VIP"}, "tag_added", {"tag_name": "vip"}, True),
         ("tag_added", {"tag_name": "VIP"}, "tag_added", {"tag_name": "vip2"}, False),
         ("tag_added", {}, "tag_added", {"tag_name": "any"}, True),
-        ("webhook", {"source_id": "7"}, "anything", {"source_id": "7"}, True),
-        ("webhook", {"source_id": "7"}, "anything", {"source_id": "8"}, False),
-        ("webhook", {}, "anything", {"source_id": "8"}, True),
-        ("webhook", {}, "anything", {}, False),
     ],
 )
 def test_triggers_by_event(
@@ -285,6 +281,27 @@ def test_triggers_by_event(
 ) -> None:
     add_workflow(fresh_engine, [], trigger_type=trigger_type, trigger_config=config)
     happen(fresh_engine, add_contact(fresh_engine), kind, NOON, source="mauto", **properties)
+    assert dispatch.run(fresh_engine, settings, now=NOON).enrolled == int(enters)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "source", "enters"),
+    [
+        ("7", "inbound:7", True), (7, "inbound:7", True), ("7", "inbound:8", False), ("7", "inbound:77", False),
+        (None, "inbound:8", True), (None, "mauto", False), (None, "api", False),
+    ],
+)  # fmt: skip
+def test_an_event_of_an_inbound_source_enters(
+    fresh_engine: Engine, settings: Settings, wanted: Any, source: str, enters: bool
+) -> None:
+    with fresh_engine.begin() as tx:
+        tx.execute(text("insert into inbound_sources (source_id, name, token_hash, secret_encrypted)"
+                        " overriding system value values (7, 'shop', 'x', 'y')"))  # fmt: skip
+    config = {} if wanted is None else {"source_id": wanted}
+    workflow = add_workflow(fresh_engine, [], trigger_type="webhook", trigger_config=config)
+    # What a body says of a source counts nothing.
+    happen(fresh_engine, add_contact(fresh_engine), "anything", NOON, source=source, source_id="7")
+    assert workflows.rehearse(fresh_engine, settings, workflow, now=NOON + HOUR).would_enter == int(enters)
     assert dispatch.run(fresh_engine, settings, now=NOON).enrolled == int(enters)
 
 
