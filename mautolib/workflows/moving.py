@@ -20,8 +20,9 @@ from sqlalchemy import Connection, Row
 
 from mautolib.db.statements import statement
 from mautolib.errors import DomainError, PermanentError
+from mautolib.events import chains
 from mautolib.settings import Settings
-from mautolib.workflows import chains, store
+from mautolib.workflows import store
 from mautolib.workflows.definition import Definition, Node
 from mautolib.workflows.model import EnrollmentStatus, LogStatus
 from mautolib.workflows.steps.goal import Goal

@@ -11,8 +11,11 @@ from sqlalchemy import Connection, Engine, text
 
 from mautolib import automations, dispatch, segments, workflows
 from mautolib.automations import NewRule, RunStatus
+from mautolib.campaigns import recording, sending
+from mautolib.channels.null import Null
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.events.append import NewEvent, append
+from mautolib.ledger import record
 from mautolib.segments import NewSegment
 from mautolib.segments.rules import Definition
 from mautolib.settings import Settings
@@ -380,6 +383,32 @@ def test_a_chain_of_rules_and_workflows_stops(fresh_engine: Engine, settings: Se
         assert tags_of(tx, contact) == ["n1", "n2", "n3", "n4", "n5"]
         tell(tx, (contact, "pong"))
         assert tx.scalar(text("select max(depth) from event_pending")) == 0, "depth ends with its transaction"
+
+
+@pytest.mark.parametrize("is_single", [False, True], ids=["as a batch", "one by one"])
+def test_mail_on_mail_that_was_sent_stops(
+    fresh_engine: Engine, settings: Settings, is_single: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule that mails whoever was mailed, however the hand-over is recorded."""
+    if is_single:
+        monkeypatch.setattr(recording, "record_sent", lambda *given, **more: len(record.record(*given, **more)))
+    with fresh_engine.begin() as tx:
+        contact = make_contact(tx)
+        add_rule(tx, "email_sent", actions=[
+            {"type": "send_email", "config": {"subject": "Sent again", "body": "<p>x</p>"}}])  # fmt: skip
+        add_rule(tx, "ping", actions=[{"type": "send_email", "config": {"subject": "Ping", "body": "<p>x</p>"}}])
+        tell(tx, (contact, "ping"))
+    runs = []
+    for minute in range(10):
+        now = NOON + timedelta(minutes=minute)
+        runs.append(dispatched(fresh_engine, settings, now=now).rules)
+        sending.pump(fresh_engine, settings, now=now, open_way=lambda _: Null(), group_size=10)
+    assert runs == [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+    with fresh_engine.begin() as tx:
+        sent = tx.execute(text("select depth, status from messages order by message_id")).all()
+        assert sent == [(depth, "sent") for depth in range(1, 6)]
+        told = tx.scalar(text("select count(*) from events where event_type = 'email_sent'"))
+        assert (told, tx.scalar(text("select count(*) from event_pending"))) == (5, 0)
 
 
 def test_two_rules_that_wake_each_other_stop_also_across_waits(fresh_engine: Engine, settings: Settings) -> None:

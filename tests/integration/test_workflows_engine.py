@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from mautolib import dispatch, workflows
+from mautolib.campaigns import sending
+from mautolib.channels.null import Null
 from mautolib.events.append import NewEvent, append
 from mautolib.settings import Settings
 from mautolib.workflows import NewWorkflow
@@ -326,6 +328,22 @@ def test_in_one_batch_things_happen_in_their_order(fresh_engine: Engine, setting
     found = rows(fresh_engine, "select status, caused_at - :noon from enrollments where contact_id = :c order by 2",
                  noon=NOON, c=contact)  # fmt: skip
     assert found == [("exited", 0 * MINUTE), ("exited", 3 * MINUTE), ("running", 5 * MINUTE)]
+
+
+def test_a_workflow_that_mails_whoever_was_mailed_stops(fresh_engine: Engine, settings: Settings) -> None:
+    mail = {"action": "send_email", "subject": "Again", "body": "<p>x</p>"}
+    workflow = add_workflow(
+        fresh_engine, [{"type": "delay", "minutes": 5}, mail], trigger_type="event",
+        trigger_config={"event_type": "email_sent"}, re_entry={"policy": "always"},
+    )  # fmt: skip
+    enter(fresh_engine, settings, workflow, add_contact(fresh_engine))
+    for number in range(1, 20):
+        now = NOON + 5 * number * MINUTE
+        workflows.advance(fresh_engine, settings, now=now)
+        sending.pump(fresh_engine, settings, now=now, open_way=lambda _: Null(), group_size=10)
+        dispatch.run(fresh_engine, settings, now=now)
+    found = rows(fresh_engine, "select status, depth from messages order by message_id")
+    assert found == [("sent", depth) for depth in range(1, 6)]
 
 
 def test_what_is_five_links_deep_starts_nothing(fresh_engine: Engine, settings: Settings) -> None:
