@@ -15,6 +15,8 @@ from mautolib.channels.null import Null
 from mautolib.events.append import NewEvent, append
 from mautolib.settings import Settings
 from mautolib.workflows import NewWorkflow
+from mautolib.workflows.steps.step import Outcome, Visit
+from mautolib.workflows.steps.tag import Tag
 from tests.builders import make_contact
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -344,6 +346,30 @@ def test_a_workflow_that_mails_whoever_was_mailed_stops(fresh_engine: Engine, se
         dispatch.run(fresh_engine, settings, now=now)
     found = rows(fresh_engine, "select status, depth from messages order by message_id")
     assert found == [("sent", depth) for depth in range(1, 6)]
+
+
+def test_one_value_that_cannot_be_holds_up_nobody_else(
+    fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_workflow(fresh_engine, [tag("a"), tag("b")], trigger_type="event", trigger_config={"event_type": "ping"})
+    people = [add_contact(fresh_engine) for _ in range(9)]
+    for person in people:
+        happen(fresh_engine, person, "ping", NOON)
+    dispatch.run(fresh_engine, settings, now=NOON)
+    run, odd = Tag.run, people[6]
+
+    def fragile(step: Tag, visit: Visit) -> list[Outcome]:
+        if step.tag_name == "a" and odd in visit.members.contact_ids:
+            visit.tx.execute(text("select 1 / 0"))
+        return run(step, visit)
+
+    monkeypatch.setattr(Tag, "run", fragile)
+    done = workflows.advance(fresh_engine, settings, now=NOON)
+    assert (done.completed, done.steps, done.failed_steps) == (9, 18, 1)
+    failed = "select contact_id, step_path, result ->> 'error' from workflow_logs where status = 'failed'"
+    assert rows(fresh_engine, failed) == [(odd, "0", "The database refused a value (22012)")]
+    tags = "select name, count(*) from contact_tags join tags using (tag_id) group by name order by name"
+    assert rows(fresh_engine, tags) == [("a", 8), ("b", 9)]
 
 
 def test_what_is_five_links_deep_starts_nothing(fresh_engine: Engine, settings: Settings) -> None:
