@@ -29,6 +29,7 @@ from api.values import (
 from mautolib import automations
 from mautolib.auth.roles import Role
 from mautolib.automations import Log, NewRule, Rule, RunStatus
+from mautolib.webhooks.addresses import Policy
 
 router = Router("Automation rules")
 MISSING = "Rule not found"
@@ -222,7 +223,9 @@ async def create_automation_rule(call: CurrentCall, body: NewRuleBody) -> Respon
     """
 
     def effect(tx: Connection) -> Outcome:
-        made = automations.create(tx, NewRule(**body.given()), actor=str(call.actor), now=call.now)
+        made = automations.create(
+            tx, NewRule(**body.given()), actor=str(call.actor), now=call.now, policy=Policy.of(call.settings)
+        )
         return Outcome(status=201, body=shown(made), resource_id=made.rule_id)
 
     return await call.commit(effect)
@@ -270,7 +273,9 @@ async def update_automation_rule(call: CurrentCall, id: str, body: RulePatch) ->
     """
 
     def effect(tx: Connection) -> Outcome:
-        changed = automations.update(tx, path_id(id, MISSING), body.given(), actor=str(call.actor))
+        changed = automations.update(
+            tx, path_id(id, MISSING), body.given(), actor=str(call.actor), policy=Policy.of(call.settings)
+        )
         fields = sorted(body.model_fields_set)
         return Outcome(body=shown(changed), resource_id=changed.rule_id, changes={"fields": fields})
 

@@ -185,13 +185,15 @@ async def update_inbound_source(call: CurrentCall, id: str, body: SourcePatch) -
 
 
 @router.delete(
-    "/inbound-sources/{id}", status_code=204, response_class=Response, responses=problems(401, 403, s404=MISSING)
-)
+    "/inbound-sources/{id}", status_code=204, response_class=Response,
+    responses=problems(401, 403, s404=MISSING, s409="An active workflow is started by its events (`in_use`)"),
+)  # fmt: skip
 @allow(Role.ADMIN, action="inbound_source.delete")
 async def delete_inbound_source(call: CurrentCall, id: str) -> Response:
     """Delete an inbound source.
 
-    Its address is gone at once; the events and orders it brought stay.
+    Its address is gone at once; the events and orders it brought stay. Refused with `in_use` while an active workflow
+    names it in its trigger.
     """
     source_id = path_id(id, MISSING)
 

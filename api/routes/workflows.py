@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Body, Query, Response
@@ -17,6 +18,7 @@ from api.routing import CurrentCall, Router, allow, listed, problems
 from api.values import Answer, Id, Int32, Line200, Model, Name300, OptionalId, Shown, parse_id, path_id
 from mautolib import workflows
 from mautolib.auth.roles import Role
+from mautolib.webhooks.addresses import Policy
 from mautolib.workflows import Enrollment, NewWorkflow, Workflow, control, reading
 from mautolib.workflows.model import EnrollmentStatus, Log, LogStatus, TriggerType, Version
 from mautolib.workflows.reading import EnrollmentFilter
@@ -273,7 +275,8 @@ async def create_workflow(call: CurrentCall, body: NewWorkflowBody) -> Response:
     new = replace(NewWorkflow(name=body.name), **body.given())
 
     def effect(tx: Connection) -> Outcome:
-        return _outcome(workflows.create(tx, new, actor=str(call.actor), now=call.now), status=201)
+        made = workflows.create(tx, new, actor=str(call.actor), now=call.now, policy=Policy.of(call.settings))
+        return _outcome(made, status=201)
 
     return await call.commit(effect)
 
@@ -305,7 +308,9 @@ async def update_workflow(call: CurrentCall, id: str, body: WorkflowPatch) -> Re
 
     def effect(tx: Connection) -> Outcome:
         _locked(call, tx, workflow_id)
-        changed = workflows.update(tx, workflow_id, changes, actor=str(call.actor), now=call.now)
+        changed = workflows.update(
+            tx, workflow_id, changes, actor=str(call.actor), now=call.now, policy=Policy.of(call.settings)
+        )
         return _outcome(changed, changes={"fields": sorted(changes), "version": changed.version})
 
     return await call.commit(effect)
@@ -341,7 +346,7 @@ async def activate_workflow(call: CurrentCall, id: str) -> Response:
     From now on it starts by itself. Refused while its trigger is incomplete, or something it refers to is missing or
     faulty.
     """
-    return await _switch(call, id, workflows.activate)
+    return await _switch(call, id, partial(workflows.activate, policy=Policy.of(call.settings)))
 
 
 @router.patch(

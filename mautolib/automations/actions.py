@@ -14,6 +14,7 @@ from typing import ClassVar, Final, Self
 from sqlalchemy import Connection, select
 
 from mautolib import scoring
+from mautolib.automations.calling import CallWebhook
 from mautolib.automations.mailing import SendMail
 from mautolib.contacts import address_key
 from mautolib.db import tables
@@ -128,6 +129,7 @@ class NotifyAdmin:
 ACTIONS: Final[Mapping[str, type[Step] | type[WaitDelay]]] = {
     **{("add_tag" if name == "tag" else name): action for name, action in steps.ACTIONS.items()},
     "send_email": SendMail,
+    "webhook": CallWebhook,
     "wait_delay": WaitDelay,
     "move_lifecycle": MoveLifecycle,
     "notify_admin": NotifyAdmin,

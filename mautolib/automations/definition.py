@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 
 from mautolib.automations.actions import ACTIONS, WaitDelay
 from mautolib.errors import InvalidInput
-from mautolib.workflows.steps import Step
+from mautolib.webhooks.addresses import Policy
+from mautolib.workflows.steps import Step, Webhook
 from mautolib.workflows.steps.fields import Fields
 
 OPERATORS: Final = ("eq", "neq", "gt", "gte", "lt", "lte", "contains", "in", "is_set", "not_set")
@@ -68,8 +69,8 @@ def read_actions(actions: object) -> tuple[Action, ...]:
     )
 
 
-def check_references(tx: Connection, actions: Sequence[Action]) -> None:
-    """See that what the actions refer to exists; templates may come later.
+def check_references(tx: Connection, actions: Sequence[Action], policy: Policy) -> None:
+    """See that what the actions refer to exists, and may be called; templates may come later.
 
     Raises:
         InvalidInput: names the action and its key.
@@ -77,6 +78,8 @@ def check_references(tx: Connection, actions: Sequence[Action]) -> None:
     for action in actions:
         if not isinstance(action.step, WaitDelay) and not action.may_refer_to_nothing:
             action.step.check(tx, action.fields, starting=False)
+        if isinstance(action.step, Webhook):
+            action.step.check_url(action.fields, policy)
 
 
 def asks_contact(conditions: Sequence[Mapping[str, Any]]) -> bool:

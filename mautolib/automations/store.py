@@ -23,6 +23,7 @@ from mautolib.db import tables
 from mautolib.db.statements import statement
 from mautolib.db.values import is_same
 from mautolib.errors import InvalidInput, NotFound
+from mautolib.webhooks.addresses import PUBLIC, Policy
 
 _LOG = logging.getLogger(__name__)
 _TABLE, _TOTALS, _LOGS = tables.automation_rules, tables.automation_totals, tables.automation_logs
@@ -36,13 +37,15 @@ _MOST_CONFIG_BYTES: Final = 16 * 1024
 MISSING: Final = "Rule not found"
 
 
-def create(tx: Connection, new: NewRule, *, actor: str, now: datetime) -> Rule:
+def create(tx: Connection, new: NewRule, *, actor: str, now: datetime, policy: Policy = PUBLIC) -> Rule:
     """Store a new rule.
 
+    Args:
+        policy: whom its actions may call.
     Raises:
         InvalidInput: it cannot run; the path names the key.
     """
-    values = _checked(tx, {name: getattr(new, name) for name in _CHANGEABLE}, references=True)
+    values = _checked(tx, {name: getattr(new, name) for name in _CHANGEABLE}, policy)
     rule_id = tx.execute(insert(_TABLE).values(**values, created_at=now).returning(_TABLE.c.rule_id)).scalar_one()
     tx.execute(insert(_TOTALS).values(rule_id=rule_id, executions=0))
     _LOG.info("automation rule %s created by %s", rule_id, actor)
@@ -83,9 +86,13 @@ def count(tx: Connection, *, active: bool | None = None, trigger_type: str | Non
     return int(tx.scalar(query) or 0)
 
 
-def update(tx: Connection, rule_id: int, changes: Mapping[str, Any], *, actor: str) -> Rule:
+def update(
+    tx: Connection, rule_id: int, changes: Mapping[str, Any], *, actor: str, policy: Policy = PUBLIC
+) -> Rule:
     """Change fields of a rule (those of `NewRule` by name); runs under way stay on the actions they began with.
 
+    Args:
+        policy: whom its actions may call.
     Raises:
         NotFound: no such rule.
         InvalidInput: the result cannot run; the path names the key.
@@ -95,7 +102,8 @@ def update(tx: Connection, rule_id: int, changes: Mapping[str, Any], *, actor: s
         raise NotFound(MISSING)
     wanted = {name: changes.get(name, getattr(before, name)) for name in _CHANGEABLE}
     # Switching off must work even when something the actions refer to has gone.
-    values = _checked(tx, wanted, references="actions" in changes or changes.get("active") is True)
+    is_looked_up = "actions" in changes or changes.get("active") is True
+    values = _checked(tx, wanted, policy if is_looked_up else None)
     if not all(is_same(getattr(before, name), value) for name, value in values.items()):
         tx.execute(change(_TABLE).where(_TABLE.c.rule_id == rule_id).values(**values))
         _LOG.info("automation rule %s changed by %s", rule_id, actor)
@@ -164,7 +172,8 @@ def _filtered(query: Select[Any], active: bool | None, trigger_type: str | None)
     return query if trigger_type is None else query.where(_TABLE.c.trigger_type == trigger_type)
 
 
-def _checked(tx: Connection, values: Mapping[str, Any], *, references: bool) -> dict[str, Any]:
+def _checked(tx: Connection, values: Mapping[str, Any], policy: Policy | None) -> dict[str, Any]:
+    """The values to store; without a policy what the actions refer to is not looked up."""
     tidy = {**values, **{name: _line(name, values[name]) for name in _LINES}}
     description = values["description"]
     if not isinstance(description, str) or len(description) > _LONGEST_DESCRIPTION or "\0" in description:
@@ -179,8 +188,8 @@ def _checked(tx: Connection, values: Mapping[str, Any], *, references: bool) -> 
     if not isinstance(config, Mapping) or len(json.dumps(dict(config))) > _MOST_CONFIG_BYTES:
         raise _problem("trigger_config", f"'trigger_config' is an object of at most {_MOST_CONFIG_BYTES} bytes")
     actions = definition.read(values["conditions"], values["actions"])
-    if references:
-        definition.check_references(tx, actions)
+    if policy is not None:
+        definition.check_references(tx, actions, policy)
     return {**tidy, "trigger_config": dict(config), "conditions": list(values["conditions"]),
             "actions": list(values["actions"])}  # fmt: skip
 

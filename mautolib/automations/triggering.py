@@ -21,10 +21,10 @@ from mautolib.automations.model import Fired, RuleResult, RunStatus, Skipped
 from mautolib.automations.running import ActionRefused, Run, Runner
 from mautolib.db import tables
 from mautolib.db.statements import statement
+from mautolib.events import chains
+from mautolib.events.chains import MOST_LINKS
 from mautolib.events.types import SYNONYMS, canonical
 from mautolib.settings import Settings
-from mautolib.workflows import chains
-from mautolib.workflows.chains import MOST_LINKS
 
 _RULES = tables.automation_rules
 #: So few that firing one rule by hand leaves no great gap.

@@ -20,8 +20,8 @@ from mautolib.automations.model import RuleResult, RunStatus
 from mautolib.automations.running import Run, Runner
 from mautolib.automations.triggering import as_json
 from mautolib.db.statements import statement
+from mautolib.events import chains
 from mautolib.settings import Settings
-from mautolib.workflows import chains
 
 _LOG = logging.getLogger(__name__)
 BATCH: Final = 1000

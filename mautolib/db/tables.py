@@ -255,6 +255,7 @@ messages = _table(
     status=_TEXT, reason=_TEXT, due_at=_TIME, next_try_at=_TIME, give_up_at=_TIME, attempt_no=_INT, attempt_id=_ID,
     lease_until=_TIME, last_code=_INT, last_stage=_TEXT, last_error=_TEXT, rfc_message_id=_TEXT, provider_id=_TEXT,
     queued_at=_TIME, sent_at=_TIME, delivered_at=_TIME, bounced_at=_TIME, complained_at=_TIME, held_for=_TEXT,
+    depth=_SMALL,
 )
 notice_refusals = _table("notice_refusals", refused_on=_DATE, reason=_TEXT, refusal_count=_ID)
 orders = _table(
@@ -406,14 +407,14 @@ webhook_deliveries = _table(
     "webhook_deliveries",
     delivery_id=_ID, endpoint_id=_ID, outbox_id=_ID, event_type=_TEXT, webhook_message_id=_TEXT, payload=_JSON,
     status=_TEXT, attempt=_INT, attempt_id=_ID, lease_until=_TIME, next_attempt_at=_TIME, response_status=_INT,
-    duration_ms=_INT, error=_TEXT, created_at=_TIME, finished_at=_TIME, replayed_after=_INT,
+    duration_ms=_INT, error=_TEXT, created_at=_TIME, finished_at=_TIME, replayed_after=_INT, dedupe_key=_TEXT,
 )
 webhook_endpoints = _table(
     "webhook_endpoints",
     endpoint_id=_ID, url=_TEXT, secret_encrypted=_BYTES, previous_secret_encrypted=_BYTES,
     previous_valid_until=_TIME, events=_TEXTS, active=_BOOL, description=_TEXT, consecutive_failures=_INT,
     max_failures=_INT, last_success_at=_TIME, last_failure_at=_TIME, disabled_reason=_TEXT, created_at=_TIME,
-    listens_since=_TIME, failing_since=_TIME, total_deliveries=_ID, total_failures=_ID,
+    listens_since=_TIME, failing_since=_TIME, total_deliveries=_ID, total_failures=_ID, is_listed=_BOOL,
 )
 workflow_clocks = _table("workflow_clocks", workflow_id=_ID, version=_INT, swept_until=_TIME, next_at=_TIME)
 workflow_logs = _table(

@@ -20,6 +20,7 @@ from mautolib.contacts.address import address_key, parse
 from mautolib.contacts.model import SuppressionReason
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput
+from mautolib.events import chains
 from mautolib.events.append import NewEvent, append
 from mautolib.events.types import EventType
 from mautolib.ledger.model import Kind
@@ -62,12 +63,14 @@ def tell(
         words: properties for the events of bounces, by message.
     """
     told = [row for row in changed if row.kind not in _SILENT]
-    events = [
-        _event(row, news, event_type, words.get(row.message_id, {}))
-        for row in told if row.contact_id
-        for news, event_type in _NEWS if getattr(row, f"is_{news}")
-    ]  # fmt: skip
-    append(tx, events, now=now)
+    for depth in sorted({row.depth for row in told}):
+        events = [
+            _event(row, news, event_type, words.get(row.message_id, {}))
+            for row in told if row.contact_id and row.depth == depth
+            for news, event_type in _NEWS if getattr(row, f"is_{news}")
+        ]  # fmt: skip
+        with chains.caused(tx, depth):
+            append(tx, events, now=now)
     record_many(tx, [_fact(row, words.get(row.message_id, {})) for row in told if row.is_bounced])
 
 

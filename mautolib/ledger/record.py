@@ -17,6 +17,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from mautolib.db.statements import statement
+from mautolib.events import chains
 from mautolib.events.append import NewEvent, append
 from mautolib.events.types import EventType
 from mautolib.ledger.claim import LEASE_SECONDS
@@ -43,6 +44,7 @@ class Recorded:
     verdict: Verdict
     to_email: str | None
     reply: str
+    depth: int
 
 
 def record(
@@ -74,7 +76,7 @@ def record(
         Recorded(
             contact_id=row.contact_id, message_id=row.message_id, campaign_id=row.campaign_id,
             workflow_id=row.workflow_id, kind=Kind(row.kind), verdict=Verdict(row.verdict),
-            to_email=written_to[row.message_id] or row.to_email, reply=row.reply or "",
+            to_email=written_to[row.message_id] or row.to_email, reply=row.reply or "", depth=row.depth,
         )
         for row in found
     ]  # fmt: skip
@@ -117,7 +119,9 @@ def _texts(values: Iterable[str]) -> str:
 def _tell(tx: Connection, recorded: list[Recorded], now: datetime) -> None:
     if not recorded:
         return
-    append(tx, [_event(row, now) for row in recorded if row.contact_id], now=now)
+    for depth in sorted({row.depth for row in recorded}):
+        with chains.caused(tx, depth):
+            append(tx, [_event(row, now) for row in recorded if row.contact_id and row.depth == depth], now=now)
     record_many(tx, [_fact(row, now) for row in recorded])
 
 

@@ -46,8 +46,8 @@ def deliveries_html(
 
     return page_html(
         "deliveries.html", now=now, user=user, csrf=csrf, airflow_url=airflow_url, endpoints=known, deliveries=shown,
-        urls={one.endpoint_id: one.url for one in known}, status=status or "", statuses=_STATUSES, link=link,
-        endpoint_id=endpoint_id, alert=alert, most_endpoints=_ENDPOINTS,
+        urls=endpoints.addresses(tx, {one.endpoint_id for one in shown}), status=status or "", statuses=_STATUSES,
+        link=link, endpoint_id=endpoint_id, alert=alert, most_endpoints=_ENDPOINTS,
         older=shown[-1].delivery_id if len(rows) > _DELIVERIES else None,
     )  # fmt: skip
 
@@ -63,6 +63,6 @@ def delivery_html(
     found = reading.get(tx, delivery_id)
     return page_html(
         "delivery.html", user=user, csrf=csrf, airflow_url=airflow_url, delivery=found.delivery,
-        endpoint=endpoints.get(tx, found.delivery.endpoint_id), attempts=found.attempts, can_replay=can_replay,
-        payload=json.dumps(found.payload, indent=2, ensure_ascii=False), note=note,
+        endpoint=endpoints.get(tx, found.delivery.endpoint_id, only_listed=False), attempts=found.attempts,
+        can_replay=can_replay, payload=json.dumps(found.payload, indent=2, ensure_ascii=False), note=note,
     )  # fmt: skip

@@ -18,7 +18,7 @@ import idna
 from mautolib.errors import InvalidInput
 from mautolib.settings import Settings
 
-__all__ = ["PORTS", "Address", "Policy", "Target", "parse_url", "refusal_of"]
+__all__ = ["PORTS", "PUBLIC", "Address", "Policy", "Target", "parse_url", "refusal_of"]
 
 Address = IPv4Address | IPv6Address
 PORTS: Final = frozenset({80, 443, 8443})
@@ -67,6 +67,10 @@ class Policy:
             allowed_hosts=frozenset(host.lower() for host in settings.webhook_allowed_hosts),
             own_hosts=frozenset({found["host"].lower()} if found else ()),
         )
+
+
+#: Of an installation that allows nothing else.
+PUBLIC: Final = Policy()
 
 
 @dataclass(frozen=True, kw_only=True)

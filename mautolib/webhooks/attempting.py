@@ -32,15 +32,17 @@ _LONGEST_ERROR: Final = 300
 
 
 def headers_of(delivery: InHand, body: bytes, secrets: tuple[str, ...], now: datetime) -> dict[str, str]:
-    """The headers of one attempt; `secrets` newest first."""
+    """The headers of one attempt; `secrets` newest first, none: unsigned."""
     timestamp = int(now.timestamp())
-    return {
+    headers = {
         "Content-Type": "application/json", "User-Agent": "mauto-webhooks", "Accept-Encoding": "identity",
         "X-Webhook-Event": delivery.event_type, "X-Webhook-Delivery-Attempt": str(delivery.attempt + 1),
-        "X-Webhook-Signature-256": signature_of_body(secrets[0], body),
         "webhook-id": delivery.message_id, "webhook-timestamp": str(timestamp),
-        "webhook-signature": standard_signature(secrets, delivery.message_id, timestamp, body),
     }  # fmt: skip
+    if secrets:
+        headers["X-Webhook-Signature-256"] = signature_of_body(secrets[0], body)
+        headers["webhook-signature"] = standard_signature(secrets, delivery.message_id, timestamp, body)
+    return headers
 
 
 async def attempt(
@@ -54,7 +56,7 @@ async def attempt(
         keeps_open: keep the connection for the next one.
     """
     begun = time.monotonic()
-    if not receiver.secrets:
+    if receiver.is_signed and not receiver.secrets:
         return Reply(0, 0, "The secret was sealed with a key that is no longer in use")
     body = delivery.body.encode()
     try:

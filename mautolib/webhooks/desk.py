@@ -125,9 +125,10 @@ def receivers(
         stored = [row.secret_encrypted, row.previous_secret_encrypted]
         secrets = [_opened(settings, bytes(sealed), known) for sealed in stored if sealed is not None]
         # Without the present secret nothing is sent; without the previous one only its signature is missing.
-        usable = tuple(secret for secret in secrets if secret is not None) if secrets[0] is not None else ()
+        usable = tuple(secret for secret in secrets if secret is not None) if secrets[:1] != [None] else ()
         found[row.endpoint_id] = Receiver(
-            endpoint_id=row.endpoint_id, url=row.url, secrets=usable, is_failing=row.is_failing
+            endpoint_id=row.endpoint_id, url=row.url, secrets=usable, is_failing=row.is_failing,
+            is_signed=row.is_listed,
         )
     return found
 

@@ -2,17 +2,18 @@
 
 Guards that an endpoint listens to events there are, at an address that may be called (the guard's own rules, asked
 again at every attempt), and that its secret is stored sealed and shown once. Coming back clears what it failed before.
+Addresses that actions call are not among them.
 Called by the API and the page of deliveries; nothing is delivered here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, select, tuple_
 from sqlalchemy import update as change
 from sqlalchemy.dialects.postgresql import insert
 
@@ -23,8 +24,8 @@ from mautolib.settings import Settings
 from mautolib.webhooks.addresses import Policy, parse_url
 from mautolib.webhooks.secrets import check_secret, new_secret, seal_secret
 
-__all__ = ["EVENTS", "EVERYTHING", "MISSING", "Endpoint", "NewEndpoint", "count", "create", "get", "remove", "search",
-           "update"]  # fmt: skip
+__all__ = ["EVENTS", "EVERYTHING", "MISSING", "Endpoint", "NewEndpoint", "addresses", "count", "create", "get",
+           "remove", "search", "update"]  # fmt: skip
 
 MISSING: Final = "Webhook not found"
 EVERYTHING: Final = "*"
@@ -87,16 +88,25 @@ def create(tx: Connection, settings: Settings, new: NewEndpoint, *, now: datetim
     return _endpoint(row), made
 
 
-def get(tx: Connection, endpoint_id: int) -> Endpoint:
+def get(tx: Connection, endpoint_id: int, *, only_listed: bool = True) -> Endpoint:
     """One endpoint.
 
+    Args:
+        only_listed: False: or an address that actions call.
     Raises:
         NotFound: there is none.
     """
-    row = tx.execute(select(*_SHOWN).where(_C.endpoint_id == endpoint_id)).one_or_none()
+    query = select(*_SHOWN).where(_C.endpoint_id == endpoint_id)
+    row = tx.execute(query.where(_C.is_listed) if only_listed else query).one_or_none()
     if row is None:
         raise NotFound(MISSING)
     return _endpoint(row)
+
+
+def addresses(tx: Connection, endpoint_ids: Collection[int]) -> dict[int, str]:
+    """The URLs of endpoints, also of those that actions of workflows and rules call."""
+    query = select(_C.endpoint_id, _C.url).where(_C.endpoint_id.in_(endpoint_ids))
+    return {row.endpoint_id: row.url for row in tx.execute(query)}
 
 
 def search(
@@ -149,7 +159,7 @@ def remove(tx: Connection, endpoint_id: int) -> None:
     Raises:
         NotFound: there is none.
     """
-    if tx.execute(delete(_TABLE).where(_C.endpoint_id == endpoint_id)).rowcount != 1:
+    if tx.execute(delete(_TABLE).where(_C.endpoint_id == endpoint_id, _C.is_listed)).rowcount != 1:
         raise NotFound(MISSING)
 
 
@@ -169,7 +179,7 @@ def _checked(settings: Settings, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is(active: bool | None) -> ColumnElement[bool]:
-    return true() if active is None else _C.active.is_(active)
+    return _C.is_listed.is_(True) if active is None else and_(_C.is_listed, _C.active.is_(active))
 
 
 def _endpoint(row: Row[Any]) -> Endpoint:

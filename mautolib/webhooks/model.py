@@ -43,6 +43,7 @@ class Receiver:
 
     Args:
         secrets: that sign, newest first; the previous one only as long as it is valid.
+        is_signed: False: there is no secret, and nothing is signed.
         is_failing: no success since its last failure.
     """
 
@@ -50,6 +51,7 @@ class Receiver:
     url: str
     secrets: tuple[str, ...]
     is_failing: bool = False
+    is_signed: bool = True
 
 
 class InHand(NamedTuple):

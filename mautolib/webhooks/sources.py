@@ -18,7 +18,8 @@ from sqlalchemy import update as change
 from sqlalchemy.dialects.postgresql import insert
 
 from mautolib.db import tables
-from mautolib.errors import NotFound
+from mautolib.db.statements import statement
+from mautolib.errors import Conflict, NotFound
 from mautolib.settings import Settings
 from mautolib.webhooks.mapping import check_mapping
 from mautolib.webhooks.proving import SourceKind
@@ -152,9 +153,16 @@ def remove(tx: Connection, source_id: int) -> None:
 
     Raises:
         NotFound: there is none.
+        Conflict: `in_use`: an active workflow is started by its events.
     """
-    if tx.execute(delete(_TABLE).where(_C.source_id == source_id)).rowcount != 1:
+    # Whoever refers to it holds its row; from here on nobody new does.
+    held = select(_C.source_id).where(_C.source_id == source_id).with_for_update()
+    if tx.execute(held).one_or_none() is None:
         raise NotFound(MISSING)
+    user = tx.scalar(statement("webhooks.source_user"), {"source_id": source_id})
+    if user is not None:
+        raise Conflict(f"This source is used by workflow {user}", code="in_use")
+    tx.execute(delete(_TABLE).where(_C.source_id == source_id))
 
 
 def find_door(tx: Connection, settings: Settings, token: str) -> Door:

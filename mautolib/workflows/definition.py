@@ -15,9 +15,10 @@ from typing import Final
 from sqlalchemy import Connection
 
 from mautolib.errors import InvalidInput
+from mautolib.webhooks.addresses import PUBLIC, Policy
 from mautolib.workflows import triggers
 from mautolib.workflows.model import ReEntryPolicy
-from mautolib.workflows.steps import ACTION, ACTIONS, STEPS, Step
+from mautolib.workflows.steps import ACTION, ACTIONS, STEPS, Step, Webhook
 from mautolib.workflows.steps.fields import LONGEST_TYPE, Fields, check_storable
 
 MOST_STEPS: Final = 200
@@ -66,14 +67,18 @@ class Definition:
             path = self.nodes[path].after
         return found
 
-    def check(self, tx: Connection, *, starting: bool) -> None:
+    def check(self, tx: Connection, *, starting: bool, policy: Policy = PUBLIC) -> None:
         """See that everything the steps refer to exists and, with `starting`, can be used now.
 
+        Args:
+            policy: whom the steps may call.
         Raises:
             InvalidInput: names step and key.
         """
         for node in self.nodes.values():
             node.step.check(tx, node.fields, starting=starting)
+            if isinstance(node.step, Webhook):
+                node.step.check_url(node.fields, policy)
 
 
 def read(steps: object) -> Definition:

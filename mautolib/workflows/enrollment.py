@@ -19,9 +19,10 @@ from sqlalchemy import Connection, insert, select
 from mautolib import contacts, outbox
 from mautolib.db import tables
 from mautolib.db.statements import statement
+from mautolib.events import chains
 from mautolib.events.types import SYNONYMS
 from mautolib.settings import Settings
-from mautolib.workflows import advancement, chains, store
+from mautolib.workflows import advancement, store
 from mautolib.workflows.model import Enrollment, EnrollmentStatus
 from mautolib.workflows.steps.step import array_of
 

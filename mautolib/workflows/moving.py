@@ -1,9 +1,9 @@
 """A batch on its way: sets of enrollments take step after step until they wait, end or reach the end.
 
 Promise: all members at one step of one version move in one set of statements, ways that join again are walked
-together, and everything is written in the caller's transaction. A step that refuses (a domain error) is logged as
-failed and passed; a definition that cannot be read fails its enrollments; anything else undoes the batch. Called by
-`advancement`, which claims.
+together, and everything is written in the caller's transaction. A step that refuses (a domain error, or a value the
+database does not take) is logged as failed and passed; a definition that cannot be read fails its enrollments; anything
+else undoes the batch. Called by `advancement`, which claims.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, Row
+from sqlalchemy.exc import DBAPIError
 
 from mautolib.db.statements import statement
 from mautolib.errors import DomainError, PermanentError
+from mautolib.events import chains
 from mautolib.settings import Settings
-from mautolib.workflows import chains, store
+from mautolib.workflows import store
 from mautolib.workflows.definition import Definition, Node
 from mautolib.workflows.model import EnrollmentStatus, LogStatus
 from mautolib.workflows.steps.goal import Goal
@@ -29,6 +31,8 @@ from mautolib.workflows.steps.step import Arrival, Ends, Goes, Members, Outcome,
 
 _LOG = logging.getLogger(__name__)
 _DELETED: Final = "workflow deleted"
+#: Classes of errors that lie in a value, not in the world: they would come again and hold up everybody else.
+_ITS_OWN_FAULT: Final = ("22", "54")
 
 
 class Place(NamedTuple):
@@ -184,8 +188,18 @@ class Batch:
             with self._tx.begin_nested():
                 return node.step.run(visit)
         except (DomainError, PermanentError) as error:
-            _LOG.warning("workflow %s version %s step %s: %s", visit.workflow_id, visit.version, node.path, error)
-            return [Outcome(members=visit.members, status=LogStatus.FAILED, result={"error": str(error)})]
+            reason = str(error)
+        except DBAPIError as error:
+            code = str(getattr(error.orig, "pgcode", None) or "")
+            if not code.startswith(_ITS_OWN_FAULT):
+                raise
+            if len(visit.members) > 1:
+                # One of them has a value that cannot be: the others must not wait for it.
+                halves = visit.members.halves()
+                return [outcome for half in halves for outcome in self._run(node, replace(visit, members=half))]
+            reason = f"The database refused a value ({code})"
+        _LOG.warning("workflow %s version %s step %s: %s", visit.workflow_id, visit.version, node.path, reason)
+        return [Outcome(members=visit.members, status=LogStatus.FAILED, result={"error": reason})]
 
     def _take(self, place: Place, definition: Definition, node: Node, outcome: Outcome) -> None:
         """Log an outcome and go where it leads."""

@@ -128,7 +128,7 @@ def _entrants(
 
 def _question(trigger: triggers.Trigger, settings: Settings, now: datetime) -> tuple[str, dict[str, Any]] | None:
     """The statement that finds who would enter, with its values; None: nobody by themselves."""
-    any_event: dict[str, Any] = {"wanted": "{}", "tag_name": None, "source": None}
+    any_event: dict[str, Any] = {"wanted": "{}", "tag_name": None, "source": None, "event_source": None}
     match trigger:
         case triggers.Signup(source=source):
             recent = {"since": now - SIGNUP_AGE}
@@ -141,8 +141,8 @@ def _question(trigger: triggers.Trigger, settings: Settings, now: datetime) -> t
         case triggers.Event(event_type=str(event_type), where=where):
             return "by_events", {**any_event, "event_type": event_type, "wanted": json.dumps(dict(where))}
         case triggers.Webhook(source_id=source_id):
-            wanted = json.dumps({} if source_id is None else {"source_id": str(source_id)})
-            return "by_events", {**any_event, "event_type": "", "wanted": wanted}
+            source = None if source_id is None else f"inbound:{source_id}"
+            return "by_events", {**any_event, "event_type": "", "event_source": source}
         case triggers.CartAbandoned(after_minutes=minutes, min_total=least):
             return "by_carts", {"after_minutes": minutes, "min_total": least or 0}
         case triggers.Date(on=on, at=at) if on is not None:

@@ -21,6 +21,7 @@ from mautolib.db import tables
 from mautolib.db.statements import statement
 from mautolib.db.values import is_same
 from mautolib.errors import InvalidInput, NotFound
+from mautolib.webhooks.addresses import PUBLIC, Policy
 from mautolib.workflows import definition
 from mautolib.workflows.model import NewWorkflow, Workflow
 
@@ -37,13 +38,15 @@ DELETED: Final = "workflow deleted"
 _PATIENCE: Final = "120s"
 
 
-def create(tx: Connection, new: NewWorkflow, *, actor: str, now: datetime) -> Workflow:
+def create(tx: Connection, new: NewWorkflow, *, actor: str, now: datetime, policy: Policy = PUBLIC) -> Workflow:
     """Store a new workflow with its first version.
 
+    Args:
+        policy: whom its steps may call.
     Raises:
         InvalidInput: the definition cannot run; the path names step and key.
     """
-    values = _checked(tx, dataclasses.asdict(new), frozenset(_VERSIONED))
+    values = _checked(tx, dataclasses.asdict(new), frozenset(_VERSIONED), policy)
     row = tx.execute(insert(_TABLE).values(**values, created_at=now).returning(_TABLE)).one()
     _keep_version(tx, row, actor, now)
     _LOG.info("workflow %s created, active: %s", row.workflow_id, row.active)
@@ -96,11 +99,14 @@ def count(tx: Connection, *, active: bool | None = None) -> int:
     return int(tx.scalar(query if active is None else query.where(_C.active == active)) or 0)
 
 
-def update(tx: Connection, workflow_id: int, changes: Mapping[str, Any], *, actor: str, now: datetime) -> Workflow:
+def update(
+    tx: Connection, workflow_id: int, changes: Mapping[str, Any], *, actor: str, now: datetime, policy: Policy = PUBLIC
+) -> Workflow:
     """Change the fields given; a change of trigger or steps makes a new version.
 
     Args:
         changes: fields of `NewWorkflow` by name.
+        policy: whom its steps may call.
     Raises:
         NotFound: no such workflow.
         InvalidInput: a field is unknown or the result cannot run.
@@ -115,7 +121,7 @@ def update(tx: Connection, workflow_id: int, changes: Mapping[str, Any], *, acto
     # steps refer to has gone or turned faulty since.
     is_starting = wanted["active"] is True and not before.active
     renewed = frozenset(name for name in _VERSIONED if is_starting or not is_same(current[name], wanted[name]))
-    values = _checked(tx, wanted, renewed)
+    values = _checked(tx, wanted, renewed, policy)
     if all(is_same(current[name], values[name]) for name in values):
         return _workflow(before)
     is_new_version = any(not is_same(current[name], values[name]) for name in _VERSIONED)
@@ -129,14 +135,18 @@ def update(tx: Connection, workflow_id: int, changes: Mapping[str, Any], *, acto
     return _workflow(row)
 
 
-def activate(tx: Connection, workflow_id: int, *, actor: str, now: datetime) -> Workflow:
+def activate(
+    tx: Connection, workflow_id: int, *, actor: str, now: datetime, policy: Policy = PUBLIC
+) -> Workflow:
     """Let the workflow start by itself.
 
+    Args:
+        policy: whom its steps may call.
     Raises:
         NotFound: no such workflow.
         InvalidInput: its trigger is incomplete, or something it refers to is missing or faulty.
     """
-    return update(tx, workflow_id, {"active": True}, actor=actor, now=now)
+    return update(tx, workflow_id, {"active": True}, actor=actor, now=now, policy=policy)
 
 
 def deactivate(tx: Connection, workflow_id: int, *, actor: str, now: datetime) -> Workflow:
@@ -172,7 +182,9 @@ def load_definition(tx: Connection, workflow_id: int, version: int) -> definitio
     return None if steps is None else definition.read(steps)
 
 
-def _checked(tx: Connection, values: dict[str, Any], renewed: frozenset[str]) -> dict[str, Any]:
+def _checked(
+    tx: Connection, values: dict[str, Any], renewed: frozenset[str], policy: Policy
+) -> dict[str, Any]:
     """The values to store; what the fields in `renewed` refer to is looked up."""
     active = values["active"]
     if not isinstance(active, bool):
@@ -184,7 +196,7 @@ def _checked(tx: Connection, values: dict[str, Any], renewed: frozenset[str]) ->
     definition.check_entry(values["re_entry"], values["exit_on"])
     steps = definition.read(values["steps"])
     if "steps" in renewed:
-        steps.check(tx, starting=active)
+        steps.check(tx, starting=active, policy=policy)
     return {
         "name": _name(values["name"]),
         "trigger_type": str(values["trigger_type"]),

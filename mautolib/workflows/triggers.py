@@ -174,7 +174,7 @@ class Anniversary(_RefersToNothing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Webhook(_RefersToNothing):
+class Webhook:
     """An event came from an inbound source; `source_id`: only from this one."""
 
     source_id: int | None = None
@@ -183,6 +183,11 @@ class Webhook(_RefersToNothing):
     def read(cls, fields: Fields, *, active: bool) -> Self:
         """`source_id`, if wanted."""
         return cls(source_id=fields.reference("source_id") if fields.has("source_id") else None)
+
+    def check(self, tx: Connection, fields: Fields) -> None:
+        """The source exists, and stays until the transaction ends."""
+        if self.source_id is not None:
+            references.hold_source(tx, fields, "source_id", self.source_id)
 
 
 TRIGGERS: Final[Mapping[TriggerType, type[Trigger]]] = {

@@ -109,7 +109,7 @@ from decided
 where messages.contact_id = decided.contact_id and messages.message_id = decided.message_id
 returning
     messages.contact_id, messages.message_id, messages.campaign_id, messages.workflow_id,
-    messages.kind, messages.to_email,
+    messages.kind, messages.to_email, messages.depth,
     (select contacts.email from contacts where contacts.contact_id = messages.contact_id) as email,
     decided.delivered_at, decided.bounced_at, decided.complained_at,
     decided.is_delivered, decided.is_bounced, decided.is_complained;

@@ -207,7 +207,7 @@ recorded as (
     returning
         messages.contact_id, messages.message_id, messages.campaign_id, messages.workflow_id,
         messages.kind, messages.attempt_no, messages.attempt_id, messages.to_email,
-        outcomes.verdict, outcomes.stage, outcomes.code, outcomes.reply
+        messages.depth, outcomes.verdict, outcomes.stage, outcomes.code, outcomes.reply
 ),
 logged as (
     insert into message_attempts (
@@ -222,7 +222,7 @@ logged as (
 )
 select
     recorded.contact_id, recorded.message_id, recorded.campaign_id, recorded.workflow_id,
-    recorded.kind, recorded.verdict, recorded.code, recorded.reply,
+    recorded.kind, recorded.verdict, recorded.code, recorded.reply, recorded.depth,
     coalesce(recorded.to_email, contacts.email) as to_email
 from recorded
 left join contacts on contacts.contact_id = recorded.contact_id
@@ -250,8 +250,8 @@ recorded as (
         and messages.status in ('sending', 'unknown')
     returning
         messages.contact_id, messages.message_id, messages.campaign_id, messages.workflow_id,
-        messages.kind, messages.attempt_no, accepted.code, accepted.reply, accepted.address,
-        nextval('event_ids') as event_id
+        messages.kind, messages.attempt_no, messages.depth, accepted.code, accepted.reply,
+        accepted.address, nextval('event_ids') as event_id
 ),
 logged as (
     insert into message_attempts (
@@ -276,13 +276,17 @@ told as (
         ), campaign_id, message_id
     from recorded
     where contact_id > 0 and kind not in ('test', 'internal')
-    returning event_id, contact_id, occurred_at
 ),
 waiting as (
-    insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)
-    select contact_id % 64, occurred_at, min(event_id), array_agg(event_id), count(*)
-    from told
-    group by contact_id % 64, occurred_at, event_id / 8192
+    insert into event_pending (
+        bucket, occurred_at, first_event_id, event_ids, event_count, depth
+    )
+    select
+        contact_id % 64, cast(:now as timestamptz), min(event_id), array_agg(event_id), count(*),
+        depth
+    from recorded
+    where contact_id > 0 and kind not in ('test', 'internal')
+    group by contact_id % 64, depth, event_id / 8192
 ),
 facts as (
     insert into outbox (event_name, occurred_at, data)

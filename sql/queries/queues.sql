@@ -101,7 +101,7 @@ from (
         select outbox.created_at as due_at
         from outbox
         where outbox.expanded_at is null
-            and exists (select from webhook_endpoints where webhook_endpoints.active)
+            and exists (select from webhook_endpoints where active and is_listed)
         order by outbox.outbox_id
         limit 1
     )

@@ -6,11 +6,11 @@ update webhook_endpoints
 set previous_secret_encrypted = secret_encrypted,
     previous_valid_until = cast(:until as timestamptz),
     secret_encrypted = cast(:sealed as bytea)
-where endpoint_id = cast(:endpoint_id as bigint);
+where endpoint_id = cast(:endpoint_id as bigint) and is_listed;
 
 -- name: is_endpoint
 -- Whether there is such an endpoint.
-select true from webhook_endpoints where endpoint_id = cast(:endpoint_id as bigint);
+select true from webhook_endpoints where endpoint_id = cast(:endpoint_id as bigint) and is_listed;
 
 -- name: status_for_update
 -- The state of one delivery of an endpoint, held until the transaction ends.
@@ -90,7 +90,9 @@ select (select count(*) from marked) as fact_count, (select count(*) from made) 
 -- The oldest fact to look at while somebody listens, and whether it is from before anybody did.
 select
     outbox.outbox_id, outbox.created_at < listening.since as is_early
-from (select min(listens_since) as since from webhook_endpoints where active) as listening
+from (
+    select min(listens_since) as since from webhook_endpoints where active and is_listed
+) as listening
 cross join outbox
 where listening.since is not null and outbox.expanded_at is null
 order by outbox.outbox_id
@@ -99,7 +101,7 @@ limit 1;
 -- name: pass_over
 -- Marks the oldest facts from before anybody listened, many at a time: they are told to nobody.
 with listening as (
-    select min(listens_since) as since from webhook_endpoints where active
+    select min(listens_since) as since from webhook_endpoints where active and is_listed
 ),
 
 early as materialized (
@@ -182,7 +184,7 @@ select pg_notify('mauto_webhooks', 'more');
 -- name: receivers
 -- Where to deliver, and what signs: the previous secret only as long as it is valid.
 select
-    endpoint_id, url, secret_encrypted, failing_since is not null as is_failing,
+    endpoint_id, url, is_listed, secret_encrypted, failing_since is not null as is_failing,
     case
         when previous_valid_until > cast(:now as timestamptz) then previous_secret_encrypted
     end as previous_secret_encrypted
@@ -286,7 +288,7 @@ counted as (
                 then coalesce(webhook_endpoints.failing_since, given.failing_since)
             else given.failing_since
         end as failing_from,
-        webhook_endpoints.max_failures
+        webhook_endpoints.max_failures, webhook_endpoints.is_listed
     from given
     inner join listening on listening.endpoint_id = given.endpoint_id
     inner join webhook_endpoints on webhook_endpoints.endpoint_id = given.endpoint_id
@@ -296,7 +298,7 @@ judged as (
     select
         counted.*,
         case
-            when not counted.active then null
+            when not (counted.active and counted.is_listed) then null
             when counted.is_gone then 'The receiver said it is gone (410)'
             when counted.failures >= counted.max_failures
                 then counted.failures || ' deliveries in a row failed'
@@ -330,10 +332,72 @@ select
     cast(:payload as jsonb), cast(:lease_until as timestamptz), cast(:now as timestamptz),
     cast(:attempt_id as bigint), cast(:lease_until as timestamptz)
 from webhook_endpoints
-where endpoint_id = cast(:endpoint_id as bigint)
+where endpoint_id = cast(:endpoint_id as bigint) and is_listed
 returning
     delivery_id, endpoint_id, webhook_message_id, event_type, attempt, attempt as scheduled_attempt,
     attempt_id, cast(payload as text) as body;
+
+-- name: source_user
+-- An active workflow that the events of an inbound source start; no row when there is none.
+select workflow_id
+from workflows
+where active
+    and trigger_type = 'webhook'
+    and trigger_config ->> 'source_id' = cast(cast(:source_id as bigint) as text)
+order by workflow_id
+limit 1;
+
+-- name: ensure_address
+-- The unlisted endpoint of a URL, made unless it is there.
+insert into webhook_endpoints (url, events, is_listed, created_at)
+values (cast(:url as text), '{}', false, cast(:now as timestamptz))
+on conflict (md5(url)) where not is_listed do nothing;
+
+-- name: add_calls
+-- Deliveries of no fact to the address of an action, each once by its key. What is not given as the event is what let an
+-- enrollment in.
+with given as materialized (
+    select
+        calls.caller_id, calls.contact_id,
+        coalesce(cast(calls.event as jsonb), enrollments.context) as event,
+        'msg_' || replace(cast(gen_random_uuid() as text), '-', '') as message_id
+    from unnest(
+        cast(:caller_ids as bigint[]), cast(:contact_ids as bigint[]), cast(:events as text[])
+    ) as calls (caller_id, contact_id, event)
+    left join enrollments
+        on calls.event is null
+        and enrollments.contact_id = calls.contact_id
+        and enrollments.enrollment_id = calls.caller_id
+)
+
+insert into webhook_deliveries (
+    endpoint_id, event_type, webhook_message_id, dedupe_key, payload, next_attempt_at, created_at
+)
+select
+    webhook_endpoints.endpoint_id, cast(:event_type as text), given.message_id,
+    cast(:caller as text) || ':' || given.caller_id || cast(:step as text),
+    jsonb_build_object(
+        'id', given.message_id, 'event', cast(:event_type as text),
+        'timestamp', to_char(
+            cast(:now as timestamptz) at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'data', cast(:data as jsonb) || jsonb_build_object(
+            cast(:caller as text) || '_id', cast(given.caller_id as text),
+            'event', given.event,
+            'contact', case when contacts.contact_id is not null then jsonb_build_object(
+                'id', cast(contacts.contact_id as text), 'email', contacts.email,
+                'first_name', contacts.first_name, 'last_name', contacts.last_name,
+                'phone', contacts.phone, 'country', contacts.country,
+                'language', contacts.language, 'timezone', contacts.timezone,
+                'currency', contacts.currency, 'custom_fields', contacts.custom_fields,
+                'subscribed', contacts.subscribed, 'consent_status', contacts.consent_status)
+            end)),
+    cast(:now as timestamptz), cast(:now as timestamptz)
+from given
+cross join webhook_endpoints
+left join contacts on contacts.contact_id = given.contact_id
+where md5(webhook_endpoints.url) = md5(cast(:url as text)) and not webhook_endpoints.is_listed
+order by given.caller_id
+on conflict (dedupe_key) where dedupe_key is not null do nothing;
 
 -- name: forget_facts
 -- Removes old facts: those that were told, and all of them while nobody listens.
@@ -342,7 +406,8 @@ where outbox_id in (
     select outbox_id
     from outbox
     where created_at < cast(:older_than as timestamptz)
-        and (expanded_at is not null or not exists (select from webhook_endpoints where active))
+        and (expanded_at is not null or not exists (
+            select from webhook_endpoints where active and is_listed))
     limit cast(:size as int)
 );
 

@@ -10,7 +10,9 @@ with happened as materialized (
         and events.occurred_at <= cast(:now as timestamptz)
         and (
             events.event_type = cast(:event_type as text)
-            or (cast(:event_type as text) = '' and events.properties ? 'source_id')
+            or (cast(:event_type as text) = ''
+                and starts_with(events.source, 'inbound:')
+                and coalesce(events.source = cast(:event_source as text), true))
         )
         and events.properties @> cast(:wanted as jsonb)
         and (

@@ -77,7 +77,7 @@ relevant as materialized (
     where events.contact_id > 0
         and (
             events.event_type in (select event_type from wanted)
-            or (events.properties ? 'source_id'
+            or (starts_with(events.source, 'inbound:')
                 and exists (select from wanted where event_type = ''))
         )
 )
@@ -95,7 +95,7 @@ order by round;
 with happened as materialized (
     select
         events.event_id, events.contact_id, events.occurred_at, events.properties, batch.depth,
-        heard.event_type
+        heard.event_type, events.source
     from unnest(
         cast(:event_ids as bigint[]), cast(:occurred_ats as timestamptz[]),
         cast(:depths as smallint[])
@@ -103,7 +103,7 @@ with happened as materialized (
     inner join events
         on events.event_id = batch.event_id and events.occurred_at = batch.occurred_at
     cross join lateral unnest(case
-        when events.properties ? 'source_id' then array[events.event_type, '']
+        when starts_with(events.source, 'inbound:') then array[events.event_type, '']
         else array[events.event_type]
     end) as heard (event_type)
     where batch.depth < cast(:most_links as int)
@@ -147,7 +147,7 @@ entered as (
         on starting.event_type = happened.event_type
         and happened.properties @> starting.wanted
         and coalesce(lower(happened.properties ->> 'tag_name') = starting.tag_name, true)
-        and coalesce(happened.properties ->> 'source_id' = starting.source_id, true)
+        and coalesce(happened.source = 'inbound:' || starting.source_id, true)
     inner join contacts on contacts.contact_id = happened.contact_id
     where (starting.trigger_type <> 'signup'
         or (happened.occurred_at >= cast(:signups_since as timestamptz)

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from mautolib import dispatch, workflows
 from mautolib.auth import sealing
 from tests.live_service import LiveService
 from tests.shop_webhooks import (
@@ -431,3 +432,39 @@ def test_one_order_told_by_many_at_once_is_one_order(
     assert all(sum(pair) == 2 for pair in results)
     assert len(orders_of(viewer, shopify)) == 1 and len(events_of(viewer, shopify)) == 2
     assert json.loads(body)["id"] == number
+
+
+def test_what_a_source_brings_starts_a_workflow(
+    service: LiveService, admin: httpx.Client, nobody: httpx.Client, viewer: httpx.Client
+) -> None:
+    """From the signed post over dispatch to the first step."""
+    source, other = made(admin, "generic"), made(admin, "generic")
+    steps = [{"type": "condition", "field": "plan", "value": "gold"}, {"type": "delay", "hours": 1}]
+    body = {"name": "leads", "trigger_type": "webhook", "trigger_config": {"source_id": source["id"]}, "active": True,
+            "steps": steps}  # fmt: skip
+    workflow = admin.post("/api/v1/workflows/", json=body).json()["id"]
+    for door in (source, other):
+        sent = json.dumps({"type": "lead_created", "email": email(), "properties": {"plan": "gold"}}).encode()
+        assert taken(post(nobody, door, sent, sign_generic(sent))) == (1, 0)
+        assert taken(post(nobody, door, sent, sign_generic(sent))) == (0, 1)
+    now = datetime.now(UTC)
+    dispatch.run(service.engine, service.settings, now=now)
+    workflows.advance(service.engine, service.settings, now=now, workflow_id=int(workflow))
+    [entered] = viewer.get(f"/api/v1/workflows/{workflow}/enrollments").json()
+    assert (entered["status"], entered["step_path"], entered["context"]) == ("waiting", "1", {"plan": "gold"})
+    [event] = events_of(viewer, source)
+    assert event["contact_id"] == entered["contact_id"]
+
+
+def test_a_source_an_active_workflow_needs_stays(admin: httpx.Client) -> None:
+    source = made(admin, "generic")
+    body = {"name": "leads", "trigger_type": "webhook", "trigger_config": {"source_id": source["id"]}, "active": True}
+    workflow = admin.post("/api/v1/workflows/", json=body).json()["id"]
+    refused = admin.delete(f"{SOURCES}{source['id']}")
+    assert (refused.status_code, refused.json()["code"]) == (409, "in_use")
+    assert workflow in refused.json()["detail"]
+    assert admin.patch(f"/api/v1/workflows/{workflow}/deactivate").status_code == 200
+    assert admin.delete(f"{SOURCES}{source['id']}").status_code == 204
+    assert admin.delete(f"{SOURCES}{source['id']}").status_code == 404
+    again = admin.patch(f"/api/v1/workflows/{workflow}/activate")
+    assert (again.status_code, again.json()["detail"][0]["loc"]) == (422, ["body", "trigger_config", "source_id"])

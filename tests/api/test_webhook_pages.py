@@ -102,6 +102,25 @@ def test_one_delivery_shows_payload_and_answers_as_text(service: LiveService, de
             assert missing.status_code == 404 and "There is no such delivery" in missing.text
 
 
+def test_what_a_workflow_tells_is_shown_with_its_address_and_delivered_again(service: LiveService) -> None:
+    url = f"https://crm.shop.example/{uuid4().hex}"
+    with service.engine.begin() as tx:
+        values = {"url": url}
+        number = tx.scalar(text("insert into webhook_endpoints (url, events, is_listed) values (:url, '{}', false)"
+                                " returning endpoint_id"), values)  # fmt: skip
+        delivery = make_delivery(tx, number, event_type="workflow.webhook")
+    with signed_in(service, "editor") as client:
+        listed = client.get(PAGE).text
+        assert f'title="{url}"' in listed and f'href="?endpoint={number}"' not in listed
+        page = client.get(f"{PAGE}/{delivery}")
+        assert url in page.text and "disabled" not in page.text
+        again = client.post(f"{PAGE}/{delivery}/replay", data={"csrf": csrf_of(page)})
+        assert again.status_code == 200
+    with service.engine.begin() as tx:
+        query = text("delete from webhook_deliveries where delivery_id = :id returning status")
+        assert tx.scalar(query, {"id": delivery}) == "pending"
+
+
 def test_an_editor_delivers_again_and_it_is_audited(service: LiveService, deliver: Callable[..., str]) -> None:
     delivery = deliver()
     with signed_in(service, "editor") as client:

@@ -606,3 +606,41 @@ def test_who_is_triggered_while_the_workflow_is_deleted_is_ended_too(
                           values)  # fmt: skip
         logs = tx.scalar(text("select count(*) from workflow_logs where workflow_id = :id"), values)
     assert (going, logs) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("https://10.0.0.1/x", "not on the public internet"), ("http://shop.example/x", "https://"), ("x", "https://")],
+)
+def test_an_address_that_may_not_be_called_is_refused_with_its_place(
+    editor: httpx.Client, url: str, said: str
+) -> None:
+    steps = [TAG, {"type": "condition", "field": "country", "value": "PT",
+                   "then": [{"action": "webhook", "url": url}]}]  # fmt: skip
+    rule = {"name": "r", "trigger_type": "ping", "actions": [{"type": "webhook", "config": {"url": url}}]}
+    for path, body, loc in (
+        (WORKFLOWS, {"name": "w", "steps": steps}, ["body", "steps", 1, "then", 0, "url"]),
+        ("/api/v1/automation-rules/", rule, ["body", "actions", 0, "config", "url"]),
+    ):
+        answer = editor.post(path, json=body)
+        assert answer.status_code == 422, answer.text
+        [problem] = answer.json()["detail"]
+        assert (problem["loc"], said in problem["msg"]) == (loc, True)
+
+
+def test_a_call_is_in_line_after_the_trigger(service: LiveService, editor: httpx.Client) -> None:
+    url = f"https://crm.shop.example/{uuid.uuid4()}"
+    made = workflow(editor, {"action": "webhook", "url": url, "payload": {"n": 1}})
+    person = contact(editor)
+    done = editor.post(f"{WORKFLOWS}{made['id']}/trigger", json={"contact_id": person}).json()
+    assert done["results"] == [
+        {"step": 0, "type": "action", "path": "0", "success": True, "action": "webhook", "url": url}]  # fmt: skip
+    nobody_s = editor.post(f"{WORKFLOWS}{made['id']}/trigger", json={}).json()
+    assert nobody_s["results"][0]["error"] == "Unknown action or no contact"
+    with service.engine.connect() as tx:
+        [row] = tx.execute(text(
+            "select deliveries.* from webhook_deliveries as deliveries inner join webhook_endpoints using (endpoint_id)"
+            " where url = :url"), {"url": url}).all()  # fmt: skip
+    assert (row.status, row.payload["data"]["contact"]["id"]) == ("pending", person)
+    assert editor.get(f"/api/v1/webhooks/{row.endpoint_id}").status_code == 404
+    assert all(one["url"] != url for one in editor.get("/api/v1/webhooks/?limit=200").json())

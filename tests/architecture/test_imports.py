@@ -33,6 +33,8 @@ BESIDE = {
     ("demo", "stack"): "the demo starts the stack",
     ("auth", "contacts"): "users and contacts are told apart by the same address key",
     ("automations", "workflows"): "rules and workflows share their actions",
+    ("workflows", "webhooks"): "a step may call an address: its deliveries are theirs",
+    ("automations", "webhooks"): "as a rule may",
     ("pages", "analytics"): "the dashboard shows the readers of the views",
 }
 BANNED = {

@@ -38,6 +38,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "update_score": {"type": "action", "action": "update_score", "points": 10, "reason": "Came back"},
     "add_to_segment": {"type": "action", "action": "add_to_segment", "segment_id": "987654321"},
     "remove_from_segment": {"type": "action", "action": "remove_from_segment", "segment_id": "987654321"},
+    "webhook": {"type": "action", "action": "webhook", "url": "https://crm.shop.example/hook", "payload": {"n": 1}},
 }
 NAMES = [*STEPS, *ACTIONS]
 
@@ -102,7 +103,8 @@ def test_it_refuses_a_key_it_does_not_know(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_refuses_values_of_a_wrong_kind(name: str) -> None:
-    keys = [key for key in EXAMPLES[name] if key not in ("type", "action", "value")]
+    # A payload is any object.
+    keys = [key for key in EXAMPLES[name] if key not in ("type", "action", "value", "payload")]
     for key in keys:
         with pytest.raises(InvalidInput) as caught:
             node_of(name, **{key: {"no": ["such", "thing"]}})
@@ -168,6 +170,7 @@ def test_moving_the_same_visit_again_adds_nothing(tx: Connection, settings: Sett
 def state(tx: Connection) -> Mapping[str, Any]:
     sql = {
         "logs": "select enrollment_id, step_path, visit, status from workflow_logs order by log_id",
+        "deliveries": "select dedupe_key, status from webhook_deliveries order by delivery_id",
         "messages": "select dedupe_key, status from messages order by message_id",
         "contents": "select count(*) from message_contents",
         "tags": "select contact_id, tag_id from contact_tags order by 1, 2",

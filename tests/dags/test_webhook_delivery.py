@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 
+from mautolib import workflows
+from mautolib.events.append import NewEvent, append
 from mautolib.settings import Settings
+from mautolib.workflows import NewWorkflow
+from tests.builders import make_contact
 from tests.integration.webhook_making import add_endpoint, rows, tell
 from tests.receivers import WebhookReceiver, receive
 
@@ -32,6 +38,29 @@ def test_a_fact_reaches_who_listens(
         assert run_dag("webhook_delivery").state == "success"
         assert run_dag("webhook_delivery").state == "success"
         assert sorted(request.path for request in receiver.requests) == ["/hook/1"] * 3 + ["/hook/2"] * 3
+
+
+def test_a_step_of_a_workflow_reaches_its_address(
+    run_dag: Any, fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.now(UTC)
+    with receive() as receiver:
+        name_in_settings(monkeypatch, receiver)
+        new = NewWorkflow(
+            name="Tells", trigger_type="event", trigger_config={"event_type": "ping"}, active=True,
+            steps=[{"action": "webhook", "url": receiver.url, "payload": {"list": "vip"}}],
+        )  # fmt: skip
+        with fresh_engine.begin() as tx:
+            workflows.create(tx, new, actor="test", now=now, policy=receiver.reach().policy)
+            person = make_contact(tx)
+            append(tx, [NewEvent(event_type="ping", contact_id=person, occurred_at=now)], now=now)
+        assert run_dag("workflow_advance").state == "success"
+        assert receiver.requests == []
+        assert run_dag("webhook_delivery").state == "success"
+        [request] = receiver.requests
+    told = json.loads(request.body)
+    assert (told["event"], told["data"]["contact"]["id"], told["data"]["payload"]) == (
+        "workflow.webhook", str(person), {"list": "vip"})  # fmt: skip
 
 
 def test_somebody_is_told_when_an_endpoint_is_disabled(

@@ -11,8 +11,11 @@ from sqlalchemy import Connection, Engine, text
 
 from mautolib import automations, dispatch, segments, workflows
 from mautolib.automations import NewRule, RunStatus
+from mautolib.campaigns import recording, sending
+from mautolib.channels.null import Null
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.events.append import NewEvent, append
+from mautolib.ledger import record
 from mautolib.segments import NewSegment
 from mautolib.segments.rules import Definition
 from mautolib.settings import Settings
@@ -214,13 +217,16 @@ def test_without_a_contact_what_needs_one_fails_and_the_rest_runs(
         ("move_lifecycle", {"stage": "lead"}),
     ]  # fmt: skip
     actions = [{"type": kind, "config": config} for kind, config in needing]
-    rule = add_rule(tx, actions=[*actions, {"type": "notify_admin", "config": {"message": "x"}}])
+    rest = [{"type": "webhook", "config": {"url": "https://crm.shop.example/"}},
+            {"type": "notify_admin", "config": {"message": "x"}}]  # fmt: skip
+    rule = add_rule(tx, actions=[*actions, *rest])
     assert fire(tx, settings, contact) == ["failed"]
     log = logged(tx, rule)[0]
     assert log.error == "Unknown action or no contact"
-    assert [one["error"] for one in log.actions[:-1]] == ["Unknown action or no contact"] * len(needing)
-    assert log.actions[-1]["success"] is True
-    assert {*automations.actions.ACTIONS} == {kind for kind, _ in needing} | {"notify_admin", "wait_delay"}
+    assert [one["error"] for one in log.actions[:-2]] == ["Unknown action or no contact"] * len(needing)
+    assert [one["success"] for one in log.actions[-2:]] == [True, True]
+    assert tx.scalar(text("select payload -> 'data' -> 'contact' from webhook_deliveries")) is None
+    assert {*automations.actions.ACTIONS} == {kind for kind, _ in needing} | {"notify_admin", "wait_delay", "webhook"}
 
 
 def test_what_may_not_be_done_is_told_and_the_rest_runs(tx: Connection, settings: Settings) -> None:
@@ -379,6 +385,32 @@ def test_a_chain_of_rules_and_workflows_stops(fresh_engine: Engine, settings: Se
         assert tx.scalar(text("select max(depth) from event_pending")) == 0, "depth ends with its transaction"
 
 
+@pytest.mark.parametrize("is_single", [False, True], ids=["as a batch", "one by one"])
+def test_mail_on_mail_that_was_sent_stops(
+    fresh_engine: Engine, settings: Settings, is_single: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule that mails whoever was mailed, however the hand-over is recorded."""
+    if is_single:
+        monkeypatch.setattr(recording, "record_sent", lambda *given, **more: len(record.record(*given, **more)))
+    with fresh_engine.begin() as tx:
+        contact = make_contact(tx)
+        add_rule(tx, "email_sent", actions=[
+            {"type": "send_email", "config": {"subject": "Sent again", "body": "<p>x</p>"}}])  # fmt: skip
+        add_rule(tx, "ping", actions=[{"type": "send_email", "config": {"subject": "Ping", "body": "<p>x</p>"}}])
+        tell(tx, (contact, "ping"))
+    runs = []
+    for minute in range(10):
+        now = NOON + timedelta(minutes=minute)
+        runs.append(dispatched(fresh_engine, settings, now=now).rules)
+        sending.pump(fresh_engine, settings, now=now, open_way=lambda _: Null(), group_size=10)
+    assert runs == [1, 1, 1, 1, 1, 0, 0, 0, 0, 0]
+    with fresh_engine.begin() as tx:
+        sent = tx.execute(text("select depth, status from messages order by message_id")).all()
+        assert sent == [(depth, "sent") for depth in range(1, 6)]
+        told = tx.scalar(text("select count(*) from events where event_type = 'email_sent'"))
+        assert (told, tx.scalar(text("select count(*) from event_pending"))) == (5, 0)
+
+
 def test_two_rules_that_wake_each_other_stop_also_across_waits(fresh_engine: Engine, settings: Settings) -> None:
     with fresh_engine.begin() as tx:
         contact = make_contact(tx)
@@ -458,7 +490,10 @@ def test_an_event_that_is_queued_again_runs_nothing_again(fresh_engine: Engine, 
         ({"actions": [{"type": "add_to_segment", "config": {"segment_id": "987654"}}]},
          ("actions", 0, "config", "segment_id")),
         ({"actions": [{"type": "send_email", "config": {"subject": "{{", "body": "x"}}]}, ("actions", 0, "config")),
-        ({"actions": [{"type": "webhook", "config": {"url": "https://x.example/"}}]}, ("actions", 0, "type")),
+        ({"actions": [{"type": "webhook", "config": {"url": "https://10.0.0.1/"}}]}, ("actions", 0, "config", "url")),
+        ({"actions": [{"type": "webhook", "config": {}}]}, ("actions", 0, "config", "url")),
+        ({"actions": [{"type": "webhook", "config": {"url": "https://x.example/", "payload": []}}]},
+         ("actions", 0, "config", "payload")),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_refused_with_its_place(

@@ -44,6 +44,25 @@ def suppressions(engine: Engine) -> list[str]:
         return list(connection.scalars(query))
 
 
+def test_what_becomes_of_mail_is_as_deep_as_the_mail(fresh_engine: Engine, settings: Settings) -> None:
+    """Else a rule that mails whoever a mail was delivered to would run for ever."""
+    for number, depth in enumerate((0, 3)):
+        message = make_message(fresh_engine, f"anna{number}@mail.example", number, hours_ago=10)
+        with fresh_engine.begin() as tx:
+            values = {"id": message, "depth": depth}
+            tx.execute(text("update messages set depth = :depth where message_id = :id"), values)
+            tell(tx, sns.ses("Delivery", PROVIDER.format(number), f"anna{number}@mail.example"), f"delivery {number}")
+    with fresh_engine.begin() as tx:
+        tx.execute(text("delete from event_pending"))
+        assert applying.apply_due(tx, settings, now=NOW).applied == 2
+        tx.execute(text("insert into event_pending (bucket, occurred_at, first_event_id, event_ids, event_count)"
+                        " values (1, now(), 0, '{0}', 1)"))  # fmt: skip
+        found = tx.execute(text(
+            "select event_type, depth from event_pending left join events on event_id = first_event_id"
+            " order by depth, event_type")).all()  # fmt: skip
+    assert found == [("email_delivered", 0), (None, 0), ("email_delivered", 3)], "and depth ends with what was told"
+
+
 @pytest.mark.parametrize(("diagnostic", "reason"), TRANSIENT.items())
 def test_five_transient_bounces_in_a_row(
     fresh_engine: Engine, settings: Settings, diagnostic: str, reason: str

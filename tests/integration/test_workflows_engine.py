@@ -10,9 +10,13 @@ import pytest
 from sqlalchemy import Engine, text
 
 from mautolib import dispatch, workflows
+from mautolib.campaigns import sending
+from mautolib.channels.null import Null
 from mautolib.events.append import NewEvent, append
 from mautolib.settings import Settings
 from mautolib.workflows import NewWorkflow
+from mautolib.workflows.steps.step import Outcome, Visit
+from mautolib.workflows.steps.tag import Tag
 from tests.builders import make_contact
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -274,10 +278,6 @@ def test_people_of_one_batch_wait_by_their_own_clocks(fresh_engine: Engine, sett
         ("tag_added", {"tag_name": "VIP"}, "tag_added", {"tag_name": "vip"}, True),
         ("tag_added", {"tag_name": "VIP"}, "tag_added", {"tag_name": "vip2"}, False),
         ("tag_added", {}, "tag_added", {"tag_name": "any"}, True),
-        ("webhook", {"source_id": "7"}, "anything", {"source_id": "7"}, True),
-        ("webhook", {"source_id": "7"}, "anything", {"source_id": "8"}, False),
-        ("webhook", {}, "anything", {"source_id": "8"}, True),
-        ("webhook", {}, "anything", {}, False),
     ],
 )
 def test_triggers_by_event(
@@ -285,6 +285,27 @@ def test_triggers_by_event(
 ) -> None:
     add_workflow(fresh_engine, [], trigger_type=trigger_type, trigger_config=config)
     happen(fresh_engine, add_contact(fresh_engine), kind, NOON, source="mauto", **properties)
+    assert dispatch.run(fresh_engine, settings, now=NOON).enrolled == int(enters)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "source", "enters"),
+    [
+        ("7", "inbound:7", True), (7, "inbound:7", True), ("7", "inbound:8", False), ("7", "inbound:77", False),
+        (None, "inbound:8", True), (None, "mauto", False), (None, "api", False),
+    ],
+)  # fmt: skip
+def test_an_event_of_an_inbound_source_enters(
+    fresh_engine: Engine, settings: Settings, wanted: Any, source: str, enters: bool
+) -> None:
+    with fresh_engine.begin() as tx:
+        tx.execute(text("insert into inbound_sources (source_id, name, token_hash, secret_encrypted)"
+                        " overriding system value values (7, 'shop', 'x', 'y')"))  # fmt: skip
+    config = {} if wanted is None else {"source_id": wanted}
+    workflow = add_workflow(fresh_engine, [], trigger_type="webhook", trigger_config=config)
+    # What a body says of a source counts nothing.
+    happen(fresh_engine, add_contact(fresh_engine), "anything", NOON, source=source, source_id="7")
+    assert workflows.rehearse(fresh_engine, settings, workflow, now=NOON + HOUR).would_enter == int(enters)
     assert dispatch.run(fresh_engine, settings, now=NOON).enrolled == int(enters)
 
 
@@ -309,6 +330,46 @@ def test_in_one_batch_things_happen_in_their_order(fresh_engine: Engine, setting
     found = rows(fresh_engine, "select status, caused_at - :noon from enrollments where contact_id = :c order by 2",
                  noon=NOON, c=contact)  # fmt: skip
     assert found == [("exited", 0 * MINUTE), ("exited", 3 * MINUTE), ("running", 5 * MINUTE)]
+
+
+def test_a_workflow_that_mails_whoever_was_mailed_stops(fresh_engine: Engine, settings: Settings) -> None:
+    mail = {"action": "send_email", "subject": "Again", "body": "<p>x</p>"}
+    workflow = add_workflow(
+        fresh_engine, [{"type": "delay", "minutes": 5}, mail], trigger_type="event",
+        trigger_config={"event_type": "email_sent"}, re_entry={"policy": "always"},
+    )  # fmt: skip
+    enter(fresh_engine, settings, workflow, add_contact(fresh_engine))
+    for number in range(1, 20):
+        now = NOON + 5 * number * MINUTE
+        workflows.advance(fresh_engine, settings, now=now)
+        sending.pump(fresh_engine, settings, now=now, open_way=lambda _: Null(), group_size=10)
+        dispatch.run(fresh_engine, settings, now=now)
+    found = rows(fresh_engine, "select status, depth from messages order by message_id")
+    assert found == [("sent", depth) for depth in range(1, 6)]
+
+
+def test_one_value_that_cannot_be_holds_up_nobody_else(
+    fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_workflow(fresh_engine, [tag("a"), tag("b")], trigger_type="event", trigger_config={"event_type": "ping"})
+    people = [add_contact(fresh_engine) for _ in range(9)]
+    for person in people:
+        happen(fresh_engine, person, "ping", NOON)
+    dispatch.run(fresh_engine, settings, now=NOON)
+    run, odd = Tag.run, people[6]
+
+    def fragile(step: Tag, visit: Visit) -> list[Outcome]:
+        if step.tag_name == "a" and odd in visit.members.contact_ids:
+            visit.tx.execute(text("select 1 / 0"))
+        return run(step, visit)
+
+    monkeypatch.setattr(Tag, "run", fragile)
+    done = workflows.advance(fresh_engine, settings, now=NOON)
+    assert (done.completed, done.steps, done.failed_steps) == (9, 18, 1)
+    failed = "select contact_id, step_path, result ->> 'error' from workflow_logs where status = 'failed'"
+    assert rows(fresh_engine, failed) == [(odd, "0", "The database refused a value (22012)")]
+    tags = "select name, count(*) from contact_tags join tags using (tag_id) group by name order by name"
+    assert rows(fresh_engine, tags) == [("a", 8), ("b", 9)]
 
 
 def test_what_is_five_links_deep_starts_nothing(fresh_engine: Engine, settings: Settings) -> None:

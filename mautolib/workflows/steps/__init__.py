@@ -23,6 +23,7 @@ from mautolib.workflows.steps.unsubscribe import Unsubscribe
 from mautolib.workflows.steps.update_field import UpdateField
 from mautolib.workflows.steps.update_score import UpdateScore
 from mautolib.workflows.steps.wait_for_event import WaitForEvent
+from mautolib.workflows.steps.webhook import Webhook
 
 ACTION: Final = "action"
 STEPS: Final[dict[str, type[Step]]] = {
@@ -42,6 +43,7 @@ ACTIONS: Final[dict[str, type[Step]]] = {
     "unsubscribe": Unsubscribe,
     "update_field": UpdateField,
     "update_score": UpdateScore,
+    "webhook": Webhook,
 }
 
-__all__ = ["ACTION", "ACTIONS", "STEPS", "Step"]
+__all__ = ["ACTION", "ACTIONS", "STEPS", "Step", "Webhook"]

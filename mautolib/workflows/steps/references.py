@@ -1,4 +1,4 @@
-"""What a definition names - templates and segments - exists, and is not deleted before the definition is stored.
+"""What a definition names - templates, segments, inbound sources - exists, and stays until the definition is stored.
 
 Promise: whoever deletes one of them waits for the transaction that names it, and then finds it in use. Called by the
 step types and triggers when a workflow is saved.
@@ -28,6 +28,15 @@ def hold_segment(tx: Connection, fields: Fields, key: str, segment_id: int) -> N
         InvalidInput: it does not; the path names `key`.
     """
     _hold(tx, fields, key, tables.segments.c.segment_id, segment_id, "Segment not found")
+
+
+def hold_source(tx: Connection, fields: Fields, key: str, source_id: int) -> None:
+    """See that the inbound source exists; nobody deletes it before the transaction ends.
+
+    Raises:
+        InvalidInput: it does not; the path names `key`.
+    """
+    _hold(tx, fields, key, tables.inbound_sources.c.source_id, source_id, "Inbound source not found")
 
 
 def _hold(tx: Connection, fields: Fields, key: str, column: Column[int], number: int, missing: str) -> None:

@@ -75,6 +75,12 @@ class Members:
         return Members(*kept), Members(*others)
 
 
+    def halves(self) -> tuple[Members, Members]:
+        """The first half of them and the second."""
+        middle = len(self) // 2
+        ids, people = self.enrollment_ids, self.contact_ids
+        return Members(ids[:middle], people[:middle]), Members(ids[middle:], people[middle:])
+
     def part(self, enrollment_ids: Collection[int]) -> tuple[Members, Members]:
         """Those among these enrollments (a set is fastest), and the others."""
         if not enrollment_ids:

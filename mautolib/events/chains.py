@@ -1,8 +1,9 @@
 """How long chains get: rules and workflows cause events, which start rules and workflows.
 
-Promise: what is appended inside `caused` carries the depth given into `event_pending` (a default of its column reads
-the setting of the transaction), so no writer of events has to know who caused them. What came from outside has depth
-0; an event as deep as `MOST_LINKS` starts nothing. Called by whatever runs steps and actions.
+Promise: what is appended or queued inside `caused` carries the depth given into `event_pending` and `messages` (their
+columns' defaults read the setting of the transaction), so no writer has to know who caused it. What came from outside
+has depth 0; an event as deep as `MOST_LINKS` starts nothing. Called by whatever runs steps and actions, and by whoever
+tells what became of mail.
 """
 
 from __future__ import annotations
