@@ -10,7 +10,7 @@ CORES := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up down status logs psql dev migrate demo reset test test-all lint fmt bench contract \
+.PHONY: help install install-dev up down status logs psql dev migrate demo recipe reset test test-all lint fmt bench contract \
 	openapi fuzz-api bench-security \
 	check-ledger check-real chaos planted-bugs lock
 
@@ -47,6 +47,9 @@ migrate: install  ## Bring the warehouse to the newest schema
 
 demo: install  ## Show the whole main job on generated data (CONTACTS=10000)
 	@$(PY) -m mautolib.demo $(if $(CONTACTS),--contacts $(CONTACTS))
+
+recipe: install  ## Load a ready-made workflow (NAME=welcome-series ACTIVE=1 switches it on)
+	@$(STACK) run -- $(PY) -m mautolib.recipes $(if $(NAME),load $(NAME) $(if $(ACTIVE),--activate),list)
 
 reset: install  ## Stop the demo and remove its data
 	@$(STACK) reset

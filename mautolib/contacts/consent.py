@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from mautolib.contacts import erased
 from mautolib.contacts.address import address_key, parse
+from mautolib.contacts.granted import granted
 from mautolib.contacts.model import CONSENT_STOPPERS, ConsentStatus, Suppression, SuppressionReason
 from mautolib.contacts.validation import single_line_problem
 from mautolib.db import tables
@@ -209,13 +210,14 @@ def set_subscribed(
         raise NotFound("Contact not found")
     before = ConsentState.of(row)
     changes: dict[str, Any] = {"subscribed": subscribed}
-    if status is not None and status is not before.consent_status:
-        changes["consent_status"] = status
+    changes |= {"consent_status": status} if status not in (None, before.consent_status) else {}
     after = decide(before, changes, suppressed_as=suppression_of(tx, row.email_key), now=now, source=source)
     if after == before:
         return False
     _store(tx, row, after, now)
     record_change(tx, contact_id, before, after, actor=actor, now=now, detail={**(detail or {}), "source": source})
+    if after.subscribed:
+        append(tx, [granted(contact_id, before.columns(), after.columns(), now)], now=now)
     return True
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, insert, select
 
 from mautolib.contacts import consent
 from mautolib.contacts.consent import ConsentState
+from mautolib.contacts.granted import granted
 from mautolib.contacts.model import SuppressionReason
 from mautolib.contacts.store import as_json, complete
 from mautolib.contacts.validation import check_changes
@@ -108,6 +109,11 @@ def set_subscribed(
     if after:
         _write(tx, {person: _plain(state.columns()) for person, state in after.items()}, now)
         _record_consent(tx, sorted(after), subscribed, source=source, actor=actor, now=now)
+        if subscribed:
+            were = {row.contact_id: ConsentState.of(row) for row in rows}
+            append(tx, [
+                granted(person, were[person].columns(), state.columns(), now) for person, state in sorted(after.items())
+            ], now=now)  # fmt: skip
     return refused
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from mautolib.contacts import consent, domains, erased
 from mautolib.contacts.address import Address, address_key
 from mautolib.contacts.consent import ConsentState
+from mautolib.contacts.granted import consent_told
 from mautolib.contacts.model import (
     CONSENT_STOPPERS,
     ConsentStatus,
@@ -153,7 +154,8 @@ def update(
         consent.record_change(tx, contact_id, before, after, actor=actor, now=now)
     contact = complete(tx, [new_row])[0]
     names = sorted(set(changed) - {"email_key", "is_disposable", "is_free_provider", "is_role_based"})
-    _tell(tx, EventType.CONTACT_UPDATED, contact_id, {"changed": names}, now)
+    consented = consent_told(after.columns()) if after != before else {}
+    _tell(tx, EventType.CONTACT_UPDATED, contact_id, {"changed": names, **consented}, now)
     record(tx, FactName.CONTACT_UPDATED, {"contact": as_json(contact), "changed": names}, occurred_at=now)
     _LOG.info("contact %s updated: %s", contact_id, ", ".join(names))
     return contact

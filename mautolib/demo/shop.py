@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Engine, select
 
-from mautolib import maintenance, scoring, workflows
+from mautolib import maintenance, recipes, scoring
 from mautolib.db.statements import statement
 from mautolib.db.tables import contacts, templates
 from mautolib.demo import history
@@ -19,9 +19,6 @@ from mautolib.events import orders
 from mautolib.events.append import append_many
 from mautolib.settings import Settings
 from mautolib.templates import starters
-from mautolib.workflows import recipes
-
-WELCOME = "Welcome series"
 
 
 def furnish(engine: Engine, settings: Settings, now: datetime) -> dict[str, int]:
@@ -31,10 +28,7 @@ def furnish(engine: Engine, settings: Settings, now: datetime) -> dict[str, int]
         starters.install_starters(tx, now)
         scoring.install_default_rules(tx, now)
         ids = {row.name: row.template_id for row in tx.execute(select(templates.c.name, templates.c.template_id))}
-        if not any(workflow.name == WELCOME for workflow in workflows.search(tx)):
-            # Only who signs up through the API: those who come with a file are no newcomers.
-            series = recipes.welcome_series(ids["Welcome"], ids["Newsletter"], source="api", name=WELCOME)
-            workflows.create(tx, series, actor="demo", now=now)
+        recipes.load(tx, settings, recipes.recipe("welcome-series"), activate=True, now=now)
     return ids
 
 

@@ -13,7 +13,7 @@ from tests.architecture.source import ROOT
 
 DOCUMENTS = sorted(
     path
-    for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "decisions", ROOT / "sql")
+    for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "decisions", ROOT / "docs" / "recipes", ROOT / "sql")
     for path in folder.glob("*.md")
 )
 _LINK = re.compile(r"\]\(([^)\s]+)\)")

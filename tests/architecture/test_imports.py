@@ -19,7 +19,7 @@ LAYERS = [
     {"segments", "templates", "channels", "classification", "ingestion"},
     {"campaigns", "scoring"},
     {"workflows", "automations", "webhooks", "privacy"},
-    {"dispatch", "feedback", "analytics", "pages", "maintenance"},
+    {"dispatch", "feedback", "analytics", "pages", "maintenance", "recipes"},
     {"stack", "demo"},
 ]
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}

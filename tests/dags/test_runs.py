@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from mautolib import segments, workflows
-from mautolib.contacts import NewContact, create
+from mautolib import recipes, segments, workflows
+from mautolib.contacts import NewContact, confirmation, create
 from mautolib.segments import NewSegment
 from mautolib.segments.rules import Definition
-from mautolib.workflows import recipes
+from mautolib.templates.confirmation import confirmation_mail
 
 ALL = ("contact_import", "score_recalculation", "campaign_send", "workflow_advance", "cohort_analytics", "maintenance",
        "feedback_processing", "webhook_delivery")  # fmt: skip
@@ -108,20 +108,22 @@ def test_all_buckets_of_a_run_use_the_rules_it_began_with(
     assert scalar(fresh_engine, "select array_agg(rule_version) from score_runs") == [1, 1]
 
 
-def test_a_sign_up_enters_the_welcome_series(run_dag: Any, fresh_engine: Engine, settings: Any) -> None:
-    from mautolib.templates import starters
-
+def test_a_confirmed_sign_up_is_welcomed(run_dag: Any, fresh_engine: Engine, settings: Any) -> None:
+    queued = "select array_agg(kind || ' ' || status order by message_id) from messages"
     now = datetime.now(UTC)
     with fresh_engine.begin() as tx:
-        starters.install_starters(tx, now)
-        ids = {row.name: row.template_id for row in tx.execute(text("select name, template_id from templates"))}
-        workflows.create(tx, recipes.welcome_series(ids["Welcome"], ids["Newsletter"]), actor="test", now=now)
-        create(tx, NewContact(email="anna@shop.example"), actor="test", now=now)
+        recipes.load(tx, settings, recipes.recipe("welcome-series"), activate=True, now=now)
+        anna = create(tx, NewContact(email="anna@shop.example", subscribed=False), actor="test", now=now)
+        mail, _ = confirmation_mail(tx, settings, language="en")
+        asked = confirmation.ask(tx, anna.contact_id, mail, actor="test", now=now)
     assert run_dag("workflow_advance").state == "success"
+    assert scalar(fresh_engine, queued) == ["confirmation queued"]
+    with fresh_engine.begin() as tx:
+        confirmation.confirm(tx, anna.contact_id, asked.message_id, now=datetime.now(UTC))
     assert run_dag("workflow_advance").state == "success"
     assert scalar(fresh_engine, "select count(*) from event_pending") == 0
-    assert scalar(fresh_engine, "select array_agg(kind || ' ' || status) from messages") == ["workflow queued"]
-    assert scalar(fresh_engine, "select status from enrollments") == "waiting"
+    assert scalar(fresh_engine, queued) == ["confirmation queued", "workflow queued"]
+    assert scalar(fresh_engine, "select status || ' at ' || step_path from enrollments") == "waiting at 0.then.1"
 
 
 def test_a_pending_segment_is_made_ready_and_who_joins_enters_a_workflow(

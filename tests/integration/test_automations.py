@@ -193,7 +193,7 @@ def test_every_action_acts(tx: Connection, settings: Settings) -> None:
                             "person": str(contact)}  # fmt: skip
     kinds = tx.scalars(text("select event_type from events where contact_id = :id order by event_id"), {"id": contact})
     assert [kind for kind in kinds if kind != "score_changed" and kind != "milestone_reached"] == [
-        "tag_added", "tag_removed", "contact_updated", "contact_updated", "unsubscribed",
+        "tag_added", "tag_removed", "contact_updated", "contact_updated", "unsubscribed", "contact_updated",
         "segment_entered"]  # fmt: skip
     again = add_rule(tx, "again", actions=[{"type": "remove_from_segment", "config": {"segment_id": str(segment)}}])
     assert fire(tx, settings, contact, trigger="again", now=NOON + timedelta(minutes=2)) == ["success"]

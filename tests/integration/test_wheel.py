@@ -41,3 +41,6 @@ def test_a_built_wheel_migrates_a_database_outside_the_checkout(tmp_path: Path, 
     assert sorted(path.name for path in (place / "mautolib" / "_files" / "dags").glob("*.py")) == sorted(
         path.name for path in (ROOT / "dags").glob("*.py")
     )
+    assert sorted(path.name for path in (place / "mautolib" / "recipes").glob("*.json")) == sorted(
+        path.name for path in (ROOT / "mautolib" / "recipes").glob("*.json")
+    )

@@ -22,12 +22,24 @@ from mautolib.settings import Settings
 from mautolib.templates import catalogue
 from mautolib.templates.model import NewTemplate, TemplateChange
 from mautolib.workflows import NewWorkflow
-from mautolib.workflows.recipes import welcome_series
 from tests.builders import make_contact, make_event, make_suppression, make_tag
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 MAIL = {"action": "send_email", "subject": "Hello {{ contact.first_name }}", "body": "<p>Hi</p>"}
+
+
+def welcome_series(first: int, second: int, *, delay_hours: float = 72) -> NewWorkflow:
+    """A mail at sign-up, a pause, a second mail, a tag; once per person."""
+    return NewWorkflow(
+        name="Welcome series", trigger_type="signup", active=True, re_entry={"policy": "once"},
+        steps=(
+            {"type": "action", "action": "send_email", "template_id": str(first), "name": "Welcome"},
+            {"type": "delay", "hours": delay_hours},
+            {"type": "action", "action": "send_email", "template_id": str(second), "name": "Follow-up"},
+            {"type": "action", "action": "tag", "tag_name": "welcomed"},
+        ),
+    )  # fmt: skip
 
 
 def add_template(tx: Connection, name: str = "Welcome", subject: str = "Welcome!") -> int:

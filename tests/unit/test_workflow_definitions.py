@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from mautolib.errors import InvalidInput
 from mautolib.workflows import definition, triggers
 from mautolib.workflows.model import TriggerType
-from mautolib.workflows.recipes import welcome_series
-from mautolib.workflows.steps import ACTIONS, STEPS
+from mautolib.workflows.steps import STEPS
 from mautolib.workflows.steps.delay import Delay, Until
 from mautolib.workflows.steps.fields import Fields
 from mautolib.workflows.steps.goal import Goal
@@ -334,13 +333,3 @@ def test_an_unsound_entry_is_refused(re_entry: object, exit_on: object, path: tu
     with pytest.raises(InvalidInput) as caught:
         definition.check_entry(re_entry, exit_on)
     assert caught.value.path == ("body", *path)
-
-
-def test_the_welcome_series_is_a_sound_definition() -> None:
-    new = welcome_series(3, 4, delay_hours=48, source="shop")
-    read = definition.read(new.steps)
-    definition.check_trigger(new.trigger_type, new.trigger_config, active=True)
-    definition.check_entry(new.re_entry, new.exit_on)
-    assert [type(node.step) for node in read.nodes.values()] == [
-        ACTIONS["send_email"], STEPS["delay"], ACTIONS["send_email"], ACTIONS["tag"]]  # fmt: skip
-    assert new.trigger_config == {"source": "shop"}
