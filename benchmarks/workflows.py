@@ -34,6 +34,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
     "exit": [{"type": "exit"}],
     "tag": [TAG],
     "send_email": [MAIL],
+    "webhook": [{"action": "webhook", "url": "https://erp.shop.example/in", "payload": {"list": "vip"}}],
     "wait_for_event": [WAIT],
     "goal": [{"type": "goal", "event_type": "order_placed"}],
 }
@@ -90,6 +91,8 @@ def advance_case(place: Bench, settings: Settings, name: str, due: int, label: s
     right = right and done.messages == (due if name == "send_email" else 0)
     if name == "tag":
         right = right and ask(place, "select count(*) from contact_tags") == due
+    if name == "webhook":
+        right = right and ask(place, "select count(*) from webhook_deliveries") == due
     again = workflows.advance(place.engine, settings, now=NOW)
     with place.engine.begin() as tx:
         # What tags told waits for nobody here.
@@ -175,9 +178,10 @@ def main() -> None:
         if "dispatch" in options.only:
             costs["dispatch"], right = dispatch_case(place, settings, options.events, options.due)
             verified = verified and right
-    worst = max((cost for name, cost in costs.items() if name in CASES), default=0.0)
+    worst = max((cost for name, cost in costs.items() if name in CASES), default=costs.get("dispatch", 0.0))
+    what = "100k due enrollments at one step type (the most costly)" if costs.keys() & CASES.keys() else "dispatch"
     finish(
-        "workflows", worst, "CPU s for 100k due enrollments at one step type (the most costly)", rows=options.due,
+        "workflows", worst, f"CPU s for {what}", rows=options.due,
         verified=verified, compared_to=json.loads(json.dumps({name: round(cost, 2) for name, cost in costs.items()})),
     )  # fmt: skip
 
