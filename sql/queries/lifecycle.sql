@@ -137,12 +137,22 @@ from (
 ) as events
 
 -- name: move_by_hand
--- Moves contacts to a stage; gives each contact that exists with the stage it was in.
-with standing as materialized (
+-- Moves contacts to a stage; gives each contact that exists with the stage it was in. Scores are locked before stages,
+-- as evaluations do: the stage is copied to them.
+with scored as materialized (
+    select contact_id
+    from contact_scores
+    where contact_id = any(cast(:contact_ids as bigint[]))
+    order by contact_id
+    for no key update
+),
+
+standing as materialized (
     select contacts.contact_id, coalesce(contact_stages.lifecycle_stage, 'new') as previous_stage
     from contacts
     left join contact_stages on contact_stages.contact_id = contacts.contact_id
     where contacts.contact_id = any(cast(:contact_ids as bigint[]))
+        and (select count(*) from scored) >= 0
 ),
 
 moved as (

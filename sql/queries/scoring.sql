@@ -585,12 +585,10 @@ renewed as (
         and contact_scores.as_of <= cast(:as_of as timestamptz)
 ),
 scores as (
-    insert into contact_scores (
-        contact_id, total_score, engagement_score, profile_score, recency_score, grade, told_grade,
-        as_of, last_activity_at, rule_version, counted_points, told_points, told_engagement,
-        lifecycle_stage)
-    select
-        contact_id, total_score, engagement_score, profile_score, recency_score, grade, grade,
+    insert into contact_scores (contact_id, total_score, engagement_score, profile_score,
+        recency_score, grade, told_grade, as_of, last_activity_at, rule_version, counted_points,
+        told_points, told_engagement, lifecycle_stage)
+    select contact_id, total_score, engagement_score, profile_score, recency_score, grade, grade,
         as_of, last_activity_at, cast(:rule_version as int), counted_points, counted_points,
         engagement_score,
         case when is_moved then next_stage else coalesce(present_stage, next_stage) end
@@ -598,12 +596,18 @@ scores as (
     where not is_stored and cast(:keep_current as boolean)
     on conflict (contact_id) do nothing
 ),
+-- Stages are copied to scores; whoever writes both locks the score first.
+held as materialized (
+    select contact_id from contact_scores
+    where cast(:keep_current as boolean)
+        and contact_id in (select contact_id from rare where is_moved)
+    order by contact_id for no key update
+),
 moves as (
     insert into stage_transitions (
         contact_id, previous_stage, new_stage, reason, idle_limit_days, occurred_at)
     select contact_id, coalesce(present_stage, 'new'), next_stage, reason, idle_limit_days, as_of
-    from rare
-    where is_moved and cast(:keep_current as boolean)
+    from rare where is_moved and (select count(*) from held) >= 0 and cast(:keep_current as boolean)
     returning contact_id, new_stage, idle_limit_days, occurred_at
 ),
 kept_stages as (
@@ -614,15 +618,12 @@ kept_stages as (
         excluded.idle_limit_days, excluded.since, excluded.evaluated_at)
 ),
 snapshots as (
-    insert into score_history (
-        contact_id, as_of, total_score, engagement_score, profile_score, recency_score, grade,
-        lifecycle_stage, last_activity_at, rule_version, source)
-    select
-        contact_id, cast(:as_of as timestamptz), total_score, engagement_score, profile_score,
+    insert into score_history (contact_id, as_of, total_score, engagement_score, profile_score,
+        recency_score, grade, lifecycle_stage, last_activity_at, rule_version, source)
+    select contact_id, cast(:as_of as timestamptz), total_score, engagement_score, profile_score,
         recency_score, grade, next_stage, last_activity_at, cast(:rule_version as int),
         cast(:source as text)
-    from compared
-    where cast(:keep_snapshots as boolean)
+    from compared where cast(:keep_snapshots as boolean)
     on conflict do nothing returning 1
 )
 select

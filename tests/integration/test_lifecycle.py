@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, select, text, update
+from sqlalchemy import Connection, Engine, insert, select, text, update
 
 from mautolib.db import tables
 from mautolib.scoring import (
     NewRule,
     Stage,
     leaderboard,
+    move,
     process,
     recalculate_contact,
     recalculate_within,
@@ -336,3 +338,32 @@ def test_everybody_is_looked_at_where_the_most_engaged_do_not_want_mail(tx: Conn
     assert [one.contact_id for one in reengagement(tx, **wanted, limit=1)] == [people[9]], "beyond the first four"
     assert [one.contact_id for one in reengagement(tx, **wanted, limit=2)] == people[9:]
     assert [one.contact_id for one in reengagement(tx, **wanted, limit=100)] == people[9:]
+
+
+@pytest.mark.parametrize("mover", ["evaluation", "hand"])
+def test_whoever_moves_a_contact_locks_the_score_before_the_stage(fresh_engine: Engine, mover: str) -> None:
+    with fresh_engine.begin() as tx:
+        contact = make_contact(tx, created_at=ago(days=400))
+        recalculate_within(tx, as_of=NOW)
+        tx.execute(update(tables.contacts).where(tables.contacts.c.contact_id == contact).values(subscribed=False))
+
+    def go() -> None:
+        with fresh_engine.begin() as tx:
+            if mover == "evaluation":
+                recalculate_within(tx, as_of=NOW + DAY)
+            else:
+                move(tx, [contact], Stage.CHURNED, reason="gone", actor="ann", now=NOW + DAY)
+
+    with ThreadPoolExecutor(1) as pool:
+        with fresh_engine.begin() as tx:
+            # Locks nothing but the score, and then wants the stage.
+            tx.execute(text("select 1 from contact_scores where contact_id = :id for no key update"), {"id": contact})
+            moving = pool.submit(go)
+            waiting = text("select count(*) from pg_locks where not granted")
+            while not tx.scalar(waiting):
+                assert not moving.done()
+            stage_row = text("select 1 from contact_stages where contact_id = :id for no key update nowait")
+            tx.execute(stage_row, {"id": contact})
+        moving.result()
+    with fresh_engine.begin() as tx:
+        assert copied(tx, contact) == stage(tx, contact) == "churned"
