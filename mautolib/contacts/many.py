@@ -75,11 +75,7 @@ def set_field(
         _write(tx, changed, now)
         ids = sorted(changed)
         _tell(tx, ids, EventType.CONTACT_UPDATED, {"changed": [name]}, now)
-        rows = tx.execute(select(tables.contacts).where(_C.contact_id.in_(ids))).all()
-        record_many(tx, [
-            Fact(name=FactName.CONTACT_UPDATED, data={"contact": as_json(contact), "changed": [name]}, occurred_at=now)
-            for contact in complete(tx, rows)
-        ])  # fmt: skip
+        _offer(tx, ids, FactName.CONTACT_UPDATED, name, now)
     return refused
 
 
@@ -123,7 +119,7 @@ def remove_tag(tx: Connection, contact_ids: Sequence[int], tag_name: str, *, now
     Returns: those of the contacts that exist.
     """
     binds = {"contact_ids": sorted(set(contact_ids)), "tag_name": tag_name}
-    present = set(tx.scalars(statement("workflows.hold_contacts"), binds))
+    present = set(tx.scalars(statement("contacts.hold_existing"), binds))
     pairs = tx.execute(statement("contacts.detach_tag_of_many"), binds).all()
     append(tx, [
         NewEvent(event_type=EventType.TAG_REMOVED, contact_id=pair.contact_id, occurred_at=now,
@@ -173,10 +169,15 @@ def _record_consent(
         skip_queued(tx, people, Skip.UNSUBSCRIBED)
         _tell(tx, people, EventType.UNSUBSCRIBED, {"source": source}, now)
     fact = FactName.CONTACT_SUBSCRIBED if subscribed else FactName.CONTACT_UNSUBSCRIBED
+    _offer(tx, people, fact, "subscribed", now)
+
+
+def _offer(tx: Connection, people: Sequence[int], fact: FactName, changed: str, now: datetime) -> None:
+    """Offer what became of contacts to webhooks, whole as single changes do."""
+    rows = tx.execute(select(tables.contacts).where(_C.contact_id.in_(people))).all()
     record_many(tx, [
-        Fact(name=fact, occurred_at=now,
-             data={"contact": {"id": str(person), "subscribed": subscribed}, "changed": ["subscribed"]})
-        for person in people
+        Fact(name=fact, data={"contact": as_json(contact), "changed": [changed]}, occurred_at=now)
+        for contact in complete(tx, rows)
     ])  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def trigger(
     workflow = store.hold(tx, workflow_id)
     if contact_id is not None:
         # Nobody deletes the contact before the enrollment is there to go with it.
-        tx.execute(statement("workflows.hold_contacts"), {"contact_ids": [contact_id]})
+        tx.execute(statement("contacts.hold_existing"), {"contact_ids": [contact_id]})
         contacts.get(tx, contact_id)
     person = contact_id or 0
     values = {

@@ -233,12 +233,7 @@ group by status;
 -- Who of some runs may be mailed which version of a template - that of when they began, or the first one - and why
 -- others may not.
 with versions as materialized (
-    select
-        version,
-        case when version > min(version) over () then created_at else '-infinity' end as since,
-        lead(created_at, 1, 'infinity') over (order by version) as until
-    from template_versions
-    where template_id = cast(:template_id as bigint)
+    -- include: workflows.template_spans
 ),
 
 facts as materialized (

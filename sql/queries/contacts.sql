@@ -329,3 +329,11 @@ from json_to_recordset(cast(:rows as json)) as incoming (
 order by email_key
 on conflict (email_key) do nothing
 returning *;
+
+-- name: hold_existing
+-- Those of the contacts that exist; they cannot be deleted before the transaction ends.
+select contact_id
+from contacts
+where contact_id = any(cast(:contact_ids as bigint[]))
+order by contact_id
+for key share;

@@ -810,16 +810,20 @@ from judged
 group by passed
 order by passed desc;
 
+-- name: template_spans
+-- The versions of a template, each with the time in which it was the one to send; the first one from the beginning on.
+select
+    version,
+    case when version > min(version) over () then created_at else '-infinity' end as since,
+    lead(created_at, 1, 'infinity') over (order by version) as until
+from template_versions
+where template_id = cast(:template_id as bigint);
+
 -- name: mail_groups
 -- Who of those at a step may be mailed which version of a template - that of when they entered, or the first one - and
 -- why others may not.
 with versions as materialized (
-    select
-        version,
-        case when version > min(version) over () then created_at else '-infinity' end as since,
-        lead(created_at, 1, 'infinity') over (order by version) as until
-    from template_versions
-    where template_id = cast(:template_id as bigint)
+    -- include: template_spans
 ),
 
 facts as materialized (
@@ -905,14 +909,6 @@ select
     contact_id % 64, cast(:now as timestamptz), min(event_id), array_agg(event_id), count(*)
 from stored
 group by contact_id % 64, event_id / 8192;
-
--- name: hold_contacts
--- Those of the contacts that exist; they cannot be deleted before the transaction ends.
-select contact_id
-from contacts
-where contact_id = any(cast(:contact_ids as bigint[]))
-order by contact_id
-for key share;
 
 -- name: template_texts
 -- Every version of a template, oldest first.

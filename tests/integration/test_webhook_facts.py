@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, text
 
 from mautolib import contacts, dispatch, workflows
 from mautolib.campaigns import finishing
-from mautolib.contacts import NewContact, consent
+from mautolib.contacts import NewContact, consent, many
 from mautolib.events.append import NewEvent, append
 from mautolib.ledger.model import Result, Stage, Verdict
 from mautolib.outbox import FactName
@@ -54,6 +54,25 @@ def subscribe(engine: Engine, on: bool) -> None:
     with engine.begin() as tx:
         contact_id = tx.scalar(text("select contact_id from contacts"))
         consent.set_subscribed(tx, contact_id, on, source="form", actor="test", now=NOW)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_change_for_many_tells_what_a_single_one_does(fresh_engine: Engine, on: bool) -> None:
+    told = []
+    for source in ("single", "many"):
+        with fresh_engine.begin() as tx:
+            new = NewContact(email=f"{source}@shop.example", first_name="Ann", subscribed=not on)
+            contact_id = contacts.create(tx, new, actor="test", now=NOW).contact_id
+            if source == "single":
+                consent.set_subscribed(tx, contact_id, on, source="form", actor="test", now=NOW)
+            else:
+                many.set_subscribed(tx, [contact_id], on, source="form", actor="test", now=NOW)
+            name = "contact.subscribed" if on else "contact.unsubscribed"
+            data = tx.scalar(text("select data from outbox where event_name = :name order by outbox_id desc limit 1"),
+                             {"name": name})  # fmt: skip
+        assert data["contact"].pop("email") == f"{source}@shop.example" and data["contact"]["subscribed"] is on
+        told.append({**data, "contact": {**data["contact"], "id": ""}})
+    assert told[0] == told[1]
 
 
 def draft(engine: Engine, settings: Settings) -> None:

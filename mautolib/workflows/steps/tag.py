@@ -33,7 +33,7 @@ class Tag:
     def run(self, visit: Visit) -> list[Outcome]:
         """Tag every member whose contact still exists."""
         wanted = {"contact_ids": array_of(visit.members.people())}
-        present = list(visit.tx.scalars(statement("workflows.hold_contacts"), wanted))
+        present = list(visit.tx.scalars(statement("contacts.hold_existing"), wanted))
         values = {"tag_name": self.tag_name, "now": visit.now}
         # Two statements: the second sees a tag that another transaction made while the first was waiting for it.
         visit.tx.execute(statement("workflows.ensure_tag"), values)

@@ -60,7 +60,7 @@ class Webhook:
     def run(self, visit: Visit) -> list[Outcome]:
         """Queue a delivery for every member whose contact still exists."""
         people = visit.members.people()
-        known = set(visit.tx.scalars(statement("workflows.hold_contacts"), {"contact_ids": people}))
+        known = set(visit.tx.scalars(statement("contacts.hold_existing"), {"contact_ids": people}))
         members, _ = visit.members.split(known)
         call = Call(
             url=self.url, event_type=EVENT_TYPE, caller="enrollment",
