@@ -272,7 +272,6 @@ class _Batch:
         self.runs += runs
         self.touched.update(run.contact_id for run in runs)
 
-
     def _number(self) -> int:
         if not self.numbers:
             self.numbers = list(self.tx.scalars(statement("automations.number_runs"), {"size": _NUMBERS_AT_ONCE}))
