@@ -48,6 +48,9 @@ begin
     grant usage on schema analytics to mauto_api, mauto_worker, mauto_analyst;
     grant select on all tables in schema analytics to mauto_api, mauto_analyst;
     grant select, insert, update, delete on all tables in schema analytics to mauto_worker;
+    grant usage on schema rollups to mauto_api, mauto_worker;
+    grant select on rollups.states to mauto_api;
+    grant select, insert, update, delete on all tables in schema rollups to mauto_worker;
     alter role mauto_analyst set default_transaction_read_only = on;
     alter role mauto_analyst set statement_timeout = '5min';
 
