@@ -18,7 +18,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from mautolib.analytics import cohorts, score_days
+from mautolib.analytics import activity, cohorts, mail_days, score_days
 from mautolib.analytics.work import Work
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
@@ -39,6 +39,9 @@ class RollUp:
 
 #: In the order they are refreshed: a table may read the ones before it.
 TABLES: Final = (
+    RollUp(table="contact_period_activity", restate=activity.restate),
+    RollUp(table="daily_email_metrics", restate=mail_days.restate_metrics),
+    RollUp(table="deliverability_by_domain", restate=mail_days.restate_deliverability),
     RollUp(table="contact_cohorts", restate=cohorts.restate),
     RollUp(table="lifecycle_funnel", restate=score_days.restate),
 )

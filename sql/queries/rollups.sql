@@ -77,3 +77,139 @@ select contact_id, day
 from news
 where subject = cast(:subject as text) and contact_id > 0
     and day <= utc_day(cast(:as_of as timestamptz));
+
+-- name: clear_activity
+-- Takes out the weeks that touch a range of days; no limits: all.
+delete from analytics.contact_period_activity
+where week_start > coalesce(cast(:from_day as date), '-infinity') - 7
+    and week_start <= coalesce(cast(:to_day as date), 'infinity');
+
+-- name: restate_activity
+-- Counts the weeks that touch a range of days, for everybody.
+with bounds as (
+    select
+        date_trunc('week', cast(coalesce(cast(:from_day as date), '-infinity') as timestamp))
+            as begins_at,
+        least(
+            cast(:as_of as timestamptz),
+            date_trunc('week', cast(coalesce(cast(:to_day as date), 'infinity') as timestamp))
+                + interval '7 days'
+        ) as ends_at
+)
+insert into analytics.contact_period_activity (
+    contact_id, week_start, human_opens, human_clicks, site_events, orders, revenue,
+    reporting_currency, refreshed_at
+)
+select
+    contact_id, cast(week_start as date), sum(human_opens), sum(human_clicks), sum(site_events),
+    sum(orders), greatest(least(sum(revenue), 99999999999999), -99999999999999),
+    (select analytics.reporting_currency()), now()
+from (
+    select
+        contact_id, date_trunc('week', occurred_at, 'UTC') as week_start,
+        count(*) filter (where event_type = 'email_opened') as human_opens,
+        count(*) filter (where event_type = 'email_clicked') as human_clicks,
+        count(*) filter (where event_type not in ('email_opened', 'email_clicked')) as site_events,
+        0 as orders, 0.0 as revenue
+    from events
+    where contact_id > 0
+        and event_type in (
+            'email_opened', 'email_clicked', 'page_viewed', 'form_submitted', 'cart_updated',
+            'checkout_started')
+        and occurred_at >= (select begins_at from bounds)
+        and occurred_at < (select ends_at from bounds)
+    group by 1, 2
+    union all
+    select
+        contact_id, date_trunc('week', placed_at, 'UTC'), 0, 0, 0, count(*),
+        coalesce(sum(net_total * fx_rate) filter (
+            where reporting_currency = (select analytics.reporting_currency())), 0)
+    from orders
+    where contact_id > 0
+        and placed_at >= (select begins_at from bounds)
+        and placed_at < (select ends_at from bounds)
+    group by 1, 2
+) as counted
+group by contact_id, week_start;
+
+-- name: changed_activity
+-- People and weeks in which something changed: by their own marks, and by what they did on changed days.
+with news as (
+    -- include: news
+),
+days as materialized (
+    select day from unnest(cast(:days as date[])) as given (day)
+)
+select contact_id, cast(date_trunc('week', cast(day as timestamp)) as date) as week_start
+from news
+where subject in ('activity', 'orders') and contact_id > 0
+    and day <= utc_day(cast(:as_of as timestamptz))
+union
+select events.contact_id, cast(date_trunc('week', cast(days.day as timestamp)) as date)
+from days
+inner join events on events.occurred_at >= days.day and events.occurred_at < days.day + 1
+where events.contact_id > 0
+    and events.event_type in (
+        'email_opened', 'email_clicked', 'page_viewed', 'form_submitted', 'cart_updated',
+        'checkout_started')
+union
+select orders.contact_id, cast(date_trunc('week', cast(days.day as timestamp)) as date)
+from days
+inner join orders on orders.placed_at >= days.day and orders.placed_at < days.day + 1
+where orders.contact_id > 0
+
+-- name: follow_activity
+-- Counts again the weeks of people in which something changed.
+with cells as materialized (
+    -- include: changed_activity
+),
+figures as materialized (
+    select
+        cells.contact_id, cells.week_start, done.*, bought.*
+    from cells
+    cross join lateral (
+        select
+            count(*) filter (where event_type = 'email_opened') as human_opens,
+            count(*) filter (where event_type = 'email_clicked') as human_clicks,
+            count(*) filter (where event_type not in ('email_opened', 'email_clicked'))
+                as site_events
+        from events
+        where events.contact_id = cells.contact_id
+            and events.event_type in (
+                'email_opened', 'email_clicked', 'page_viewed', 'form_submitted',
+                'cart_updated', 'checkout_started')
+            and events.occurred_at >= cells.week_start
+            and events.occurred_at < cells.week_start + 7
+            and events.occurred_at < cast(:as_of as timestamptz)
+    ) as done
+    cross join lateral (
+        select
+            count(*) as orders,
+            coalesce(sum(net_total * fx_rate) filter (
+                where reporting_currency = (select analytics.reporting_currency())), 0) as revenue
+        from orders
+        where orders.contact_id = cells.contact_id
+            and orders.placed_at >= cells.week_start and orders.placed_at < cells.week_start + 7
+            and orders.placed_at < cast(:as_of as timestamptz)
+    ) as bought
+),
+emptied as (
+    delete from analytics.contact_period_activity as old
+    using figures
+    where old.contact_id = figures.contact_id and old.week_start = figures.week_start
+        and figures.human_opens + figures.human_clicks + figures.site_events + figures.orders = 0
+)
+insert into analytics.contact_period_activity (
+    contact_id, week_start, human_opens, human_clicks, site_events, orders, revenue,
+    reporting_currency, refreshed_at
+)
+select
+    contact_id, week_start, human_opens, human_clicks, site_events, orders,
+    greatest(least(revenue, 99999999999999), -99999999999999),
+    (select analytics.reporting_currency()), now()
+from figures
+where human_opens + human_clicks + site_events + orders > 0
+on conflict (contact_id, week_start) do update
+set human_opens = excluded.human_opens, human_clicks = excluded.human_clicks,
+    site_events = excluded.site_events, orders = excluded.orders, revenue = excluded.revenue,
+    reporting_currency = excluded.reporting_currency, refreshed_at = excluded.refreshed_at;
