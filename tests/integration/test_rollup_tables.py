@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, insert, text
 
 from mautolib.analytics import refreshing
-from tests.builders import make_campaign, make_contact, make_event, make_hit, make_message, make_order
+from mautolib.db import tables
+from tests.builders import make_campaign, make_contact, make_content, make_event, make_hit, make_message, make_order
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 TABLES = ("contact_period_activity", "daily_email_metrics", "deliverability_by_domain", "contact_cohorts")
@@ -119,3 +122,49 @@ def test_what_follows_equals_a_rebuild(fresh_engine: Engine, seed: int) -> None:
         days = connection.execute(text(sql))
         view = connection.execute(text(f"select {columns} from analytics.campaign_performance"))
         assert days.one() == view.one(), "one number everywhere"
+
+
+def test_the_rights_of_the_worker_suffice(tx: Connection) -> None:
+    message = make_message(tx, make_contact(tx, email="a@gmail.com"), campaign_id=make_campaign(tx), sent_at=START)
+    assert message
+    tx.execute(text("set local role mauto_worker"))
+    written = [refreshing.refresh_within(tx, item, as_of=START + timedelta(days=1)) for item in refreshing.TABLES]
+    assert written[1:3] == [1, 1]
+    again = [refreshing.refresh_within(tx, item, as_of=START + timedelta(days=1)) for item in refreshing.TABLES]
+    assert again[1:3] == [1, 1], "marks of the own transaction are news until it ends"
+    row = tx.execute(text("select * from analytics.deliverability_by_domain")).one()
+    assert (row.domain, row.mailbox_provider, row.attempted, row.delivered) == ("gmail.com", "google", 1, 1)
+    tx.execute(text("set local role mauto_analyst"))
+    assert tx.scalar(text("select sum(sent) from analytics.daily_email_metrics")) == 1
+
+
+def test_links_of_a_campaign_add_up_to_its_clicks(tx: Connection) -> None:
+    campaign = make_campaign(tx, status="sent")
+    content = make_content(tx, campaign_id=campaign)
+    tx.execute(insert(tables.message_links), [
+        {"content_id": content, "position": place, "url": f"https://shop.example/{place}"} for place in range(3)
+    ])  # fmt: skip
+    for place, verdict in ((0, "human"), (0, "human"), (0, "bot"), (1, "human")):
+        person = make_contact(tx)
+        message = make_message(tx, person, campaign_id=campaign, content_id=content)
+        make_hit(tx, person, message, "click", link_position=place, verdict=verdict, occurred_at=START)
+    found = tx.execute(text("select * from analytics.campaign_link_performance order by position")).all()
+    assert [(row.position, row.raw_clicks, row.human_clicks, row.unique_clicks, str(row.click_share))
+            for row in found] == [(0, 3, 2, 2, "66.6667"), (1, 1, 1, 1, "33.3333"), (2, 0, 0, 0, "0.0000")]  # fmt: skip
+    assert [row.first_click_at for row in found] == [START, START, None]
+    whole = tx.execute(text("select human_clicks, raw_clicks from analytics.campaign_performance")).one()
+    assert (sum(row.human_clicks for row in found), sum(row.raw_clicks for row in found)) == tuple(whole)
+
+
+def examples() -> list[str]:
+    """Every query of docs/analytics.md."""
+    page = (Path(__file__).parents[2] / "docs/analytics.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sql\n(.*?)^```", page, re.S | re.M)
+    return [query.strip() for block in blocks for query in block.split(";") if query.strip()]
+
+
+@pytest.mark.parametrize("query", examples())
+def test_an_example_of_the_docs_runs(tx: Connection, query: str) -> None:
+    tx.execute(text("set local role mauto_analyst"))
+    tx.execute(text("set local search_path = analytics"))
+    tx.exec_driver_sql(query)
