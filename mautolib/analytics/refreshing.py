@@ -18,7 +18,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from mautolib.analytics import activity, cohorts, mail_days, score_days
+from mautolib.analytics import activity, cohorts, mail_days, orders, score_days
 from mautolib.analytics.work import Work
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
@@ -44,6 +44,11 @@ TABLES: Final = (
     RollUp(table="deliverability_by_domain", restate=mail_days.restate_deliverability),
     RollUp(table="contact_cohorts", restate=cohorts.restate),
     RollUp(table="lifecycle_funnel", restate=score_days.restate),
+    RollUp(table="customer_months", restate=orders.restate_months),
+    RollUp(table="order_cohorts", restate=orders.restate_cohorts),
+    RollUp(table="attribution", restate=orders.restate_attribution),
+    RollUp(table="customer_value", restate=orders.restate_value),
+    RollUp(table="rfm_segments", restate=orders.restate_rfm),
 )
 
 

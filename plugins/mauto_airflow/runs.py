@@ -327,13 +327,13 @@ def refresh_analytics(context: Mapping[str, Any], outlet: Any) -> dict[str, int]
     from mautolib import analytics
 
     params, as_of = context["params"], moments.as_of(context)
-    with warehouse() as (engine, _):
+    with warehouse() as (engine, settings):
+        with engine.begin() as tx:
+            windows = {"click_days": settings.attribution_click_days, "open_days": settings.attribution_open_days}
+            analytics.orders.keep_windows(tx, **windows)
+        first, last = _day(params.get("from")), _day(params.get("to"))
         counts = analytics.refreshing.refresh(
-            engine,
-            as_of=as_of,
-            from_=_day(params.get("from")),
-            to=_day(params.get("to")),
-            rebuild=params["rebuild"],
+            engine, as_of=as_of, from_=first, to=last, rebuild=params["rebuild"]
         )
     outlet.extra = counts
     _say("There is nothing to count yet.", sum(counts.values()), f"Rows written: {counts}.")
