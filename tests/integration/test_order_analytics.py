@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -350,7 +349,34 @@ def test_cohorts_by_any_attribute_are_one_query(tx: Connection) -> None:
         ("DE", "import", first, 0, 2, Decimal(200), 1), ("DE", "import", first, 2, 1, Decimal(100), 1)]  # fmt: skip
 
 
-def test_no_orders_no_rows(tx: Connection, settings: Settings) -> None:
+def test_attribution_alone_corrects_the_campaign_that_brought_a_customer(fresh_engine: Engine) -> None:
+    with fresh_engine.begin() as tx:
+        campaign = make_campaign(tx)
+        person = touched(tx, [])
+        make_order(tx, person, NOW)
+    refreshing.refresh(fresh_engine, as_of=NOW + DAY)
+    with fresh_engine.begin() as tx:
+        touched(tx, [(campaign, "click", 1)], person)
+    refreshing.refresh(fresh_engine, as_of=NOW + DAY, only=["attribution"])
+    with fresh_engine.connect() as connection:
+        assert value_of(connection, person).acquisition_campaign_id == campaign
+
+
+def test_who_has_no_orders_any_more_is_no_customer(fresh_engine: Engine) -> None:
+    with fresh_engine.begin() as tx:
+        anna, bob = make_contact(tx), make_contact(tx)
+        for person in (anna, bob):
+            make_order(tx, person, NOW - DAY)
+    refreshing.refresh(fresh_engine, as_of=NOW)
+    with fresh_engine.begin() as tx:
+        tx.execute(text("delete from orders where contact_id = :id"), {"id": anna})
+    refreshing.refresh(fresh_engine, as_of=NOW)
+    with fresh_engine.connect() as connection:
+        for name in ("customer_months", "customer_value", "rfm_segments"):
+            assert rows(connection, name, "contact_id", "1") == [(bob,)]
+
+
+def test_no_orders_no_rows(tx: Connection) -> None:
     person = make_contact(tx)
     refresh(tx)
     make_order(tx, person, NOW - DAY)
@@ -359,4 +385,3 @@ def test_no_orders_no_rows(tx: Connection, settings: Settings) -> None:
     tx.execute(text("delete from orders"))
     refresh(tx)
     assert not any(rows(tx, name, "1, 2") for name in NAMES)
-    assert replace(settings).reporting_currency == "USD"
