@@ -77,7 +77,7 @@ def restate_attribution(tx: Tx, work: Work) -> int:
 
 def restate_value(tx: Tx, work: Work) -> int:
     """Bring `customer_value` up to date; returns the rows written."""
-    return _restate_rows(tx, _scope(tx, work, "customer_value"), "customer_value")
+    return _restate_rows(tx, _scope(tx, work, "customer_value", months=12), "customer_value")
 
 
 def restate_rfm(tx: Tx, work: Work) -> int:
@@ -85,16 +85,18 @@ def restate_rfm(tx: Tx, work: Work) -> int:
 
     On the same day only rows that are others than before are written; on another day all are.
     """
-    scope = _scope(tx, work, "rfm_segments")
-    midnight = datetime.combine(scope.as_of.astimezone(UTC).date(), time(), UTC)
+    as_of, currency = _moment(tx, work, "rfm_segments"), _currency(tx)
+    midnight = datetime.combine(as_of.astimezone(UTC).date(), time(), UTC)
     is_same_day = tx.scalar(text("select min(as_of) from analytics.rfm_segments")) == midnight.date()
-    if is_same_day and scope.people is not None and not scope.people:
+    is_followed = is_same_day and work.since is not None and not work.is_limited
+    if is_followed and not tx.scalar(statement("order_analytics.rfm_news"), work.binds):
         return 0
-    if scope.currency is None:
+    configure(tx, jit="off", work_mem="128MB")
+    if currency is None:
         return int(tx.execute(statement("order_analytics.clear_rfm_segments")).rowcount)
-    today = tx.scalars(statement("order_analytics.customers_of_the_day"), {**scope.binds, "midnight": midnight}).all()
-    binds = {**scope.binds, "as_of": midnight, "contact_ids": list(today)}
-    if is_same_day and scope.people is not None:
+    today = tx.scalars(statement("order_analytics.customers_of_the_day"), {"as_of": as_of, "midnight": midnight})
+    binds = {"as_of": midnight, "currency": currency, "contact_ids": list(today)}
+    if is_followed:
         return int(tx.execute(statement("order_analytics.correct_rfm_segments"), binds).rowcount)
     tx.execute(statement("order_analytics.clear_rfm_segments"))
     return int(tx.execute(statement("order_analytics.restate_rfm_segments"), binds).rowcount)
@@ -110,14 +112,18 @@ def _restate_rows(tx: Tx, scope: _Scope, table: str, **more: Any) -> int:
     return int(tx.execute(statement(f"order_analytics.restate_{table}"), {**scope.binds, **more}).rowcount)
 
 
-def _scope(tx: Tx, work: Work, table: str) -> _Scope:
-    """Whose rows the work is about; options of the server are set for so many."""
+def _scope(tx: Tx, work: Work, table: str, *, months: int = 0) -> _Scope:
+    """Whose rows the work is about; options of the server are set for so many.
+
+    Args:
+        months: the table counts the orders of so many last months apart; 0: it does not.
+    """
     people: list[int] | None = None
     as_of = _moment(tx, work, table)
     if work.is_limited:
         people = list(tx.scalars(statement("order_analytics.buyers_between"), work.binds))
     elif work.since is not None:
-        people = list(tx.scalars(statement("order_analytics.order_news"), work.binds))
+        people = list(tx.scalars(statement("order_analytics.order_news"), {**work.binds, "months": months}))
     if people is not None and len(people) > _MANY:
         people = None
     configure(tx, jit="off", work_mem="128MB")

@@ -39,7 +39,7 @@ where orders.contact_id > 0
 
 -- name: order_news
 -- Whose orders, or touches before them, have changed since the last refresh (rollups.news), and who is moved by time
--- alone: orders and refunds come into view, orders leave the last twelve months.
+-- alone: orders and refunds come into view, orders leave the last months that are counted apart. Bind: months (0: none).
 with news as (
     -- include: rollups.news
 ),
@@ -47,7 +47,9 @@ spans as (
     select
         cast(:previous_as_of as timestamptz) - span as since,
         cast(:as_of as timestamptz) - span as until
-    from (values (interval '0'), (interval '12 months')) as given (span)
+    from (
+        values (interval '0'), (make_interval(months => cast(:months as int)))
+    ) as given (span)
 )
 select contact_id
 from news
@@ -119,22 +121,22 @@ months as (
         analytics.amount(sum(net_revenue)) as revenue
     from counted
     group by 1, 2
+),
+followed as (
+    -- Sorted by contact for this, and so written in the order of the key.
+    select months.*, min(order_month) over (partition by contact_id) as cohort_month
+    from months
 )
 insert into analytics.customer_months (
     contact_id, order_month, cohort_month, month_offset, orders, converted_orders, revenue,
     reporting_currency, refreshed_at
 )
 select
-    months.contact_id, months.order_month, firsts.cohort_month,
-    12 * (extract(year from months.order_month) - extract(year from firsts.cohort_month))::int
-    + (extract(month from months.order_month) - extract(month from firsts.cohort_month))::int,
-    months.orders, months.converted_orders, months.revenue, cast(:currency as text), now()
-from months
-inner join (
-    select contact_id, min(order_month) as cohort_month
-    from months
-    group by contact_id
-) as firsts on firsts.contact_id = months.contact_id
+    contact_id, order_month, cohort_month,
+    12 * (date_part('year', order_month) - date_part('year', cohort_month))::int
+    + (date_part('month', order_month) - date_part('month', cohort_month))::int,
+    orders, converted_orders, revenue, cast(:currency as text), now()
+from followed
 
 -- name: clear_order_cohorts
 -- Takes out all cells: they are few.
@@ -212,6 +214,9 @@ near as (
         on hits.contact_id = counted.contact_id
         and hits.kind in ('open', 'click')
         and hits.occurred_at <= counted.placed_at
+        -- The wider window first: by it, only the months around an order are looked at.
+        and hits.occurred_at >= counted.placed_at - make_interval(
+            days => greatest(cast(:click_days as int), cast(:open_days as int)))
         and hits.occurred_at >= counted.placed_at - case hits.kind
             when 'click' then make_interval(days => cast(:click_days as int))
             else make_interval(days => cast(:open_days as int))
@@ -283,7 +288,7 @@ inner join touches
 
 -- name: restate_attribution
 -- Writes the shares of the orders of these customers; the last touch takes what is left of both amounts.
-with counted as materialized (
+with counted as (
     -- include: counted_orders
 ),
 shared as (
@@ -395,6 +400,16 @@ select
 from sums
 left join acquired
     on acquired.contact_id = sums.contact_id and acquired.placed_at = sums.first_order_at
+order by sums.contact_id
+
+-- name: rfm_news
+-- Whether an order of before midnight (UTC) has changed since the last refresh: those of the day do not count yet.
+with news as (
+    -- include: rollups.news
+)
+select exists (
+    select from news
+    where subject = 'orders' and contact_id > 0 and day < utc_day(cast(:as_of as timestamptz)))
 
 -- name: customers_of_the_day
 -- Who bought or got money back between midnight (UTC) and as_of: their RFM figures are not those of customer_value.
@@ -420,7 +435,7 @@ customers as materialized (
     select
         contact_id, cast(cast(:as_of as timestamptz) at time zone 'UTC' as date)
         - cast(last_order_at at time zone 'UTC' as date) as recency_days,
-        orders as frequency, net_revenue as monetary
+        orders as frequency, net_revenue as monetary, cast(net_revenue as float8) as money
     from (
         select contact_id, last_order_at, orders, net_revenue
         from analytics.customer_value
@@ -437,20 +452,19 @@ cuts as materialized (
     select
         percentile_cont(array[0.2, 0.4, 0.6, 0.8]) within group (order by recency_days) as r,
         percentile_cont(array[0.2, 0.4, 0.6, 0.8]) within group (order by frequency) as f,
-        percentile_cont(array[0.2, 0.4, 0.6, 0.8]) within group (order by cast(monetary as float8))
-            as m
+        percentile_cont(array[0.2, 0.4, 0.6, 0.8]) within group (order by money) as m
     from customers
 ),
-scored as (
+-- Materialized, so that each score is found once and not at each place it is named.
+scored as materialized (
     select
         customers.contact_id, customers.recency_days, customers.frequency, customers.monetary,
         cast(5 - (recency_days > r[1])::int - (recency_days > r[2])::int
             - (recency_days > r[3])::int - (recency_days > r[4])::int as smallint) as r_score,
         cast(1 + (frequency > f[1])::int + (frequency > f[2])::int
             + (frequency > f[3])::int + (frequency > f[4])::int as smallint) as f_score,
-        cast(1 + (cast(monetary as float8) > m[1])::int + (cast(monetary as float8) > m[2])::int
-            + (cast(monetary as float8) > m[3])::int + (cast(monetary as float8) > m[4])::int
-            as smallint) as m_score
+        cast(1 + (money > m[1])::int + (money > m[2])::int
+            + (money > m[3])::int + (money > m[4])::int as smallint) as m_score
     from customers
     cross join cuts
 )
@@ -472,6 +486,7 @@ insert into analytics.rfm_segments (
     m_score, rfm_segment, refreshed_at
 )
 -- include: rfm_scores
+order by contact_id
 
 -- name: correct_rfm_segments
 -- Writes the scores that are others than before on the same day, and takes out who is no customer any more.

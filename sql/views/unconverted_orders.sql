@@ -5,7 +5,7 @@ select
     orders.currency, orders.reporting_currency,
     case
         when orders.fx_rate is null then 'waits_for_a_rate'
-        when orders.reporting_currency <> reporting.newest then 'other_reporting_currency'
+        when orders.reporting_currency <> (select analytics.reporting_currency()) then 'other_reporting_currency'
         else 'too_large'
     end as reason,
     count(*) as orders,
@@ -14,9 +14,8 @@ select
     min(orders.placed_at) as first_placed_at,
     max(orders.placed_at) as last_placed_at
 from orders
-cross join (select analytics.reporting_currency() as newest) as reporting
 where orders.fx_rate is null
-    or orders.reporting_currency <> reporting.newest
+    or orders.reporting_currency <> (select analytics.reporting_currency())
     or abs(orders.net_total * orders.fx_rate) >= 99999999999999
 group by 1, 2, 3;
 comment on view analytics.unconverted_orders is
