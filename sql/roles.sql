@@ -32,6 +32,9 @@ begin
     -- Facts are appended, never rewritten.
     revoke update, delete, truncate on events, hits, hit_verdicts, consents, audit_log, message_attempts,
         score_history, score_runs, score_rule_awards, stage_transitions from mauto_api, mauto_worker;
+    -- A sender may switch off; only the owner switches on after a restore.
+    revoke insert, update, delete, truncate on installation from mauto_api;
+    revoke insert, delete, truncate on installation from mauto_worker;
     revoke all on schema_migrations from mauto_api, mauto_worker, mauto_tracker;
     grant select on schema_migrations to mauto_api, mauto_worker;
 
@@ -54,6 +57,7 @@ begin
     -- Only the maintenance task that erases people may change what is append-only for everybody else.
     grant select, update, delete on all tables in schema public to mauto_eraser;
     revoke all on schema_migrations from mauto_eraser;
+    revoke update, delete on installation from mauto_eraser;
     grant usage on schema staging to mauto_eraser;
     grant select, update, delete on all tables in schema staging to mauto_eraser;
     revoke update, delete, truncate on erased_contacts from mauto_api, mauto_worker;

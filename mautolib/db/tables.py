@@ -224,6 +224,11 @@ inbound_sources = _table(
     source_id=_ID, name=_TEXT, kind=_TEXT, token_hash=_BYTES, secret_encrypted=_BYTES, active=_BOOL, mapping=_JSON,
     last_received_at=_TIME, created_at=_TIME,
 )
+installation = _table(
+    "installation",
+    is_only=_BOOL, installation_id=_UUID, epoch=_INT, database_key=_TEXT, sending_enabled=_BOOL, reason=_TEXT,
+    restored_at=_TIME, is_reviewed=_BOOL, changed_at=_TIME, changed_by=_TEXT,
+)
 lifecycle_stages = _table(
     "lifecycle_stages",
     stage=_TEXT, stage_order=_SMALL,

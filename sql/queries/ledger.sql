@@ -398,6 +398,8 @@ where messages.status = 'unknown'
             and message_attempts.recorded_at <= clock_timestamp()
                 - make_interval(secs => cast(:quiet_seconds as float8))
     )
+    -- After a restore nobody knows what went since the backup: somebody decides.
+    and not exists (select from installation where restored_at > messages.queued_at)
 for update skip locked;
 
 -- name: skip_queued
