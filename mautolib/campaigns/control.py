@@ -24,6 +24,20 @@ from mautolib.ledger.skip import skip_campaign
 _LOG = logging.getLogger(__name__)
 
 
+def look_at(tx: Connection, campaign_id: int) -> Campaign:
+    """The campaign as it stands.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return store.get(tx, campaign_id)
+
+
+def newest(tx: Connection, *, status: Status | None = None, limit: int = 50) -> list[Campaign]:
+    """Campaigns, newest first."""
+    return store.list_campaigns(tx, status=status, limit=limit)
+
+
 def pause(tx: Connection, campaign_id: int, *, now: datetime, reason: str | None = None) -> Campaign:
     """Stop claiming; `reason` says why when nobody asked for it.
 
