@@ -275,3 +275,16 @@ def test_a_copy_switches_itself_off(fresh_engine: Engine, settings: Settings) ->
     with fresh_engine.begin() as tx:
         tx.execute(text("update installation set database_key = 'another/1'"))
     assert run_pump(fresh_engine, settings).problems == (f"sending is off: {installation.COPIED}",)
+
+
+def test_who_is_sure_that_nothing_was_sent_sends_the_queue(
+    fresh_engine: Engine, settings: Settings, mauto: Mauto, tmp_path: Path
+) -> None:
+    number = launched(fresh_engine, settings, 3)
+    file = tmp_path / "mauto.dump"
+    mauto("backup", str(file))
+    mauto("restore", str(file), "--replace", "--yes")
+    fresh_engine.dispose()
+    assert mauto("sending", "on", "--nothing-was-sent").output == "sending is on\n"
+    assert run_pump(fresh_engine, settings).counts == {"sent": 3}
+    assert states(fresh_engine, number) == {"sent": 3}
