@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result as Ran
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import ProgrammingError
 from typer.testing import CliRunner
 
 from mautolib.auth import users
@@ -288,3 +289,17 @@ def test_who_is_sure_that_nothing_was_sent_sends_the_queue(
     assert mauto("sending", "on", "--nothing-was-sent").output == "sending is on\n"
     assert run_pump(fresh_engine, settings).counts == {"sent": 3}
     assert states(fresh_engine, number) == {"sent": 3}
+
+
+def test_a_sender_needs_no_owner_and_the_api_may_not_switch(fresh_engine: Engine, tmp_path: Path) -> None:
+    mark = installation.Mark(tmp_path)
+    with fresh_engine.begin() as tx:
+        tx.execute(text("update installation set database_key = 'another/1'"))
+        tx.execute(text("set local role mauto_worker"))
+        assert installation.is_open(tx)
+        assert not installation.check(tx, mark, now=NOW).sending_enabled
+    with fresh_engine.begin() as tx:
+        tx.execute(text("set local role mauto_api"))
+        assert installation.read(tx).epoch == 2
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            installation.switch_off(tx, reason="no", by="api", now=NOW)
