@@ -51,7 +51,7 @@ class Metrics:
     def text(self, engine: Engine, settings: Settings, *, now: datetime) -> bytes:
         """Everything in the text format of Prometheus."""
         warehouse = CollectorRegistry()
-        warehouse.register(_Kept(self._families(engine, settings, now)))  # type: ignore[arg-type]
+        warehouse.register(_Kept(self._families(engine, settings, now)))
         return generate_latest(warehouse) + generate_latest(self._registry)
 
     def _families(self, engine: Engine, settings: Settings, now: datetime) -> list[Family]:
