@@ -1,0 +1,101 @@
+-- A/B tests: their variants, which part of the audience each message is in, and what was observed elsewhere.
+
+create table ab_tests (
+    test_id bigint generated always as identity primary key,
+    campaign_id bigint not null references campaigns on delete cascade,
+    name text not null,
+    test_type text not null default 'subject',
+    status text not null default 'draft',
+    winner_metric text not null default 'open_rate',
+    auto_select_winner boolean not null default true,
+    test_percentage double precision not null default 20,
+    wait_hours integer not null default 4,
+    holdout_percentage double precision not null default 0,
+    no_winner_action text not null default 'control',
+    conversion_days integer not null default 5,
+    winner_variant_id bigint,
+    decision text,
+    decision_reason text,
+    started_at timestamptz,
+    planned_at timestamptz,
+    planned_occurrence integer,
+    last_handover_at timestamptz,
+    deadline_at timestamptz,
+    completed_at timestamptz,
+    version integer not null default 1,
+    created_by text not null default '',
+    created_at timestamptz not null default now(),
+    updated_at timestamptz,
+    constraint test_type_is_known check (test_type in ('subject', 'content', 'send_time')),
+    constraint test_status_is_known check (status in ('draft', 'running', 'completed', 'cancelled')),
+    constraint winner_metric_is_known check (
+        winner_metric in ('open_rate', 'click_rate', 'conversion_rate', 'revenue_per_recipient')),
+    constraint no_winner_action_is_known check (no_winner_action in ('control', 'hold')),
+    constraint decision_is_known check (
+        decision in ('winner', 'no_difference', 'not_enough_data', 'srm_detected')),
+    constraint test_percentage_is_5_to_50 check (test_percentage between 5 and 50),
+    constraint holdout_percentage_is_0_to_50 check (holdout_percentage between 0 and 50),
+    constraint a_test_waits_1_to_72_hours check (wait_hours between 1 and 72),
+    constraint conversions_are_waited_for check (conversion_days >= 0),
+    constraint a_running_test_was_started check (status <> 'running' or started_at is not null),
+    constraint a_test_has_its_end_once_it_is_over
+        check ((status in ('completed', 'cancelled')) = (completed_at is not null)),
+    constraint a_completed_test_says_why check (status <> 'completed' or decision is not null),
+    constraint only_a_completed_test_has_a_winner check (status = 'completed' or winner_variant_id is null),
+    constraint a_planned_test_knows_its_run check ((planned_at is null) = (planned_occurrence is null))
+);
+create unique index one_running_test_per_campaign on ab_tests (campaign_id) where status = 'running';
+create index ab_tests_by_campaign on ab_tests (campaign_id, test_id);
+comment on table ab_tests is 'Which of a few variants of a campaign does best: asked of a part of its audience, answered to the rest.';
+comment on column ab_tests.conversion_days is
+    'An order counts if it is placed within so many days after the hand-over; as set when the test was armed.';
+comment on column ab_tests.decision is 'What the figures said when the test was decided or last looked at for that.';
+comment on column ab_tests.started_at is 'When it was armed; its mail goes when the campaign is sent.';
+comment on column ab_tests.planned_at is 'When the audience of the run that it is part of (planned_occurrence) was frozen.';
+comment on column ab_tests.last_handover_at is 'The last hand-over of test mail, as the sender saw it; null while some waits.';
+
+create table ab_variants (
+    variant_id bigint generated always as identity primary key,
+    test_id bigint not null references ab_tests on delete cascade,
+    position smallint not null,
+    name text not null,
+    subject text,
+    html_body text,
+    locales jsonb not null default '{}',
+    send_delay_minutes integer not null default 0,
+    constraint one_variant_per_position unique (test_id, position),
+    constraint send_delay_is_at_most_a_week check (send_delay_minutes between 0 and 10080)
+);
+comment on column ab_variants.position is '0 is the control.';
+comment on column ab_variants.subject is 'Takes the place of the campaign''s; null: the campaign''s.';
+comment on column ab_variants.html_body is 'Takes the place of the campaign''s; null: the campaign''s.';
+
+create table ab_test_observations (
+    observation_id bigint generated always as identity primary key,
+    variant_id bigint not null references ab_variants on delete cascade,
+    event_type text not null,
+    contact_id bigint,
+    observed_at timestamptz not null default now(),
+    constraint observed_event_is_known check (event_type in ('sent', 'opened', 'clicked', 'bounced')),
+    constraint a_contact_counts_once unique (variant_id, event_type, contact_id)
+);
+comment on table ab_test_observations is
+    'Results told by callers because they were seen elsewhere; added to what the ledger knows.';
+
+alter table messages
+    add column ab_part text,
+    add constraint ab_part_is_known check (ab_part in ('test', 'rest', 'holdout')),
+    add constraint a_test_mail_has_a_variant check (ab_part <> 'test' or variant_id is not null);
+comment on column messages.ab_part is
+    'In a run with an A/B test: test (compared), rest (gets what was decided), holdout (gets nothing); else null.';
+create index messages_of_ab_tests on messages (variant_id, message_id) where ab_part = 'test';
+create index messages_held_out on messages (campaign_id, occurrence) where ab_part = 'holdout';
+
+-- What the rest of an audience gets is not known when it is queued.
+drop trigger a_message_keeps_its_content on messages;
+create trigger a_message_keeps_its_content before update of content_id on messages
+    for each row when (
+        old.content_id is distinct from new.content_id
+        and not coalesce(
+            old.ab_part = 'rest' and old.status = 'queued' and old.variant_id is null and old.attempt_no = 0, false))
+    execute function what_was_sent_stays();
