@@ -36,7 +36,7 @@ create table ab_tests (
     constraint test_percentage_is_5_to_50 check (test_percentage between 5 and 50),
     constraint holdout_percentage_is_0_to_50 check (holdout_percentage between 0 and 50),
     constraint a_test_waits_1_to_72_hours check (wait_hours between 1 and 72),
-    constraint conversions_are_waited_for check (conversion_days >= 0),
+    constraint conversions_are_waited_for_1_to_3650_days check (conversion_days between 1 and 3650),
     constraint a_running_test_was_started check (status <> 'running' or started_at is not null),
     constraint a_test_has_its_end_once_it_is_over
         check ((status in ('completed', 'cancelled')) = (completed_at is not null)),
@@ -99,3 +99,92 @@ create trigger a_message_keeps_its_content before update of content_id on messag
         and not coalesce(
             old.ab_part = 'rest' and old.status = 'queued' and old.variant_id is null and old.attempt_no = 0, false))
     execute function what_was_sent_stays();
+
+-- What is known of each variant: the ledger and the hits of the test mail, orders after it, and what was observed.
+-- One definition for the results, the lists and the analysts' view; reading one test costs its own messages only.
+create view ab_variant_figures as
+select
+    variants.test_id, variants.variant_id,
+    ledger.assigned + greatest(seen.sent, seen.bounced) as assigned,
+    ledger.waiting,
+    ledger.attempted + greatest(seen.sent, seen.bounced) as attempted,
+    ledger.sent + seen.sent as sent,
+    ledger.delivered + greatest(seen.sent - seen.bounced, 0) as delivered,
+    ledger.bounced + seen.bounced as bounced,
+    touched.opens + seen.openers as unique_opens,
+    touched.clicks + seen.clickers as unique_clicks,
+    bought.conversions, bought.revenue, bought.revenue_squares,
+    greatest(ledger.last_handover_at, seen.last_sent_at) as last_handover_at
+from ab_variants as variants
+inner join ab_tests as tests on tests.test_id = variants.test_id
+cross join lateral (
+    select
+        count(*) as assigned,
+        count(*) filter (where status in ('queued', 'sending')) as waiting,
+        count(*) filter (
+            where sent_at is not null or status in ('bounced', 'unknown')
+                or (status = 'failed' and last_code between 500 and 599)
+        ) as attempted,
+        count(sent_at) as sent,
+        count(*) filter (where sent_at is not null and status <> 'bounced') as delivered,
+        count(*) filter (where status = 'bounced') as bounced,
+        -- Rows of one run are queued by one statement; hits are looked for from then on.
+        least(min(queued_at), tests.planned_at) - interval '1 hour' as since,
+        max(sent_at) as last_handover_at
+    from messages
+    where variant_id = variants.variant_id and ab_part = 'test'
+) as ledger
+cross join lateral (
+    select count(*) as opens, count(*) filter (where is_click) as clicks
+    from (
+        select messages.message_id, bool_or(hits.kind = 'click') as is_click
+        from messages
+        inner join hits on hits.message_id = messages.message_id and hits.occurred_at >= ledger.since
+        inner join hit_verdicts as given on given.hit_id = hits.hit_id and given.verdict = 'human'
+        where messages.variant_id = variants.variant_id and messages.ab_part = 'test'
+            and hits.kind in ('open', 'click')
+            and not exists (
+                select from hit_verdicts as later
+                where later.hit_id = given.hit_id and later.rule_version > given.rule_version)
+        group by messages.message_id
+    ) as people
+) as touched
+cross join lateral (
+    select
+        count(*) as conversions, coalesce(sum(spent), 0) as revenue,
+        coalesce(sum(spent * spent), 0) as revenue_squares
+    from (
+        select
+            messages.contact_id,
+            coalesce(sum(orders.net_total * orders.fx_rate) filter (
+                where orders.reporting_currency = (
+                    select newest.reporting_currency
+                    from orders as newest
+                    order by newest.placed_at desc, newest.order_key desc
+                    limit 1
+                )), 0) as spent
+        from messages
+        inner join orders on orders.contact_id = messages.contact_id
+            and orders.placed_at between messages.sent_at
+                and messages.sent_at + make_interval(hours => 24 * tests.conversion_days)
+        where messages.variant_id = variants.variant_id and messages.ab_part = 'test'
+            and messages.contact_id > 0
+        group by messages.contact_id
+    ) as customers
+) as bought
+cross join lateral (
+    select
+        count(*) filter (where event_type = 'sent') as sent,
+        count(*) filter (where event_type = 'bounced') as bounced,
+        -- Who clicked has opened; of those nobody names, as many as the larger of both.
+        count(distinct contact_id) filter (where event_type in ('opened', 'clicked'))
+            + greatest(
+                count(*) filter (where event_type = 'opened' and contact_id is null),
+                count(*) filter (where event_type = 'clicked' and contact_id is null)
+            ) as openers,
+        count(*) filter (where event_type = 'clicked') as clickers,
+        max(observed_at) filter (where event_type = 'sent') as last_sent_at
+    from ab_test_observations
+    where variant_id = variants.variant_id
+) as seen;
+comment on view ab_variant_figures is 'One row per variant of an A/B test: what its test mail brought, and what was observed elsewhere.';
