@@ -60,6 +60,9 @@ def deadline_of(test: AbTest, figures: Mapping[int, VariantFigures]) -> datetime
     own = [figures[each.variant_id] for each in test.variants]
     if any(each.waiting for each in own):
         return None
+    if test.deadline_at is not None:
+        # As the sender saw it: a doubt that is settled later moves no deadline.
+        return test.deadline_at
     last = max((each.last_handover_at for each in own if each.last_handover_at), default=test.planned_at)
     return None if last is None else last + timedelta(hours=test.wait_hours)
 

@@ -179,7 +179,7 @@ with held as materialized (
     where status = 'queued'
         and coalesce(campaign_id, 0) = cast(:campaign_id as bigint)
         and next_try_at > cast(:now as timestamptz)
-        and held_for is not null
+        and held_for <> 'ab_test'
     order by next_try_at
     limit cast(:size as int)
     for update skip locked
