@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, func, select, update
 
-from mautolib.campaigns import experiments, paces, runs, schedules, store, totals
+from mautolib.campaigns import experiment_steps, experiments, paces, runs, schedules, store, totals
 from mautolib.campaigns.audience import audience
 from mautolib.campaigns.experiment_assignment import assigned
 from mautolib.campaigns.experiment_contents import (
@@ -36,6 +36,7 @@ from mautolib.campaigns.walltime import UTC_ZONE, local_of, moment_of, zone_or
 from mautolib.campaigns.windows import next_opening
 from mautolib.db import tables
 from mautolib.db.statements import statement
+from mautolib.errors import MautoError
 from mautolib.ledger import content, queue
 from mautolib.ledger.model import NewContent
 from mautolib.outbox import FactName, record
@@ -108,13 +109,12 @@ def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime)
     due = runs.begin(tx, campaign, now) if campaign.status is Status.SCHEDULED else None
     if due is not None and due.run_at is None:
         return Plan(campaign_id=campaign.campaign_id, missed=due.skipped)
-    found = problems(tx, settings, campaign)
-    if found:
-        return _fail(tx, campaign, "; ".join(problem.message for problem in found), now)
+    schedule = schedules.live_of(tx, campaign.campaign_id)
+    if hindrance := _hindrance(tx, settings, campaign, schedule, now):
+        return _fail(tx, campaign, hindrance, now)
     occurrence = campaign.occurrence + 1 if due is None else due.occurrence
     tested = armed_of(tx, campaign.campaign_id)
     due_at = (due and due.run_at) or campaign.requested_at or campaign.scheduled_at or now
-    schedule = schedules.live_of(tx, campaign.campaign_id)
     by_zone = timings(settings, campaign, schedule, due_at=due_at, now=now)
     expires_at = min((timing.give_up_at for timing in by_zone), default=due_at + _patience(campaign))
     last_try_at = max([now, due_at, *(timing.next_try_at for timing in by_zone)])
@@ -143,6 +143,17 @@ def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime)
     }  # fmt: skip
     record(tx, FactName.CAMPAIGN_SENT, data, occurred_at=now)
     return Plan(campaign_id=campaign.campaign_id, queued=queued.queued, skipped=sum(queued.skipped.values()))
+
+
+def _hindrance(
+    tx: Connection, settings: Settings, campaign: Campaign, schedule: Schedule | None, now: datetime
+) -> str:
+    """What keeps a run from being launched; its A/B test is armed before."""
+    try:
+        experiment_steps.arm(tx, settings, schedule, now)
+    except MautoError as error:
+        return f"The A/B test of its schedule cannot be started: {error}"
+    return "; ".join(problem.message for problem in problems(tx, settings, campaign))
 
 
 def _people(
