@@ -148,7 +148,9 @@ def remove(tx: Connection, test_id: int) -> None:
         NotFound: there is none.
         DomainError: it is running.
     """
-    if lock(tx, test_id).status is AbStatus.RUNNING:
+    test = lock(tx, test_id)
+    # While somebody still waits to be given what was decided it runs, too.
+    if test.status is AbStatus.RUNNING or (test.planned_at is not None and test.released_at is None):
         raise DomainError("Cannot delete a running test", code="invalid_state")
     tx.execute(delete(_TESTS).where(_TESTS.c.test_id == test_id))
     _LOG.info("A/B test %s deleted", test_id)
