@@ -60,6 +60,7 @@ _PUMP: Final = "mautolib/campaigns/sending.py"
 _LEDGER: Final = "sql/queries/ledger.sql"
 _CRASHES: Final = "tests/integration/test_sending_crashes.py::test_a_pump_that_dies_leaves_at_most_one_doubt"
 _CHAOS: Final = "tests/integration/test_sending_chaos.py"
+_AB_TESTS: Final = "tests/integration/test_experiment_sending.py"
 BUGS: Final = (
     Bug(
         "commit after batch",
@@ -159,6 +160,32 @@ BUGS: Final = (
         "boto3 tries again by itself",
         (("mautolib/channels/ses_email.py", '"total_max_attempts": 1', '"total_max_attempts": 4'),),
         ("tests/contracts/test_ses_outcomes.py::test_silence_after_the_request_is_a_doubt_and_is_not_repeated",),
+    ),
+    Bug(
+        "a hold-out is mailed",
+        (("mautolib/campaigns/audience.py", "case((kept, Skip.HOLDOUT.value), else_=reason)",
+          "case((kept, null()), else_=reason)"),),
+        (f"{_AB_TESTS}::test_a_test_divides_its_audience",),
+    ),
+    Bug(
+        "an A/B test is decided without a look at what others did",
+        (("mautolib/campaigns/experiment_steps.py",
+          "    if not _waits_for_nobody(test, now):\n        return False\n    found", "    found"),),
+        (f"{_AB_TESTS}::test_a_decision_that_comes_second_changes_nothing",),
+    ),
+    Bug(
+        "who was released is released again",
+        (("sql/queries/ab_sending.sql", "        and messages.next_try_at = timestamptz '9999-01-01 00:00+00'\n"
+          "        and messages.held_for = 'ab_test'\n        and messages.ab_part = 'rest'\n    limit",
+          "        and messages.ab_part = 'rest'\n    limit"),
+         ("sql/queries/ab_sending.sql", "\n    and messages.status = 'queued'\n    and messages.held_for = 'ab_test';",
+          ";")),
+        (f"{_AB_TESTS}::test_a_release_is_begun_again_without_harm",),
+    ),
+    Bug(
+        "an edited window lets those out who wait for a decision",
+        (("sql/queries/pacing.sql", "        and held_for <> 'ab_test'\n", "        and held_for is not null\n"),),
+        ("tests/integration/test_experiment_pacing.py::test_an_edited_window_lets_nobody_out",),
     ),
 )
 

@@ -94,15 +94,16 @@ def assigned(people: Select[Any], slices: Slices, content_ids: Sequence[Sequence
         people: with the number of a language as content_id, from 0, and hold-outs by their reason.
         content_ids: by variant, then by that number.
     """
-    who = people.subquery("people")
+    # Each step is a subquery of its own (offset 0): flattened, every expression would be worked out a dozen times.
+    who = people.offset(0).subquery("people")
     part = case(
         (who.c.reason == Skip.HOLDOUT.value, AbPart.HOLDOUT.value), (who.c.reason.is_not(None), null()),
         (_draw(slices, who.c.contact_id, _PART) < slices.bounds[1], AbPart.TEST.value), else_=AbPart.REST.value,
     )  # fmt: skip
-    parts = select(*who.c, cast(part, Text).label("ab_part")).subquery("parts")
+    parts = select(*who.c, cast(part, Text).label("ab_part")).offset(0).subquery("parts")
     number = _draw(slices, parts.c.contact_id, _VARIANT) % len(slices.variant_ids)
     chosen = cast(case((parts.c.ab_part == AbPart.TEST.value, number), else_=0), Integer)
-    drawn = select(*parts.c, chosen.label("variant_no")).subquery("drawn").c
+    drawn = select(*parts.c, chosen.label("variant_no")).offset(0).subquery("drawn").c
     is_tested = drawn.ab_part == AbPart.TEST.value
     id_type, languages = tables.messages.c.variant_id.type, len(content_ids[0])
     contents = [content_id for of_variant in content_ids for content_id in of_variant]
@@ -115,7 +116,7 @@ def assigned(people: Select[Any], slices: Slices, content_ids: Sequence[Sequence
         drawn.reason,
         drawn.ab_part,
         case((is_tested, delay), else_=literal(timedelta(), Interval())).label("delay"),
-    )
+    ).offset(0)
 
 
 def _draw(slices: Slices, contact_id: ColumnElement[Any], number: int) -> ColumnElement[int]:

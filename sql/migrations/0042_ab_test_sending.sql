@@ -19,6 +19,6 @@ alter table ab_tests add column released_at timestamptz;
 comment on column ab_tests.released_at is
     'When the last recipient who waited for the decision was given a variant; null while somebody waits.';
 create index ab_tests_to_work_on on ab_tests (test_id) where planned_at is not null and released_at is null;
-create trigger wakes_the_sender_for_an_ab_test after update of status on ab_tests
+create trigger wakes_the_sender_for_an_ab_test after update of status, released_at on ab_tests
     for each row when (new.status in ('completed', 'cancelled') and new.planned_at is not null)
     execute function wake('mauto_messages');

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
-from mautolib.campaigns import control, experiment_control, experiment_release, finishing, planning
+from mautolib.campaigns import control, experiment_control, experiment_release, experiments, finishing, planning
 from mautolib.campaigns.experiment_assignment import DRAWS, draw, part_of, variant_of
 from mautolib.campaigns.experiment_contents import slices
 from mautolib.campaigns.experiment_model import AbStatus, AbTest, AbTestType, NewVariant
@@ -327,6 +327,42 @@ def test_a_choice_by_hand_beats_the_clock(fresh_engine: Engine, settings: Settin
         assert step(fresh_engine, settings, later=LATER) == Steps(), "it passes over what an editor is at"
     assert step(fresh_engine, settings, later=LATER) == Steps(released=waiting)
     assert again(fresh_engine, test).winner_variant_id == test.variants[1].variant_id
+
+
+def test_a_decision_that_comes_second_changes_nothing(
+    fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at what is due and the decision an editor chooses."""
+    test = handed_over(fresh_engine, settings, 60)
+    waiting = parts(fresh_engine, test)["rest queued"]
+    lock = experiments.lock
+
+    def late(tx: Connection, test_id: int) -> AbTest:
+        monkeypatch.setattr(experiments, "lock", lock)
+        with fresh_engine.begin() as other:
+            experiment_control.select_winner(other, test_id, test.variants[1].variant_id, now=NOW)
+        return lock(tx, test_id)
+
+    monkeypatch.setattr(experiments, "lock", late)
+    assert step(fresh_engine, settings, later=LATER) == Steps(released=waiting)
+    assert again(fresh_engine, test).winner_variant_id == test.variants[1].variant_id
+    assert parts(fresh_engine, test)["rest queued Loud"] == waiting
+
+
+def test_a_release_is_begun_again_without_harm(fresh_engine: Engine, settings: Settings) -> None:
+    test = handed_over(fresh_engine, settings, 60)
+    with fresh_engine.begin() as tx:
+        experiment_control.select_winner(tx, test.test_id, test.variants[1].variant_id, now=NOW)
+    test = again(fresh_engine, test)
+    waiting = parts(fresh_engine, test)["rest queued"]
+    with fresh_engine.begin() as tx:
+        assert release(tx, settings, test, now=NOW, size=7) == 7
+    when = "select due_at, next_try_at from messages where ab_part = 'rest' and variant_id is not null order by 1"
+    first = rows(fresh_engine, when)
+    with fresh_engine.begin() as tx:
+        assert release(tx, settings, test, now=NOW + LATER, size=1000) == waiting - 7
+        assert release(tx, settings, test, now=NOW + LATER, size=1000) == 0
+    assert rows(fresh_engine, when)[:7] == first == [(NOW, NOW)] * 7
 
 
 def test_a_killed_planner_leaves_nothing(
