@@ -35,7 +35,6 @@ class Steps:
 def step(engine: Engine, settings: Settings, now: datetime, *, batch: int = experiment_release.BATCH) -> Steps:
     """Take every test as far as it can go now."""
     with engine.begin() as tx:
-        tx.execute(statement("ab_sending.end_of_ended"), {"now": now})
         test_ids = tx.scalars(statement("ab_sending.to_work_on")).all()
     decided = released = 0
     for test_id in test_ids:

@@ -195,6 +195,7 @@ def _frozen(
 def _fail(tx: Connection, campaign: Campaign, reason: str, now: datetime) -> Plan:
     runs.fail(tx, campaign.campaign_id, reason, now)
     _set(tx, campaign, now, status=Status.FAILED.value, status_reason=reason)
+    tx.execute(statement("ab_sending.end_of_ended"), {"now": now})
     return Plan(campaign_id=campaign.campaign_id, problem=reason)
 
 
