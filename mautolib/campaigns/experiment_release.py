@@ -49,7 +49,7 @@ def release(tx: Connection, settings: Settings, test: AbTest, *, now: datetime, 
         "contents": json.dumps(_contents(tx, test, winner)), "patience_hours": campaign.expires_after_hours,
     }  # fmt: skip
     released = tx.execute(statement("ab_sending.release"), parameters).rowcount
-    if released and campaign.is_paced:
+    if released < size and campaign.is_paced:
         # A pace that sleeps looks again, and knows when the first of these expires.
         tx.execute(statement("pacing.mark_stale"), {"campaign_id": campaign.campaign_id})
     return released
