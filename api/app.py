@@ -22,6 +22,7 @@ from api import documentation, errors
 from api.calls import Service
 from api.conventions import Conventions
 from api.routes import (
+    ab_tests,
     analytics,
     api_keys,
     audit_log,
@@ -80,6 +81,7 @@ _RESOURCES = (
     campaigns,
     campaign_life,
     schedules,
+    ab_tests,
     suppression,
     events,
     orders,
