@@ -44,7 +44,7 @@ from mautolib.campaigns.experiment_model import (
     NewVariant,
     NoWinnerAction,
 )
-from mautolib.campaigns.experiment_results import VariantFigures, figures_of, results
+from mautolib.campaigns.experiment_results import VariantFigures, figures_of, last_counted, results
 from mautolib.errors import InvalidInput
 
 router = Router("A/B tests")
@@ -418,7 +418,8 @@ def list_ab_tests(
 ) -> Response:  # fmt: skip
     """List A/B tests.
 
-    Newest first. An unknown campaign has none.
+    Newest first; an unknown campaign has none. Figures are as old as those of campaigns; one test shows them as they
+    are now.
     """
     before = paging.position_id(page)
     wanted: dict[str, Any] = {"status": status}
@@ -429,7 +430,7 @@ def list_ab_tests(
         rows = experiments.list_tests(tx, **wanted, skip=page.skip, limit=page.limit + 1, before=before)
         total = experiments.count(tx, **wanted)
         kept = rows[: page.limit]
-        figures = figures_of(tx, [row.test_id for row in kept])
+        figures = last_counted(tx, [row.test_id for row in kept])
     last = (kept[-1].test_id,) if kept else None
     answers = [shown(row, figures) for row in kept]
     return paging.list_response(call, answers, page, total=total, last=last, remain=len(rows) > page.limit)

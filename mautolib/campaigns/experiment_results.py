@@ -55,6 +55,25 @@ def figures_of(tx: Connection, test_ids: Iterable[int]) -> dict[int, VariantFigu
     return {row["variant_id"]: VariantFigures(**{name: row[name] for name in _FIELDS}) for row in rows}
 
 
+def last_counted(tx: Connection, test_ids: Iterable[int]) -> dict[int, VariantFigures]:
+    """What a list shows of all variants of some tests, by variant: as last recounted, with what was seen elsewhere.
+
+    Counting takes as long as tests are large; a list has many of them.
+    """
+    wanted = list(test_ids)
+    if not wanted:
+        return {}
+    rows = tx.execute(statement("experiments.last_counted"), {"test_ids": wanted}).mappings()
+    return {row["variant_id"]: VariantFigures(**row) for row in rows}
+
+
+def recount(tx: Connection, campaign_ids: Iterable[int], now: datetime) -> None:
+    """Count the variants of campaigns' tests for lists; called with the recount of the campaigns, under its lock."""
+    wanted = sorted(set(campaign_ids))
+    if wanted:
+        tx.execute(statement("experiments.recount"), {"campaign_ids": wanted, "now": now})
+
+
 def deadline_of(test: AbTest, figures: Mapping[int, VariantFigures]) -> datetime | None:
     """When the test is decided: the last hand-over of test mail and the hours to wait; None while some waits."""
     own = [figures[each.variant_id] for each in test.variants]

@@ -30,7 +30,7 @@ metadata = MetaData()
 
 _ID, _INT, _SMALL, _TEXT, _BOOL, _BYTES = BigInteger(), Integer(), SmallInteger(), Text(), Boolean(), LargeBinary()
 _TIME, _DATE, _FLOAT, _UUID = TIMESTAMP(timezone=True), Date(), Float(), Uuid()
-_CODE, _MONEY, _RATE = CHAR(3), Numeric(19, 4), Numeric(18, 8)
+_CODE, _MONEY, _RATE, _NUMERIC = CHAR(3), Numeric(19, 4), Numeric(18, 8), Numeric()
 _JSON, _INET, _TEXTS, _IDS = JSONB(none_as_null=True), INET(), ARRAY(Text()), ARRAY(BigInteger())
 _FLOATS: ARRAY[float] = ARRAY(DOUBLE_PRECISION())
 _INTS: ARRAY[int] = ARRAY(Integer())
@@ -50,6 +50,11 @@ ab_tests = _table(
     no_winner_action=_TEXT, conversion_days=_INT, winner_variant_id=_ID, decision=_TEXT, decision_reason=_TEXT,
     started_at=_TIME, planned_at=_TIME, planned_occurrence=_INT, last_handover_at=_TIME, deadline_at=_TIME,
     completed_at=_TIME, version=_INT, created_by=_TEXT, created_at=_TIME, updated_at=_TIME, released_at=_TIME,
+)
+ab_variant_totals = _table(
+    "ab_variant_totals",
+    variant_id=_ID, sent=_ID, bounced=_ID, unique_opens=_ID, unique_clicks=_ID, conversions=_ID, revenue=_NUMERIC,
+    refreshed_at=_TIME,
 )
 ab_variants = _table(
     "ab_variants",

@@ -88,8 +88,11 @@ alter table messages
     add constraint a_test_mail_has_a_variant check (ab_part <> 'test' or variant_id is not null);
 comment on column messages.ab_part is
     'In a run with an A/B test: test (compared), rest (gets what was decided), holdout (gets nothing); else null.';
-create index messages_of_ab_tests on messages (variant_id, message_id) where ab_part = 'test';
-create index messages_held_out on messages (campaign_id, occurrence) where ab_part = 'holdout';
+-- Counting a test reads nothing but its own part of this index.
+create index messages_of_ab_tests on messages (variant_id, message_id)
+    include (contact_id, status, last_code, queued_at, sent_at) where ab_part = 'test';
+create index messages_held_out on messages (campaign_id, occurrence) include (contact_id, due_at)
+    where ab_part = 'holdout';
 
 -- What the rest of an audience gets is not known when it is queued.
 drop trigger a_message_keeps_its_content on messages;
@@ -100,21 +103,12 @@ create trigger a_message_keeps_its_content before update of content_id on messag
             old.ab_part = 'rest' and old.status = 'queued' and old.variant_id is null and old.attempt_no = 0, false))
     execute function what_was_sent_stays();
 
--- What is known of each variant: the ledger and the hits of the test mail, orders after it, and what was observed.
--- One definition for the results, the lists and the analysts' view; reading one test costs its own messages only.
-create view ab_variant_figures as
+-- What the ledger, hits and orders know of each variant: the test mail alone, never the rest that got it later.
+create view ab_variant_ledger as
 select
-    variants.test_id, variants.variant_id,
-    ledger.assigned + greatest(seen.sent, seen.bounced) as assigned,
-    ledger.waiting,
-    ledger.attempted + greatest(seen.sent, seen.bounced) as attempted,
-    ledger.sent + seen.sent as sent,
-    ledger.delivered + greatest(seen.sent - seen.bounced, 0) as delivered,
-    ledger.bounced + seen.bounced as bounced,
-    touched.opens + seen.openers as unique_opens,
-    touched.clicks + seen.clickers as unique_clicks,
-    bought.conversions, bought.revenue, bought.revenue_squares,
-    greatest(ledger.last_handover_at, seen.last_sent_at) as last_handover_at
+    variants.test_id, variants.variant_id, ledger.assigned, ledger.waiting, ledger.attempted, ledger.sent,
+    ledger.delivered, ledger.bounced, touched.opens as unique_opens, touched.clicks as unique_clicks,
+    bought.conversions, bought.revenue, bought.revenue_squares, ledger.last_handover_at
 from ab_variants as variants
 inner join ab_tests as tests on tests.test_id = variants.test_id
 cross join lateral (
@@ -171,7 +165,14 @@ cross join lateral (
             and messages.contact_id > 0
         group by messages.contact_id
     ) as customers
-) as bought
+) as bought;
+comment on view ab_variant_ledger is
+    'One row per variant of an A/B test: what its test mail brought. Reading one test costs its own messages only.';
+
+create view ab_variant_observed as
+select
+    variants.test_id, variants.variant_id, seen.sent, seen.bounced, seen.openers, seen.clickers, seen.last_sent_at
+from ab_variants as variants
 cross join lateral (
     select
         count(*) filter (where event_type = 'sent') as sent,
@@ -187,4 +188,36 @@ cross join lateral (
     from ab_test_observations
     where variant_id = variants.variant_id
 ) as seen;
-comment on view ab_variant_figures is 'One row per variant of an A/B test: what its test mail brought, and what was observed elsewhere.';
+comment on view ab_variant_observed is 'One row per variant of an A/B test: what callers told was seen elsewhere.';
+
+-- One definition for the results and the analysts' view.
+create view ab_variant_figures as
+select
+    known.test_id, known.variant_id,
+    known.assigned + greatest(seen.sent, seen.bounced) as assigned,
+    known.waiting,
+    known.attempted + greatest(seen.sent, seen.bounced) as attempted,
+    known.sent + seen.sent as sent,
+    known.delivered + greatest(seen.sent - seen.bounced, 0) as delivered,
+    known.bounced + seen.bounced as bounced,
+    known.unique_opens + seen.openers as unique_opens,
+    known.unique_clicks + seen.clickers as unique_clicks,
+    known.conversions, known.revenue, known.revenue_squares,
+    greatest(known.last_handover_at, seen.last_sent_at) as last_handover_at
+from ab_variant_ledger as known
+inner join ab_variant_observed as seen on seen.variant_id = known.variant_id;
+comment on view ab_variant_figures is
+    'One row per variant of an A/B test: what its test mail brought, and what was seen elsewhere.';
+
+create table ab_variant_totals (
+    variant_id bigint primary key references ab_variants on delete cascade,
+    sent bigint not null,
+    bounced bigint not null,
+    unique_opens bigint not null,
+    unique_clicks bigint not null,
+    conversions bigint not null,
+    revenue numeric not null,
+    refreshed_at timestamptz not null
+);
+comment on table ab_variant_totals is
+    'ab_variant_ledger as last counted, for lists: recounted together with campaign_totals.';

@@ -444,6 +444,7 @@ def test_a_test_by_hand_from_draft_to_the_rest(
     assert viewer.get(f"{CAMPAIGNS}{made['id']}").json()["status"] == "sent"
     done = viewer.get(path).json()
     assert (done["status"], done["decision"], done["winner_variant_id"]) == ("completed", "winner", winner)
+    assert viewer.get(TESTS, params={"campaign_id": made["id"]}).json() == [done]
     # The rest got the winner and is no part of the comparison.
     assert [each["total_sent"] for each in done["variants"]] == [len(a), len(b)]
     got = viewer.get(f"{CAMPAIGNS}{made['id']}/messages", params={"variant_id": winner, "limit": 1})

@@ -301,8 +301,32 @@ def test_the_view_equals_the_results(tx: Connection, settings: Settings) -> None
         assert (row["variant_name"], row["decision"]) == (shown["name"], answer["decision"])
         assert (row["campaign_id"], row["reporting_currency"]) == (done.campaign_id, "USD")
     assert [row["unique_opens"] for row in rows] == [12, 20, 3] and rows[2]["open_rate"] is None
-    listed = experiment_results.figures_of(tx, [test.test_id])
-    assert [listed[row["variant_id"]].unique_opens for row in rows] == [12, 20, 3]
+
+
+def test_a_list_shows_the_last_count_and_what_was_seen_elsewhere(tx: Connection, settings: Settings) -> None:
+    test, other = started(tx, settings), started(tx, settings)
+    names = "sent bounced unique_opens unique_clicks conversions revenue"
+    contact, message = mail(tx, test, 0)
+    make_hit(tx, contact, message, "click")
+    make_order(tx, contact, NOW + HOUR, total="10.01")
+    mail(tx, test, 0, "bounced")
+    for kind in ("sent", "clicked", "bounced"):
+        experiment_control.observe(tx, test.test_id, test.variants[0].variant_id, kind, now=NOW)
+
+    def listed() -> list[list[Any]]:
+        found = experiment_results.last_counted(tx, [test.test_id, other.test_id])
+        return [picked(found[each.variant_id], names) for each in (*test.variants, *other.variants)]
+
+    none = [0] * 6
+    assert listed() == [[1, 1, 1, 1, 0, 0], none, none, none]
+    experiment_results.recount(tx, [test.campaign_id, other.campaign_id, 987654321], NOW)
+    assert listed() == [picked(figures(tx, test), names), none, none, none]
+    assert listed()[0] == [2, 2, 2, 2, 1, Decimal("10.01")]
+    tx.execute(text("insert into hit_verdicts (hit_id, rule_version, verdict) select hit_id, 2, 'bot' from hits"))
+    assert listed()[0][2] == 2
+    experiment_results.recount(tx, [test.campaign_id], NOW)
+    assert listed()[0][2] == 1
+    assert experiment_results.last_counted(tx, []) == {}
 
 
 def test_a_view_row_survives_figures_no_shop_has(tx: Connection, settings: Settings) -> None:
