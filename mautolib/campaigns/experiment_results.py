@@ -39,6 +39,7 @@ class VariantFigures:
     revenue: Decimal = Decimal(0)
     revenue_squares: Decimal = Decimal(0)
     last_handover_at: datetime | None = None
+    last_observed_at: datetime | None = None
 
 
 _COUNTED = ("assigned", "attempted", "sent", "delivered", "unique_opens", "unique_clicks", "conversions", "revenue",
@@ -75,14 +76,18 @@ def recount(tx: Connection, campaign_ids: Iterable[int], now: datetime) -> None:
 
 
 def deadline_of(test: AbTest, figures: Mapping[int, VariantFigures]) -> datetime | None:
-    """When the test is decided: the last hand-over of test mail and the hours to wait; None while some waits."""
+    """When the test is decided: the last hand-over of test mail and the hours to wait; None while some waits.
+
+    Hand-overs seen elsewhere count only where none of ours are planned.
+    """
     own = [figures[each.variant_id] for each in test.variants]
     if any(each.waiting for each in own):
         return None
     if test.deadline_at is not None:
         # As the sender saw it: a doubt that is settled later moves no deadline.
         return test.deadline_at
-    last = max((each.last_handover_at for each in own if each.last_handover_at), default=test.planned_at)
+    moments = [each.last_observed_at if test.planned_at is None else each.last_handover_at for each in own]
+    last = max((moment for moment in moments if moment is not None), default=test.planned_at)
     return None if last is None else last + timedelta(hours=test.wait_hours)
 
 

@@ -203,7 +203,7 @@ select
     known.unique_opens + seen.openers as unique_opens,
     known.unique_clicks + seen.clickers as unique_clicks,
     known.conversions, known.revenue, known.revenue_squares,
-    greatest(known.last_handover_at, seen.last_sent_at) as last_handover_at
+    known.last_handover_at, seen.last_sent_at as last_observed_at
 from ab_variant_ledger as known
 inner join ab_variant_observed as seen on seen.variant_id = known.variant_id;
 comment on view ab_variant_figures is

@@ -190,6 +190,7 @@ def test_the_deadline_waits_for_the_last_hand_over(tx: Connection, settings: Set
     tx.execute(update(messages).where(messages.c.message_id == waiting).values(status="skipped", reason="expired"))
     assert deadline() == NOW + 5 * HOUR
     mail(tx, test, None, "queued", ab_part="rest")
+    experiment_control.observe(tx, test.test_id, test.variants[0].variant_id, "sent", now=LATER)
     assert deadline() == NOW + 5 * HOUR
 
 
@@ -197,6 +198,8 @@ def test_a_test_nobody_planned_has_no_deadline(tx: Connection, settings: Setting
     test = started(tx, settings)
     unplanned = experiments.put(tx, test.test_id, NOW, planned_at=None, planned_occurrence=None)
     assert experiment_results.evaluate(tx, unplanned, now=LATER).deadline_at is None
+    experiment_control.observe(tx, test.test_id, test.variants[0].variant_id, "sent", now=NOW)
+    assert experiment_results.evaluate(tx, unplanned, now=LATER).deadline_at == NOW + 4 * HOUR
 
 
 def test_the_hour_of_a_variant_that_has_not_come_is_no_mismatch(tx: Connection, settings: Settings) -> None:
