@@ -61,6 +61,7 @@ _LEDGER: Final = "sql/queries/ledger.sql"
 _CRASHES: Final = "tests/integration/test_sending_crashes.py::test_a_pump_that_dies_leaves_at_most_one_doubt"
 _CHAOS: Final = "tests/integration/test_sending_chaos.py"
 _AB_TESTS: Final = "tests/integration/test_experiment_sending.py"
+_AB_RESULTS: Final = "tests/integration/test_experiment_results.py"
 BUGS: Final = (
     Bug(
         "commit after batch",
@@ -186,6 +187,31 @@ BUGS: Final = (
         "an edited window lets those out who wait for a decision",
         (("sql/queries/pacing.sql", "        and next_try_at < timestamptz '9999-01-01 00:00+00'\n", ""),),
         ("tests/integration/test_experiment_pacing.py::test_an_edited_window_lets_nobody_out",),
+    ),
+    Bug(
+        "the rest that got the winner is compared",
+        (("sql/migrations/0041_ab_tests.sql",
+          "    from messages\n    where variant_id = variants.variant_id and ab_part = 'test'\n",
+          "    from messages\n    where variant_id = variants.variant_id\n"),),
+        (f"{_AB_RESULTS}::test_the_rest_that_got_the_winner_is_not_compared",),
+    ),
+    Bug(
+        "an older verdict on an open counts",
+        (("sql/migrations/0041_ab_tests.sql", "later.rule_version > given.rule_version", "false"),),
+        (f"{_AB_RESULTS}::test_only_people_open_and_the_newest_verdict_counts",),
+    ),
+    Bug(
+        "orders count for ever",
+        (("sql/migrations/0041_ab_tests.sql",
+          "messages.sent_at + make_interval(hours => 24 * tests.conversion_days)", "'infinity'"),),
+        (f"{_AB_RESULTS}::test_an_order_counts_within_the_days_after_the_hand_over",),
+    ),
+    Bug(
+        "hand-overs seen elsewhere put a deadline off",
+        (("mautolib/campaigns/experiment_results.py",
+          "each.last_observed_at if test.planned_at is None else each.last_handover_at",
+          "each.last_observed_at or each.last_handover_at"),),
+        (f"{_AB_RESULTS}::test_the_deadline_waits_for_the_last_hand_over",),
     ),
 )
 
