@@ -23,6 +23,7 @@ from api.calls import Service
 from api.conventions import Conventions
 from api.metrics import Metrics
 from api.routes import (
+    ab_tests,
     analytics,
     api_keys,
     audit_log,
@@ -81,6 +82,7 @@ _RESOURCES = (
     campaigns,
     campaign_life,
     schedules,
+    ab_tests,
     suppression,
     events,
     orders,

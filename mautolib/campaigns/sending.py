@@ -26,7 +26,7 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
 from mautolib import log
-from mautolib.campaigns import control, finishing, planning, totals
+from mautolib.campaigns import control, experiment_steps, finishing, planning, totals
 from mautolib.campaigns.courier import Courier, Shift, finished
 from mautolib.campaigns.host_backoff import HostBackoff
 from mautolib.campaigns.pacing import Turnstile, give_back
@@ -364,6 +364,7 @@ def _run_once(engine: Engine, settings: Settings, given: argparse.Namespace) -> 
         engine, settings, shard=shard, shards=shards, budget_seconds=given.budget_seconds, group_size=given.group_size
     )
     if given.finish:
+        experiment_steps.step(engine, settings, datetime.now(UTC))
         finishing.finish(engine, datetime.now(UTC))
     return result
 
