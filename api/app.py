@@ -23,6 +23,8 @@ from api.calls import Service
 from api.conventions import Conventions
 from api.routes import (
     analytics,
+    analytics_campaigns,
+    analytics_views,
     api_keys,
     audit_log,
     auth,
@@ -88,6 +90,8 @@ _RESOURCES = (
     webhooks,
     inbound_sources,
     analytics,
+    analytics_campaigns,
+    analytics_views,
     scoring,
     score_recomputations,
     lifecycle,

@@ -33,7 +33,7 @@ COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
 #: What must be built before operations can be served: the beginning of their paths, without the prefix.
 LATER = {
     "A/B tests": ("/ab-tests/",),
-    "analytics and metrics": ("/analytics/", "/dashboard/", "/metrics"),
+    "metrics": ("/metrics",),
 }
 
 #: Enough to wire the app; nothing is connected.
