@@ -35,6 +35,7 @@ from mautolib.contacts.export import guarded
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, NotFound
+from mautolib.events.money import amount_text, rate_text
 from mautolib.segments.reading import reading
 
 __all__ = ["Cells", "Relation", "csv_lines", "get", "listed", "newest", "position", "reading_views", "rows", "shown"]
@@ -58,7 +59,9 @@ _KINDS: Final[dict[str, TypeEngine[Any]]] = {
 #: Words of a grain that no column is called by.
 _MEANS: Final = {"day": "as_of", "customer": "contact_id", "person": "contact_id"}
 _BIGGEST: Final = 2**63 - 1
-_MONEY: Final = re.compile(r"numeric\((?:18|19),[48]\)")
+#: Amounts and exchange rates; other numbers are rates, averages and weights.
+_MONEY: Final = re.compile(r"numeric(?:\((?:18|19),4\))?")
+_EXCHANGE: Final = re.compile(r"numeric\(18,8\)")
 
 #: The values of one row by column.
 Cells = Mapping[str, Any]
@@ -288,7 +291,9 @@ def _shown(name: str, kind: str, value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, Decimal):
-        return str(value) if _MONEY.fullmatch(kind) else float(value)
+        if _EXCHANGE.fullmatch(kind):
+            return rate_text(value)
+        return amount_text(value) if _MONEY.fullmatch(kind) else float(value)
     if isinstance(value, datetime):
         return _written(value)
     return str(value) if kind == "bigint" and name.endswith("_id") else value
