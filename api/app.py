@@ -25,6 +25,8 @@ from api.metrics import Metrics
 from api.routes import (
     ab_tests,
     analytics,
+    analytics_campaigns,
+    analytics_views,
     api_keys,
     audit_log,
     auth,
@@ -91,6 +93,8 @@ _RESOURCES = (
     webhooks,
     inbound_sources,
     analytics,
+    analytics_campaigns,
+    analytics_views,
     scoring,
     score_recomputations,
     lifecycle,

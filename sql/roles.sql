@@ -51,6 +51,8 @@ begin
     grant usage on schema analytics to mauto_api, mauto_worker, mauto_analyst;
     grant select on all tables in schema analytics to mauto_api, mauto_analyst;
     grant select, insert, update, delete on all tables in schema analytics to mauto_worker;
+    -- The API reads whole views with no more rights than an analyst.
+    grant mauto_analyst to mauto_api;
     alter role mauto_analyst set default_transaction_read_only = on;
     alter role mauto_analyst set statement_timeout = '5min';
 

@@ -31,9 +31,7 @@ PAGES = {
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
 
 #: What must be built before operations can be served: the beginning of their paths, without the prefix.
-LATER = {
-    "analytics": ("/analytics/", "/dashboard/"),
-}
+LATER: dict[str, tuple[str, ...]] = {}
 
 #: Enough to wire the app; nothing is connected.
 SETTINGS = Settings(

@@ -445,6 +445,8 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/webhooks/{id}/deliveries/{delivery_id}": Objects.delivery,
         "/webhooks/inbound/{token}": Objects.inbound_token,
         "/inbound-sources/{id}": Objects.inbound_source,
+        "/analytics/campaigns/{id}": Objects.campaign,
+        "/analytics/views/{view}": lambda _: "dim_contacts",
     }.items()
 }
 def _as_of_now(_: Objects, request: Ready) -> None:
@@ -504,6 +506,7 @@ _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
     "segment_a": lambda objects, value: objects.segment(),
     "segment_b": lambda objects, value: objects.segment(),
     "campaign_id": lambda objects, value: objects.campaign(),
+    "campaign_ids": lambda objects, value: objects.campaign(),
     "exclude_campaign_ids": lambda objects, value: objects.campaign(),
 }
 
@@ -592,5 +595,6 @@ _GROWING: dict[str, Callable[[Objects, str], Any]] = {
         "/scoring/leaderboard": lambda objects, _: objects.scored_contact(),
         "/suppression": lambda objects, _: objects.suppressed_address(),
         "/audit-log/": lambda objects, _: objects.contact(),
+        "/analytics/views/{view}": lambda objects, _: objects.contact(),
     }.items()
 }
