@@ -284,6 +284,22 @@ messages = _table(
     depth=_SMALL, ab_part=_TEXT,
 )
 notice_refusals = _table("notice_refusals", refused_on=_DATE, reason=_TEXT, refusal_count=_ID)
+order_import_lines = _table(
+    "order_import_lines",
+    line=_ID, order_id=_TEXT, email=_TEXT, customer_id=_TEXT, placed_at=_TIME, currency=_TEXT, total=_NUMERIC,
+    discount=_NUMERIC, shipping=_NUMERIC, tax=_NUMERIC, refunded=_NUMERIC, status=_TEXT, country=_TEXT, item=_JSON,
+    amount=_NUMERIC,
+)
+order_import_orders = _table(
+    "order_import_orders",
+    place=_ID, order_id=_TEXT, first_line=_ID, row_count=_ID, left_out=_TEXT, problem=_TEXT, email=_TEXT,
+    customer_id=_TEXT, placed_at=_TIME, currency=_TEXT, total=_NUMERIC, discount=_NUMERIC, shipping=_NUMERIC,
+    tax=_NUMERIC, refunded=_NUMERIC, country=_TEXT, lines=_JSON,
+)
+order_import_problems = _table(
+    "order_import_problems",
+    line=_ID, order_id=_TEXT, field=_TEXT, problem=_TEXT, advice=_TEXT,
+)
 orders = _table(
     "orders",
     order_key=_ID, contact_id=_ID, source=_TEXT, order_id=_TEXT, placed_at=_TIME, currency=_CODE, total=_MONEY,
