@@ -88,7 +88,7 @@ def metrics(tx: Tx, campaign_id: int, *, reporting_currency: str) -> dict[str, A
     Raises:
         NotFound: no such campaign.
     """
-    row = _of(tx, campaign_id)
+    row = counts(tx, campaign_id)
     if row is None:
         raise NotFound("Campaign not found")
     rates = figures.rates_of(row)
@@ -113,7 +113,7 @@ def funnel(tx: Tx, campaign_id: int) -> dict[str, Any]:
     Raises:
         NotFound: no such campaign.
     """
-    row = _of(tx, campaign_id)
+    row = counts(tx, campaign_id)
     if row is None:
         raise NotFound(f"Campaign {campaign_id} not found")
     rates = figures.rates_of(row)
@@ -171,13 +171,18 @@ def funnels(tx: Tx, campaign_ids: Sequence[int | None]) -> list[dict[str, Any] |
     return [found[campaign_id] for campaign_id in campaign_ids]
 
 
-def _figures(tx: Tx, what: str) -> Any:
-    mails = int(tx.scalar(statement("analytics_api.ledger_size")) or 0)
-    return statement(f"analytics_api.{'live' if mails <= LIVE_MAILS else 'recounted'}_{what}")
+def is_live(tx: Tx) -> bool:
+    """Whether there are so few mails of campaigns that they are counted while somebody waits."""
+    return int(tx.scalar(statement("analytics_api.ledger_size")) or 0) <= LIVE_MAILS
 
 
-def _of(tx: Tx, campaign_id: int) -> Row[Any] | None:
+def counts(tx: Tx, campaign_id: int) -> Row[Any] | None:
+    """What became of the mails of one campaign: the counts that metrics and funnel are made of; None: no such one."""
     return tx.execute(_figures(tx, "campaign"), {"campaign_id": campaign_id}).first()
+
+
+def _figures(tx: Tx, what: str) -> Any:
+    return statement(f"analytics_api.{'live' if is_live(tx) else 'recounted'}_{what}")
 
 
 def _stages(row: Row[Any]) -> list[FunnelStage]:

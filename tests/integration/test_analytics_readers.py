@@ -67,7 +67,7 @@ def test_each_thing_counts_on_the_day_it_happened(tx: Connection) -> None:
 
 def test_the_newest_verdict_decides_over_time_too(tx: Connection) -> None:
     contact, message = send(tx, make_campaign(tx, status="sent"))
-    for verdicts in (("human", "bot"), ("bot", "human"), ("human", "human")):
+    for verdicts in (("human", "bot"), ("human", "bot"), ("bot", "human"), ("human", "human")):
         hit = make_hit(tx, contact, message, "open", verdict=verdicts[0])
         tx.execute(insert(tables.hit_verdicts).values(hit_id=hit, rule_version=2, verdict=verdicts[1], decided_at=NOW))
     assert series(tx)["opened"] == {"2026-03-01": 2}
