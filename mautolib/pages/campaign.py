@@ -70,8 +70,8 @@ def _cards(tx: Tx, campaign_id: int, counts: Mapping[str, Any]) -> list[Card]:
         sold = readers_campaigns.metrics(tx, campaign_id, reporting_currency="")
         if sold["orders"]:
             cards.append(Card(
-                label="Revenue", value=f"{sold['revenue']:,.2f} {sold['reporting_currency']}",
-                note=f"{sold['orders']:,} orders",
+                label="Revenue", value=f"{sold['revenue']:,.2f}",
+                note=f"{sold['reporting_currency']} of {sold['orders']:,} orders",
             ))  # fmt: skip
     return cards
 
@@ -136,7 +136,7 @@ def _states(tx: Tx, binds: Mapping[str, Any]) -> Table:
 def _links(tx: Tx, binds: Mapping[str, Any]) -> Table:
     found = tx.execute(statement("pages.campaign_links"), {**binds, "limit": _LINKS}).mappings()
     return Table(
-        name="links", caption="Links", rows=[dict(row) for row in found], sortable=True,
+        name="links", caption="Links", rows=[dict(row) for row in found], sortable=True, is_titled=True,
         empty=("No link was clicked yet", "Every tracked link that was clicked is listed here."),
         columns=(
             Column(key="url", label="Address", bold=True),
@@ -170,7 +170,7 @@ def _hours(tx: Tx, binds: Mapping[str, Any], what: str) -> Table:
 def _domains(tx: Tx, binds: Mapping[str, Any]) -> Table:
     found = tx.execute(statement("pages.campaign_domains"), {**binds, "limit": _DOMAINS}).mappings()
     return Table(
-        name="domains", caption="Mail domains", rows=[dict(row) for row in found], sortable=True,
+        name="domains", caption="Mail domains", rows=[dict(row) for row in found], sortable=True, is_titled=True,
         empty=("No messages yet", f"The {_DOMAINS} largest domains of its recipients appear here."),
         columns=(
             Column(key="domain", label="Domain", bold=True),

@@ -66,6 +66,6 @@ def rates(counts: Mapping[str, Any]) -> dict[str, Any]:
 def listed(rows: Sequence[Mapping[str, Any]], *, name: str, empty: tuple[str, str]) -> Table:
     """Campaigns of `everything` as a table."""
     return Table(
-        name=name, caption="Campaigns", columns=_COLUMNS, empty=empty, sortable=True,
+        name=name, caption="Campaigns", columns=_COLUMNS, empty=empty, sortable=True, is_titled=True,
         rows=[{**row, **rates(row)} for row in rows],
     )  # fmt: skip

@@ -34,6 +34,7 @@ class Chart:
     x: str
     series: Sequence[str]
     unit: str
+    title: str
     summary: str
 
 
@@ -45,7 +46,7 @@ def chart_of(
     Args:
         unit: written behind the numbers of the axis.
         name: if the table has several charts.
-        title: what it shows; none: what the table shows.
+        title: what it shows, written above it; none: what the heading says and the table shows.
     """
     columns = {column.key: column for column in table.columns}
     parts = [f"{title or table.caption}."]
@@ -56,5 +57,5 @@ def chart_of(
             parts.append(f"{columns[key].label}: between {least} and {most}, at the end {last}.")
     return Chart(
         name=name or table.name, table=table.name, drawn=drawn, x=table.columns[0].key, series=series, unit=unit,
-        summary=" ".join(parts),
+        title=title, summary=" ".join(parts),
     )  # fmt: skip

@@ -60,7 +60,7 @@ def _map(rows: list[dict[str, Any]], grain: str, offsets: int) -> Table:
     ]
     return Table(
         name="cohorts", caption=f"Contacts by {grain} of their sign-up, and the share active in the {grain}s after",
-        rows=rows, empty=EMPTY,
+        rows=rows, empty=EMPTY, is_titled=True,
         columns=[Column(key="cohort", label=_GRAINS[grain], bold=True), Column(key="size", label="Size",
                  kind=Kind.NUMBER), *periods],
     )  # fmt: skip

@@ -64,6 +64,7 @@ class Table:
         name: unique on its page; part of links.
         empty: a title and what to do, for a table without rows.
         sortable: headers are links; never for a table whose order is its meaning.
+        is_titled: a heading above says what the caption says; only screen readers are told twice.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Table:
     rows: Sequence[Mapping[str, Any]]
     empty: tuple[str, str] = ("Nothing yet", "")
     sortable: bool = False
+    is_titled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,7 @@ class Shown:
     empty: tuple[str, str]
     csv_href: str
     is_heat: bool
+    is_titled: bool
 
 
 def show(table: Table, *, root: str, query: Mapping[str, str]) -> Shown:
@@ -127,7 +130,7 @@ def show(table: Table, *, root: str, query: Mapping[str, str]) -> Shown:
         heads=[_head(table, column, key, is_down, kept) for column in table.columns],
         rows=[[_cell(column, row, root) for column in table.columns] for row in table.rows],
         csv_href="?" + urlencode({**kept, **sort, "format": "csv", "table": table.name}),
-        is_heat=any(column.shade for column in table.columns),
+        is_heat=any(column.shade for column in table.columns), is_titled=table.is_titled,
     )  # fmt: skip
 
 
@@ -200,7 +203,7 @@ def _cell(column: Column, row: Mapping[str, Any], root: str) -> Cell:
 def _css(column: Column) -> str:
     is_figure = column.kind in (Kind.NUMBER, Kind.DECIMAL, Kind.PERCENT)
     kind = "rate" if column.meter else "number" if is_figure else "when" if column.kind is Kind.MOMENT else ""
-    return f"heat-cell {kind}".strip() if column.shade else kind or str(column.kind)
+    return f"heat-cell {kind}".strip() if column.shade else kind
 
 
 def written(column: Column, value: Any) -> str:

@@ -26,6 +26,7 @@ def build(tx: Tx, asked: Asked) -> View:
     found = tx.execute(statement("pages.workflows"), {"limit": _MOST}).mappings()
     table = Table(
         name="workflows", caption="Workflows", rows=[dict(row) for row in found], sortable=True,
+        is_titled=True,
         empty=("No workflows yet", "Create one with POST /api/v1/workflows/, or load one with make recipe."),
         columns=(
             Column(key="workflow_name", label="Workflow", link="workflows/{workflow_id}", bold=True),

@@ -4,8 +4,7 @@ The pages are those of `mautolib.pages.registry`, the same that the API shows at
 component, so everything but the registration is imported when a page is asked for.
 """
 
-from __future__ import annotations
-
+# Annotations are evaluated here: the framework reads those of functions whose types are imported late.
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +21,7 @@ _SAFE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Refe
 
 
 @cache
-def _engine() -> Engine:
+def _engine() -> "Engine":
     from airflow.sdk import BaseHook
 
     from mautolib.db.engine import connect
@@ -57,8 +56,9 @@ def application() -> Any:
 
     @app.get("/dashboard")
     @app.get("/dashboard/{path:path}")
-    def dashboard(request: Request, path: str = "") -> Any:
-        return _page(request.url.path, path, dict(request.query_params))
+    def dashboard(request: Request, path: str = "") -> Response:
+        found: Response = _page(request.url.path, path, dict(request.query_params))
+        return found
 
     return app
 

@@ -199,7 +199,9 @@ def test_the_pages_show_the_figures_of_the_api(tx: Connection, shop: Shop) -> No
     ]  # fmt: skip
     health = readers_trends.health(tx, now=NOW)
     assert f"<strong>{health['score']:.1f}</strong> of 100" in shown(tx, "")
-    assert metrics["orders"] > 0 and f"{metrics['revenue']:,.2f} USD" in shown(tx, f"campaigns/{campaign}")
+    assert metrics["orders"] > 0 and f"<dd>{metrics['revenue']:,.2f}</dd>" in shown(
+        tx, f"campaigns/{campaign}"
+    )
 
 
 def test_the_parts_of_a_campaign_add_up(tx: Connection, shop: Shop) -> None:

@@ -9,7 +9,7 @@
     const of = (name) => style.getPropertyValue(name).trim();
     return {
       ink: of("--ink"), soft: of("--soft"), line: of("--line"), card: of("--card"),
-      series: ["--accent", "--second", "--warn", "--soft", "--bad", "--good", "--third"].map(of),
+      series: ["--accent", "--second", "--warn", "--soft", "--bad", "--good", "--third", "--fourth", "--fifth", "--sixth"].map(of),
     };
   };
 
@@ -46,7 +46,7 @@
         // Told apart without colour too.
         borderDash: isLine ? [[], [6, 4], [2, 3]][place % 3] : [],
         pointStyle: ["circle", "rect", "triangle"][place % 3], pointRadius: labels.length > 40 ? 0 : 3,
-        tension: 0, spanGaps: false, maxBarThickness: 44, categoryPercentage: 0.8, barPercentage: 0.9,
+        tension: 0, spanGaps: true, maxBarThickness: 44, categoryPercentage: 0.8, barPercentage: 0.9,
       };
     });
     const value = {
