@@ -60,6 +60,8 @@ begin
     grant select, update, delete on all tables in schema public to mauto_eraser;
     revoke all on schema_migrations from mauto_eraser;
     revoke update, delete on installation from mauto_eraser;
+    -- An address may stand in what somebody wrote there; nothing else of the row is theirs to change.
+    grant update (database_key, reason, changed_by) on installation to mauto_eraser;
     grant usage on schema staging to mauto_eraser;
     grant select, update, delete on all tables in schema staging to mauto_eraser;
     revoke update, delete, truncate on erased_contacts from mauto_api, mauto_worker;

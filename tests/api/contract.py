@@ -21,6 +21,7 @@ from mautolib.settings import Settings
 
 #: Pages and files for people; they are no operations of the contract.
 PAGES = {
+    "/dashboard/{path}", "/dashboard/static/{digest}/{name}",
     "/docs", "/redoc", "/openapi.json", "/docs/assets/{name}",
     "/dashboard", "/dashboard/sign-in", "/dashboard/sign-out",
     "/dashboard/webhooks", "/dashboard/webhooks/{id}", "/dashboard/webhooks/{id}/replay",

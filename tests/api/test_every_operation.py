@@ -160,6 +160,10 @@ def steady(answer: httpx.Response) -> tuple[Any, ...]:
                 for row in (found if isinstance(found, list) else [found])]  # fmt: skip
         body = rows if isinstance(found, list) else rows[0]
         headers.pop("content-length", None)
+    elif answer.headers.get("Content-Type", "").startswith("text/plain; version="):
+        # Metrics count the question itself: their names stay.
+        body = {line.split()[2] for line in body.splitlines() if line.startswith("# TYPE ")}
+        headers.pop("content-length", None)
     return answer.status_code, body, headers
 
 
