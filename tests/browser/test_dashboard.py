@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,9 @@ class Visit:
         return self.page
 
     def fits(self) -> bool:
+        """Whether nothing is wider than the window, once the charts were drawn anew for it."""
+        with contextlib.suppress(Exception):
+            self.page.wait_for_function("document.documentElement.scrollWidth <= window.innerWidth", timeout=3_000)
         return bool(self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
 
     def findings(self) -> list[str]:
