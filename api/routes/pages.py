@@ -78,6 +78,10 @@ def routes() -> list[Route]:
 
 
 async def _dashboard(request: Request) -> Response:
+    # A path with `..` in it is no page of ours, and no way round to anything else: not even the sign-in is shown.
+    if {".", ".."} & set(request.path_params.get("path", "").split("/")):
+        raise NotFound("There is no such page.")
+
     def render(tx: Connection, seen: _Seen) -> Response:
         path = request.path_params.get("path", "").strip("/")
         shown = registry.answer(tx, path, dict(request.query_params), now=seen.now, house=seen.house)

@@ -43,7 +43,7 @@ def take(browser: Any, url: str, *, email: str, password: str, folder: Path) -> 
             page.goto(path)
             if link:
                 page.locator(f'main a[href^="{link}"]').first.click()
-            page.wait_for_function("!document.querySelector('figure.chart:not(.drawn)')")
+            page.locator("figure.chart:not(.drawn)").first.wait_for(state="detached")
             taken.append(folder / f"{name}.png")
             page.screenshot(path=taken[-1])
         context.close()

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,14 +82,21 @@ class Visit:
     def open(self, path: str, *, waits: bool = True) -> Any:
         self.page.goto(path)
         if waits:
-            self.page.wait_for_function("!document.querySelector('figure.chart:not(.drawn)')")
+            assert self.comes_true("!document.querySelector('figure.chart:not(.drawn)')"), f"{path}: a chart is missing"
         return self.page
+
+    def comes_true(self, expression: str) -> bool:
+        """Whether it does within five seconds; `wait_for_function` needs the `eval` that the pages' policy forbids."""
+        until = time.monotonic() + 5
+        while not self.page.evaluate(expression):
+            if time.monotonic() > until:
+                return False
+            self.page.wait_for_timeout(20)
+        return True
 
     def fits(self) -> bool:
         """Whether nothing is wider than the window, once the charts were drawn anew for it."""
-        with contextlib.suppress(Exception):
-            self.page.wait_for_function("document.documentElement.scrollWidth <= window.innerWidth", timeout=3_000)
-        return bool(self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
+        return self.comes_true("document.documentElement.scrollWidth <= window.innerWidth")
 
     def findings(self) -> list[str]:
         """What axe-core calls serious or critical."""
