@@ -134,7 +134,7 @@ class Settings:
     webhook_delivery_days: int = _s("feedback", "days that deliveries which ended, and their attempts, are kept", 30)
 
     reporting_currency: str = _s("data", "ISO 4217 code figures are converted to", "USD")
-    attribution_click_days: int = _s("data", "days before an order in which a click counts as its cause", 5)
+    attribution_click_days: int = _s("data", "days before an order in which a click, or a test's mail, counts as its cause", 5)
     attribution_open_days: int = _s("data", "days before an order in which an open does, where there was no click", 1)
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
     s3_endpoint_url: str = _s("data", "S3 server that imports are read from; empty: AWS", "")
@@ -253,7 +253,7 @@ def _check_pace(values: Mapping[str, Any]) -> None:
     if hours and (_HOURS.fullmatch(hours) is None or start == end):
         raise Misconfigured(f"{variable('quiet_hours')} is {hours!r}; it takes a span such as 21:00-08:00")
     least = {"frequency_cap_days": 1, "frequency_cap": 0, "max_per_hour": 0, "warmup_per_day": 0,
-             "warmup_growth_percent": 0, "attribution_click_days": 0, "attribution_open_days": 0}  # fmt: skip
+             "warmup_growth_percent": 0, "attribution_click_days": 1, "attribution_open_days": 0}  # fmt: skip
     for name, minimum in least.items():
         if values.get(name, minimum) < minimum:
             raise Misconfigured(f"{variable(name)} is {values[name]}; it takes {minimum} or more")

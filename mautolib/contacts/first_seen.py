@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -51,30 +51,37 @@ def find_many(tx: Connection, contact_ids: Iterable[int] = (), email_keys: Itera
 
 
 def first_seen(
-    tx: Connection, addresses: Iterable[Address], *, source: str, now: datetime, settings: Settings
+    tx: Connection, addresses: Iterable[Address], *, source: str, now: datetime, settings: Settings,
+    countries: Mapping[str, str] | None = None, effects: bool = True,
 ) -> dict[str, int]:
     """The contacts of these addresses by key; who has none gets one, opted out.
 
     Args:
         source: the door they came through, e.g. "event".
-    """
+        countries: code of the country by address key, of those that are made.
+        effects: False: history; their events start nothing and no webhook is told.
+    """  # fmt: skip
     wanted = {address.key: address for address in addresses}
     found: dict[str, int] = {}
     for _ in range(_TRIES):
         missing = [wanted[key] for key in sorted(wanted.keys() - found.keys())]
         if not missing:
             return found
-        found |= _make(tx, missing, source, now, settings)
+        found |= _make(tx, missing, source, now, settings, countries or {}, effects)
         # What somebody else made meanwhile is theirs; only one deleted this moment would still be missing.
         found |= find_many(tx, email_keys=wanted.keys() - found.keys()).ids
     raise ProviderUnavailable("contacts are being deleted as fast as they are made")
 
 
 def _make(
-    tx: Connection, addresses: Sequence[Address], source: str, now: datetime, settings: Settings
-) -> dict[str, int]:
+    tx: Connection, addresses: Sequence[Address], source: str, now: datetime, settings: Settings,
+    countries: Mapping[str, str], effects: bool,
+) -> dict[str, int]:  # fmt: skip
     lists = domains.lists(settings)
-    rows = [{"email": one.email, "email_key": one.key, **_risk(one, lists)} for one in addresses]
+    rows = [
+        {"email": one.email, "email_key": one.key, "country": countries.get(one.key, ""), **_risk(one, lists)}
+        for one in addresses
+    ]
     binds = {"rows": json.dumps(rows), "source": source, "now": now}
     new = tx.execute(statement("contacts.create_first_seen"), binds).all()
     erased.revive(tx, [row.email_key for row in new], settings)
@@ -83,11 +90,12 @@ def _make(
         NewEvent(event_type=EventType.CONTACT_CREATED, contact_id=one.contact_id, occurred_at=now,
                  properties={"source": source})
         for one in made
-    ], now=now)  # fmt: skip
-    record_many(tx, [
-        Fact(name=FactName.CONTACT_CREATED, data={"contact": as_json(one), "changed": []}, occurred_at=now)
-        for one in made
-    ])  # fmt: skip
+    ], now=now, effects=effects)  # fmt: skip
+    if effects:
+        record_many(tx, [
+            Fact(name=FactName.CONTACT_CREATED, data={"contact": as_json(one), "changed": []}, occurred_at=now)
+            for one in made
+        ])  # fmt: skip
     if made:
         _LOG.info("contacts first seen (%s): %s", source, len(made))
     return {one.email_key: one.contact_id for one in made}

@@ -30,7 +30,7 @@ metadata = MetaData()
 
 _ID, _INT, _SMALL, _TEXT, _BOOL, _BYTES = BigInteger(), Integer(), SmallInteger(), Text(), Boolean(), LargeBinary()
 _TIME, _DATE, _FLOAT, _UUID = TIMESTAMP(timezone=True), Date(), Float(), Uuid()
-_CODE, _MONEY, _RATE = CHAR(3), Numeric(19, 4), Numeric(18, 8)
+_CODE, _MONEY, _RATE, _NUMERIC = CHAR(3), Numeric(19, 4), Numeric(18, 8), Numeric()
 _JSON, _INET, _TEXTS, _IDS = JSONB(none_as_null=True), INET(), ARRAY(Text()), ARRAY(BigInteger())
 _FLOATS: ARRAY[float] = ARRAY(DOUBLE_PRECISION())
 _INTS: ARRAY[int] = ARRAY(Integer())
@@ -40,6 +40,27 @@ def _table(name: str, /, **columns: Any) -> Table:
     return Table(name, metadata, *(Column(column, kind) for column, kind in columns.items()))
 
 
+ab_test_observations = _table(
+    "ab_test_observations", observation_id=_ID, variant_id=_ID, event_type=_TEXT, contact_id=_ID, observed_at=_TIME
+)
+ab_tests = _table(
+    "ab_tests",
+    test_id=_ID, campaign_id=_ID, name=_TEXT, test_type=_TEXT, status=_TEXT, winner_metric=_TEXT,
+    auto_select_winner=_BOOL, test_percentage=_FLOAT, wait_hours=_INT, holdout_percentage=_FLOAT,
+    no_winner_action=_TEXT, conversion_days=_INT, winner_variant_id=_ID, decision=_TEXT, decision_reason=_TEXT,
+    started_at=_TIME, planned_at=_TIME, planned_occurrence=_INT, last_handover_at=_TIME, deadline_at=_TIME,
+    completed_at=_TIME, version=_INT, created_by=_TEXT, created_at=_TIME, updated_at=_TIME, released_at=_TIME,
+)
+ab_variant_totals = _table(
+    "ab_variant_totals",
+    variant_id=_ID, sent=_ID, bounced=_ID, unique_opens=_ID, unique_clicks=_ID, conversions=_ID, revenue=_NUMERIC,
+    refreshed_at=_TIME,
+)
+ab_variants = _table(
+    "ab_variants",
+    variant_id=_ID, test_id=_ID, position=_SMALL, name=_TEXT, subject=_TEXT, html_body=_TEXT, locales=_JSON,
+    send_delay_minutes=_INT,
+)
 api_keys = _table(
     "api_keys",
     api_key_id=_ID, name=_TEXT, prefix=_TEXT, key_hash=_BYTES, role=_TEXT, scopes=_TEXTS, created_by=_TEXT,
@@ -224,6 +245,11 @@ inbound_sources = _table(
     source_id=_ID, name=_TEXT, kind=_TEXT, token_hash=_BYTES, secret_encrypted=_BYTES, active=_BOOL, mapping=_JSON,
     last_received_at=_TIME, created_at=_TIME,
 )
+installation = _table(
+    "installation",
+    is_only=_BOOL, installation_id=_UUID, epoch=_INT, database_key=_TEXT, sending_enabled=_BOOL, reason=_TEXT,
+    restored_at=_TIME, is_reviewed=_BOOL, changed_at=_TIME, changed_by=_TEXT,
+)
 lifecycle_stages = _table(
     "lifecycle_stages",
     stage=_TEXT, stage_order=_SMALL,
@@ -255,9 +281,25 @@ messages = _table(
     status=_TEXT, reason=_TEXT, due_at=_TIME, next_try_at=_TIME, give_up_at=_TIME, attempt_no=_INT, attempt_id=_ID,
     lease_until=_TIME, last_code=_INT, last_stage=_TEXT, last_error=_TEXT, rfc_message_id=_TEXT, provider_id=_TEXT,
     queued_at=_TIME, sent_at=_TIME, delivered_at=_TIME, bounced_at=_TIME, complained_at=_TIME, held_for=_TEXT,
-    depth=_SMALL,
+    depth=_SMALL, ab_part=_TEXT,
 )
 notice_refusals = _table("notice_refusals", refused_on=_DATE, reason=_TEXT, refusal_count=_ID)
+order_import_lines = _table(
+    "order_import_lines",
+    line=_ID, order_id=_TEXT, email=_TEXT, customer_id=_TEXT, placed_at=_TIME, currency=_TEXT, total=_NUMERIC,
+    discount=_NUMERIC, shipping=_NUMERIC, tax=_NUMERIC, refunded=_NUMERIC, status=_TEXT, country=_TEXT, item=_JSON,
+    amount=_NUMERIC,
+)
+order_import_orders = _table(
+    "order_import_orders",
+    place=_ID, order_id=_TEXT, first_line=_ID, row_count=_ID, left_out=_TEXT, problem=_TEXT, email=_TEXT,
+    customer_id=_TEXT, placed_at=_TIME, currency=_TEXT, total=_NUMERIC, discount=_NUMERIC, shipping=_NUMERIC,
+    tax=_NUMERIC, refunded=_NUMERIC, country=_TEXT, lines=_JSON,
+)
+order_import_problems = _table(
+    "order_import_problems",
+    line=_ID, order_id=_TEXT, field=_TEXT, problem=_TEXT, advice=_TEXT,
+)
 orders = _table(
     "orders",
     order_key=_ID, contact_id=_ID, source=_TEXT, order_id=_TEXT, placed_at=_TIME, currency=_CODE, total=_MONEY,

@@ -248,13 +248,14 @@ def send_messages(shard: int, params: Mapping[str, Any]) -> dict[str, int]:
 
 
 def finish_campaigns(results: list[dict[str, int]], outlet: Any) -> dict[str, int]:
-    """Close campaigns that have nothing left and bring totals up to date."""
-    from mautolib.campaigns import finishing
+    """Decide A/B tests whose deadline is over, close campaigns that have nothing left and bring totals up to date."""
+    from mautolib.campaigns import experiment_steps, finishing
 
     totals = _sum(results)
-    with warehouse() as (engine, _):
+    with warehouse() as (engine, settings):
+        steps = experiment_steps.step(engine, settings, moments.now())
         finished = finishing.finish(engine, moments.now())
-    totals["campaigns_finished"] = len(finished)
+    totals |= {"campaigns_finished": len(finished), "tests_decided": steps.decided, "tests_released": steps.released}
     outlet.extra = totals
     _say("There was nothing to send.", sum(totals.values()), f"All senders: {totals}.")
     return totals

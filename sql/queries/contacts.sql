@@ -318,13 +318,13 @@ where email_key = any(cast(:email_keys as text[]));
 -- Makes opted-out contacts of addresses nobody has; one made elsewhere at this moment stays.
 insert into contacts (
     email, email_key, subscribed, source, created_at, is_disposable, is_free_provider,
-    is_role_based)
+    is_role_based, country)
 select
     email, email_key, false, cast(:source as text), cast(:now as timestamptz), is_disposable,
-    is_free_provider, is_role_based
+    is_free_provider, is_role_based, country
 from json_to_recordset(cast(:rows as json)) as incoming (
     email text, email_key text, is_disposable boolean, is_free_provider boolean,
-    is_role_based boolean)
+    is_role_based boolean, country text)
 -- Ordered, so that two writers of the same addresses wait for each other instead of deadlocking.
 order by email_key
 on conflict (email_key) do nothing
