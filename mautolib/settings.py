@@ -135,7 +135,7 @@ class Settings:
 
     reporting_currency: str = _s("data", "ISO 4217 code figures are converted to", "USD")
     attribution_click_days: int = _s("data", "days before an order in which a click, or a test's mail, counts as its cause", 5)
-    attribution_open_days: int = _s("data", "days before an order in which an open does, where there was no click", 1)
+    attribution_open_days: int = _s("data", "days in which an open does, where there was no click", 1)
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
     s3_endpoint_url: str = _s("data", "S3 server that imports are read from; empty: AWS", "")
     s3_region: str = _s("data", "its region; empty: as boto3 finds it", "")
