@@ -134,7 +134,7 @@ class Settings:
     webhook_delivery_days: int = _s("feedback", "days that deliveries which ended, and their attempts, are kept", 30)
 
     reporting_currency: str = _s("data", "ISO 4217 code figures are converted to", "USD")
-    attribution_click_days: int = _s("data", "days in which a click, or a test's mail, counts as the cause of an order", 5)
+    attribution_click_days: int = _s("data", "days in which a click, or a test's mail, counts for an order", 5)
     attribution_open_days: int = _s("data", "days in which an open does, where there was no click", 1)
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
     s3_endpoint_url: str = _s("data", "S3 server that imports are read from; empty: AWS", "")
