@@ -21,8 +21,12 @@ from starlette.types import ASGIApp
 from api import documentation, errors
 from api.calls import Service
 from api.conventions import Conventions
+from api.metrics import Metrics
 from api.routes import (
+    ab_tests,
     analytics,
+    analytics_campaigns,
+    analytics_views,
     api_keys,
     audit_log,
     auth,
@@ -80,6 +84,7 @@ _RESOURCES = (
     campaigns,
     campaign_life,
     schedules,
+    ab_tests,
     suppression,
     events,
     orders,
@@ -88,6 +93,8 @@ _RESOURCES = (
     webhooks,
     inbound_sources,
     analytics,
+    analytics_campaigns,
+    analytics_views,
     scoring,
     score_recomputations,
     lifecycle,
@@ -113,7 +120,10 @@ def create_app(settings: Settings, *, engine: Engine | None = None) -> ASGIApp:
             statement_timeout_ms=STATEMENT_TIMEOUT_MS,
         )  # fmt: skip
     app = make_framework(settings, engine)
-    inside = Conventions(app, operations=lambda: Operations(app.routes), cors_origins=settings.cors_origins)
+    inside = Conventions(
+        app, operations=lambda: Operations(app.routes), cors_origins=settings.cors_origins,
+        observe=app.state.metrics.observe,
+    )  # fmt: skip
     return TrackingApp(inside, settings, engine=engine)
 
 
@@ -124,6 +134,7 @@ def make_framework(settings: Settings, engine: Engine) -> FastAPI:
         strict_content_type=False, lifespan=_lifespan, generate_unique_id_function=_operation_id,
     )  # fmt: skip
     app.state.service = Service(settings=settings, engine=engine)
+    app.state.metrics = Metrics()
     app.include_router(operations.router)
     for module in _RESOURCES:
         app.include_router(module.router, prefix=documentation.PREFIX)

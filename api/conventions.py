@@ -49,10 +49,14 @@ _EXPOSED = (
 class Conventions:
     """The outermost layer of the app proper."""
 
-    def __init__(self, app: ASGIApp, *, operations: Callable[[], Operations], cors_origins: tuple[str, ...]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, operations: Callable[[], Operations], cors_origins: tuple[str, ...],
+        observe: Callable[[str, str, int, float], None] = lambda *_: None,
+    ) -> None:  # fmt: skip
         self._app = app
         self._make_operations = operations
         self._operations: Operations | None = None
+        self._observe = observe
         self._origins = frozenset(cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,8 +89,10 @@ class Conventions:
                 raise  # the answer has begun: only ending the connection tells the caller that it is not whole
             await response(scope, receive, answer)
         finally:
+            seconds = time.perf_counter() - began
+            self._observe(scope["method"], scope.get("mauto.template", "unknown"), status, seconds)
             if scope["path"] not in _HEAD:
-                milliseconds = (time.perf_counter() - began) * 1000
+                milliseconds = seconds * 1000
                 _LOG.info("%s %s %s %.0f ms [%s]", scope["method"], scope["path"], status, milliseconds, request_id)
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,6 +100,8 @@ class Conventions:
             self._operations = self._make_operations()
         scope["path"] = self._operations.canonical(scope["path"])
         found = self._operations.find(scope["path"])
+        if found:
+            scope["mauto.template"] = found[0].path
         if scope["method"] == "OPTIONS" and self._is_preflight(Headers(scope=scope)):
             methods = ", ".join(sorted({method for route in found for method in route.methods or ()}))
             await _preflight(methods, send)

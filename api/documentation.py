@@ -66,6 +66,7 @@ TAGS: list[dict[str, str]] = [
     {"name": "Templates", "description": "Mail texts with versions: write, check, try out."},
     {"name": "Campaigns", "description": "Write, send, look at the result."},
     {"name": "Schedules", "description": "Have a campaign sent once, or again and again."},
+    {"name": "A/B tests", "description": "Variants of a campaign tried on a part of its audience."},
     {"name": "Messages", "description": "What was queued for people, and what became of it."},
     {"name": "Privacy", "description": "The rights of one person: a copy of their data, erasure."},
     {"name": "Suppression", "description": "Addresses that must not be mailed, and why."},

@@ -17,7 +17,6 @@ from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import Depends, Query
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -154,15 +153,25 @@ def read_cursor(settings: Settings, request: Request, cursor: str) -> tuple[Any,
 
 
 def list_response(
-    call: Call, rows: Sequence[BaseModel], page: Page, *, total: int, last: Sequence[Any] | None, remain: bool
+    call: Call, rows: Sequence[Any], page: Page, *, total: int, last: Sequence[Any] | None, remain: bool
 ) -> Response:
     """The answer of a list: a bare array with its headers.
 
     Args:
+        rows: schemas or plain data.
         total: matching rows; anything over 100000 is told as "at least 100000".
         last: position of the last row shown; None when there is none.
         remain: whether rows follow.
     """
+    headers = list_headers(call, page, total=total, last=last, remain=remain)
+    body = b"[" + b",".join(json_bytes(row) for row in rows) + b"]"
+    return Response(body, media_type=JSON, headers=headers)
+
+
+def list_headers(
+    call: Call, page: Page, *, total: int, last: Sequence[Any] | None, remain: bool
+) -> dict[str, str]:
+    """The headers of a list; arguments as in `list_response`."""
     exact = total <= COUNT_LIMIT
     headers = {"X-Total-Count": str(min(total, COUNT_LIMIT)), "X-Total-Count-Exact": str(exact).lower()}
     if remain and last is not None:
@@ -170,8 +179,7 @@ def list_response(
         kept = [(k, v) for k, v in parse_qsl(call.request.url.query, keep_blank_values=True) if k not in _NOT_A_FILTER]
         query = urlencode([*kept, ("limit", page.limit), ("cursor", cursor)])
         headers |= {"X-Next-Cursor": cursor, "Link": f'<{call.request.url.path}?{query}>; rel="next"'}
-    body = b"[" + b",".join(json_bytes(row) for row in rows) + b"]"
-    return Response(body, media_type=JSON, headers=headers)
+    return headers
 
 
 def _mac(key: bytes, request: Request, payload: bytes) -> bytes:

@@ -2,8 +2,9 @@
 
 **What it does.** First sends what people wait for (receipts, confirmations, tests), in a pool of its own, so that it
 waits for no campaign and no import. Then plans campaigns that were asked for (freezes audience and content, one ledger
-row a person), runs parallel senders that claim, hand over by SMTP and record in small groups, and closes campaigns with
-nothing left. A run with nothing of that to do, or with two others at it already, ends after its first task.
+row a person), runs parallel senders that claim, hand over by SMTP and record in small groups, decides A/B tests whose
+deadline is over (those who waited get what was decided), and closes campaigns with nothing left. A run with nothing of
+that to do, or with two others at it already, ends after its first task.
 Whatever queues messages - campaigns, workflows - this DAG sends them.
 
 **When it runs.** Within seconds of the commit that queued something; every ten minutes for a lost notification.

@@ -1,13 +1,14 @@
-"""Restate the cohort tables that analysts and the dashboard read.
+"""Bring the tables up to date that analysts and the dashboard read.
 
-**What it does.** Computes sign-up cohorts by day, week and month (who came back when) into `analytics.contact_cohorts`
-and, for each day somebody was scored, `analytics.score_distribution` and `analytics.lifecycle_funnel`. Cells whose
-period is not over yet are null, never a guess.
+**What it does.** Counts again what changed since the last run: `analytics.contact_period_activity`,
+`daily_email_metrics` and `deliverability_by_domain`. Computes sign-up cohorts by day, week and month (who came back
+when) into `analytics.contact_cohorts` and, for each day somebody was scored, `analytics.score_distribution` and
+`analytics.lifecycle_funnel`. Cells whose period is not over yet are null, never a guess.
 
 **When it runs.** Hourly, and right after the nightly scores.
 
-**Safe to run again.** Yes: tables are restated from events, snapshots and moves, never patched. `from` and `to` say
-which sign-up days and which days of scores are restated, `rebuild` restates all.
+**Safe to run again.** Yes: cells are counted from events, the ledger, snapshots and moves, never added to. `from` and
+`to` say which days (sign-ups, activity, mail, scores) are restated, `rebuild` restates all.
 
 **A failure means** that the warehouse was away; the tables keep their last state.
 """
@@ -20,9 +21,9 @@ from mauto_airflow import conventions, runs
 
 PARAMS = {
     "as_of": conventions.optional_moment("As of", "Compute as of this moment; empty: when the run is due."),
-    "from": conventions.optional_day("From", "First day of sign-ups and scores to restate; empty: the first there is."),
+    "from": conventions.optional_day("From", "First day to restate, whatever has changed; empty: the first there is."),
     "to": conventions.optional_day("To", "Last such day; empty: today."),
-    "rebuild": Param(False, type="boolean", title="Rebuild", description="Restate every cohort and day."),
+    "rebuild": Param(False, type="boolean", title="Rebuild", description="Restate every cohort, week and day."),
 }
 
 

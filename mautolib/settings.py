@@ -134,6 +134,8 @@ class Settings:
     webhook_delivery_days: int = _s("feedback", "days that deliveries which ended, and their attempts, are kept", 30)
 
     reporting_currency: str = _s("data", "ISO 4217 code figures are converted to", "USD")
+    attribution_click_days: int = _s("data", "days in which a click, or a test's mail, counts for an order", 5)
+    attribution_open_days: int = _s("data", "days in which an open does, where there was no click", 1)
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
     s3_endpoint_url: str = _s("data", "S3 server that imports are read from; empty: AWS", "")
     s3_region: str = _s("data", "its region; empty: as boto3 finds it", "")
@@ -251,10 +253,13 @@ def _check_pace(values: Mapping[str, Any]) -> None:
     if hours and (_HOURS.fullmatch(hours) is None or start == end):
         raise Misconfigured(f"{variable('quiet_hours')} is {hours!r}; it takes a span such as 21:00-08:00")
     least = {"frequency_cap_days": 1, "frequency_cap": 0, "max_per_hour": 0, "warmup_per_day": 0,
-             "warmup_growth_percent": 0}  # fmt: skip
+             "warmup_growth_percent": 0, "attribution_click_days": 1, "attribution_open_days": 0}  # fmt: skip
     for name, minimum in least.items():
         if values.get(name, minimum) < minimum:
             raise Misconfigured(f"{variable(name)} is {values[name]}; it takes {minimum} or more")
+    for name in ("attribution_click_days", "attribution_open_days"):
+        if values.get(name, 0) > 366:
+            raise Misconfigured(f"{variable(name)} is {values[name]}; it takes 366 or less")
     try:
         day = date.fromisoformat(values["warmup_from"]) if values.get("warmup_from") else None
     except ValueError:

@@ -32,6 +32,9 @@ begin
     -- Facts are appended, never rewritten.
     revoke update, delete, truncate on events, hits, hit_verdicts, consents, audit_log, message_attempts,
         score_history, score_runs, score_rule_awards, stage_transitions from mauto_api, mauto_worker;
+    -- A sender may switch off; only the owner switches on after a restore.
+    revoke insert, update, delete, truncate on installation from mauto_api;
+    revoke insert, delete, truncate on installation from mauto_worker;
     revoke all on schema_migrations from mauto_api, mauto_worker, mauto_tracker;
     grant select on schema_migrations to mauto_api, mauto_worker;
 
@@ -48,12 +51,20 @@ begin
     grant usage on schema analytics to mauto_api, mauto_worker, mauto_analyst;
     grant select on all tables in schema analytics to mauto_api, mauto_analyst;
     grant select, insert, update, delete on all tables in schema analytics to mauto_worker;
+    grant usage on schema rollups to mauto_api, mauto_worker;
+    grant select on rollups.states to mauto_api;
+    grant select, insert, update, delete on all tables in schema rollups to mauto_worker;
+    -- The API reads whole views with no more rights than an analyst.
+    grant mauto_analyst to mauto_api;
     alter role mauto_analyst set default_transaction_read_only = on;
     alter role mauto_analyst set statement_timeout = '5min';
 
     -- Only the maintenance task that erases people may change what is append-only for everybody else.
     grant select, update, delete on all tables in schema public to mauto_eraser;
     revoke all on schema_migrations from mauto_eraser;
+    revoke update, delete on installation from mauto_eraser;
+    -- An address may stand in what somebody wrote there; nothing else of the row is theirs to change.
+    grant update (database_key, reason, changed_by) on installation to mauto_eraser;
     grant usage on schema staging to mauto_eraser;
     grant select, update, delete on all tables in schema staging to mauto_eraser;
     revoke update, delete, truncate on erased_contacts from mauto_api, mauto_worker;

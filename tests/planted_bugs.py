@@ -60,6 +60,8 @@ _PUMP: Final = "mautolib/campaigns/sending.py"
 _LEDGER: Final = "sql/queries/ledger.sql"
 _CRASHES: Final = "tests/integration/test_sending_crashes.py::test_a_pump_that_dies_leaves_at_most_one_doubt"
 _CHAOS: Final = "tests/integration/test_sending_chaos.py"
+_AB_TESTS: Final = "tests/integration/test_experiment_sending.py"
+_AB_RESULTS: Final = "tests/integration/test_experiment_results.py"
 BUGS: Final = (
     Bug(
         "commit after batch",
@@ -159,6 +161,57 @@ BUGS: Final = (
         "boto3 tries again by itself",
         (("mautolib/channels/ses_email.py", '"total_max_attempts": 1', '"total_max_attempts": 4'),),
         ("tests/contracts/test_ses_outcomes.py::test_silence_after_the_request_is_a_doubt_and_is_not_repeated",),
+    ),
+    Bug(
+        "a hold-out is mailed",
+        (("mautolib/campaigns/audience.py", "case((kept, Skip.HOLDOUT.value), else_=reason)",
+          "case((kept, null()), else_=reason)"),),
+        (f"{_AB_TESTS}::test_a_test_divides_its_audience",),
+    ),
+    Bug(
+        "an A/B test is decided without a look at what others did",
+        (("mautolib/campaigns/experiment_steps.py",
+          "    if not _waits_for_nobody(test, now):\n        return False\n    found", "    found"),),
+        (f"{_AB_TESTS}::test_a_decision_that_comes_second_changes_nothing",),
+    ),
+    Bug(
+        "who was released is released again",
+        (("sql/queries/ab_sending.sql", "        and messages.next_try_at = timestamptz '9999-01-01 00:00+00'\n"
+          "        and messages.held_for = 'ab_test'\n        and messages.ab_part = 'rest'\n    limit",
+          "        and messages.ab_part = 'rest'\n    limit"),
+         ("sql/queries/ab_sending.sql", "\n    and messages.status = 'queued'\n    and messages.held_for = 'ab_test';",
+          ";")),
+        (f"{_AB_TESTS}::test_a_release_is_begun_again_without_harm",),
+    ),
+    Bug(
+        "an edited window lets those out who wait for a decision",
+        (("sql/queries/pacing.sql", "        and next_try_at < timestamptz '9999-01-01 00:00+00'\n", ""),),
+        ("tests/integration/test_experiment_pacing.py::test_an_edited_window_lets_nobody_out",),
+    ),
+    Bug(
+        "the rest that got the winner is compared",
+        (("sql/migrations/0041_ab_tests.sql",
+          "    from messages\n    where variant_id = variants.variant_id and ab_part = 'test'\n",
+          "    from messages\n    where variant_id = variants.variant_id\n"),),
+        (f"{_AB_RESULTS}::test_the_rest_that_got_the_winner_is_not_compared",),
+    ),
+    Bug(
+        "an older verdict on an open counts",
+        (("sql/migrations/0041_ab_tests.sql", "later.rule_version > given.rule_version", "false"),),
+        (f"{_AB_RESULTS}::test_only_people_open_and_the_newest_verdict_counts",),
+    ),
+    Bug(
+        "orders count for ever",
+        (("sql/migrations/0041_ab_tests.sql",
+          "messages.sent_at + make_interval(hours => 24 * tests.conversion_days)", "'infinity'"),),
+        (f"{_AB_RESULTS}::test_an_order_counts_within_the_days_after_the_hand_over",),
+    ),
+    Bug(
+        "hand-overs seen elsewhere put a deadline off",
+        (("mautolib/campaigns/experiment_results.py",
+          "each.last_observed_at if test.planned_at is None else each.last_handover_at",
+          "each.last_observed_at or each.last_handover_at"),),
+        (f"{_AB_RESULTS}::test_the_deadline_waits_for_the_last_hand_over",),
     ),
 )
 

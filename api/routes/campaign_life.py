@@ -37,7 +37,9 @@ class TestBody(Model):
     addresses: list[Line320] = Field(min_length=1, max_length=10)
     contact_id: OptionalId = Field(default=None, description="Whose data fills it; none: names stay empty.")
     locale: Line64 | None = Field(default=None, description="The content of this language (BCP 47).")
-    variant_id: OptionalId = None
+    variant_id: OptionalId = Field(
+        default=None, description="A variant of one of its A/B tests; none: the campaign's own words."
+    )
 
 
 class TestQueued(Answer):
@@ -160,18 +162,19 @@ async def test_campaign(call: CurrentCall, id: str, body: TestBody) -> Response:
     The campaign as it is now, in any state, to addresses of the team. Tests count in no total; the unsubscribe link
     of a test changes nothing for the contact whose data is shown.
     """
-    _refuse_variant(body.variant_id, "body")
     contact_id = None if body.contact_id is None else _reference(body.contact_id, "body")
+    variant_id = _variant(body.variant_id, "body")
 
     def effect(tx: Connection) -> Outcome:
         campaign = locked(call, tx, id)
         try:
             made = single.send_test(
-                tx, call.settings, campaign, body.addresses, now=call.now, contact_id=contact_id, locale=body.locale
-            )
+                tx, call.settings, campaign, body.addresses, now=call.now, contact_id=contact_id, locale=body.locale,
+                variant_id=variant_id,
+            )  # fmt: skip
         except InvalidInput as error:
-            if error.path[:1] == ("locale",):
-                raise InvalidInput(str(error), path=("body", "locale")) from None
+            if error.path in (("locale",), ("variant_id",)):
+                raise InvalidInput(str(error), path=("body", *error.path)) from None
             raise
         answer = TestQueued(message=f"{len(made)} test mails queued", message_ids=[str(number) for number in made])
         changes = {"message_ids": answer.message_ids}
@@ -188,7 +191,7 @@ def preview_campaign(
     call: CurrentCall, id: str,
     contact_id: Annotated[str | None, Query(description="Whose mail to show; none: nobody's.")] = None,
     locale: Annotated[str | None, Query(description="The language to show (BCP 47).")] = None,
-    variant_id: Annotated[str | None, Query(description="Variant of an A/B test.")] = None,
+    variant_id: Annotated[str | None, Query(description="A variant of one of its A/B tests.")] = None,
 ) -> ShownPreview:  # fmt: skip
     """Preview a campaign.
 
@@ -196,11 +199,16 @@ def preview_campaign(
     data: put it into a sandboxed frame without scripts.
     """
     campaign_id = path_id(id, MISSING)
-    _refuse_variant(variant_id, "query")
     contact = None if contact_id is None else _reference(contact_id, "query")
-    found = preview.preview(
-        call.engine, call.settings, campaign_id, now=call.now, contact_id=contact, locale=locale
-    )
+    variant = _variant(variant_id, "query")
+    try:
+        found = preview.preview(
+            call.engine, call.settings, campaign_id, now=call.now, contact_id=contact, locale=locale, variant_id=variant
+        )
+    except InvalidInput as error:
+        if error.path == ("variant_id",):
+            raise InvalidInput(str(error), path=("query", "variant_id")) from None
+        raise
     return ShownPreview(
         campaign_id=str(campaign_id), as_of=call.now, audience=ShownAudience.model_validate(found.counts),
         rendered=None if found.rendered is None else ShownMail.model_validate(found.rendered),
@@ -318,9 +326,11 @@ def _reference(given: str, where: str) -> int:
     return number
 
 
-def _refuse_variant(given: str | None, where: str) -> None:
-    if given is not None:
+def _variant(given: str | None, where: str) -> int | None:
+    number = None if given is None else parse_id(given)
+    if given is not None and number is None:
         raise InvalidInput(_NO_VARIANT, path=(where, "variant_id"))
+    return number
 
 
 def _filtered(given: str | None) -> int | None:

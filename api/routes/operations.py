@@ -13,9 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api import errors
 from api.calls import JSON, json_bytes
+from api.metrics import CONTENT_TYPE, Metrics
 from api.routing import CurrentCall, Router, allow, problems
 from api.values import Answer
 from mautolib import __version__
+from mautolib.auth.roles import Role
 from mautolib.db import liveness, migrate
 
 _LOG = logging.getLogger(__name__)
@@ -74,6 +76,24 @@ def ready(call: CurrentCall) -> Response:
         return Response(json_bytes(Ready(checks=checks)), media_type=JSON)
     problem = errors.unavailable("The service cannot do its work yet; see checks", checks=checks)
     return problem.response(call.request.url.path, call.request_id)
+
+
+@router.get(
+    "/metrics", response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text format"},
+        **problems(401, 403, 503),
+    },
+)  # fmt: skip
+@allow(Role.VIEWER)
+def metrics(call: CurrentCall) -> Response:
+    """Show queues, ages, results and signs of life for a monitoring system.
+
+    Prometheus text format. A scraper uses an API key with the scope `metrics:read`. What comes from the database is at
+    most 10 s old; request counts are those of the answering process since its start.
+    """
+    found: Metrics = call.request.app.state.metrics
+    return Response(found.text(call.engine, call.settings, now=call.now), media_type=CONTENT_TYPE)
 
 
 @router.head("/health", include_in_schema=False)

@@ -1,4 +1,4 @@
-"""The pages for people under `/dashboard`: sign in, look, sign out.
+"""The pages for people under `/dashboard`: sign in, look, sign out; which there are is in `mautolib.pages.registry`.
 
 A session of the API in a cookie of its own kind (HttpOnly, SameSite=Strict, its own key), a token in every form.
 No operation of the contract; not in OpenAPI.
@@ -16,8 +16,9 @@ from urllib.parse import parse_qs
 
 from anyio.to_thread import run_sync
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from api.calls import Service
@@ -27,8 +28,10 @@ from api.values import parse_id, path_id
 from mautolib import webhooks
 from mautolib.auth import audit, sessions, tokens
 from mautolib.auth.roles import Role
+from mautolib.db.engine import is_unavailable
 from mautolib.errors import InvalidTransition, MautoError, NotAllowed, NotAuthenticated, NotFound, RateLimited
-from mautolib.pages import deliveries, overview
+from mautolib.pages import deliveries, registry, static_files
+from mautolib.pages.frame import House, content_security_policy, sign_in_html
 from mautolib.settings import Settings
 from mautolib.webhooks import DeliveryStatus, reading
 from mautolib.webhooks.reading import MISSING as NO_DELIVERY
@@ -53,16 +56,18 @@ class _Seen:
         return self.who.role.covers(Role.EDITOR)
 
     @property
-    def header(self) -> dict[str, str]:
-        """What the header of a page shows."""
+    def house(self) -> House:
+        """Where the page is shown."""
         csrf = _csrf(self.settings, self.request)
-        return {"user": self.who.user.email, "csrf": csrf, "airflow_url": self.settings.airflow_url}
+        return House(user=self.who.user.email, csrf=csrf, airflow_url=self.settings.airflow_url)
 
 
 def routes() -> list[Route]:
     """The routes of the pages."""
     return [
-        Route(HOME, _home, methods=["GET"], include_in_schema=False),
+        Route(HOME, _dashboard, methods=["GET"], include_in_schema=False),
+        Route(f"{HOME}/{{path:path}}", _dashboard, methods=["GET"], include_in_schema=False),
+        Route(f"{HOME}/static/{{digest}}/{{name}}", _static, methods=["GET"], include_in_schema=False),
         Route(SIGN_IN, _sign_in_form, methods=["GET"], include_in_schema=False),
         Route(SIGN_IN, _sign_in, methods=["POST"], include_in_schema=False),
         Route(SIGN_OUT, _sign_out, methods=["POST"], include_in_schema=False),
@@ -72,34 +77,38 @@ def routes() -> list[Route]:
     ]
 
 
-async def _home(request: Request) -> Response:
-    service = _service(request)
-    now = datetime.now(UTC)
+async def _dashboard(request: Request) -> Response:
+    # A path with `..` in it is no page of ours, and no way round to anything else: not even the sign-in is shown.
+    if {".", ".."} & set(request.path_params.get("path", "").split("/")):
+        raise NotFound("There is no such page.")
 
-    def render() -> str | None:
-        who = _who(service, request, now)
-        if who is None:
-            return None
-        with service.engine.begin() as tx:
-            return overview.overview_html(
-                tx, now=now, embedded=False, user=who.user.email, csrf=_csrf(service.settings, request),
-                airflow_url=service.settings.airflow_url,
-            )  # fmt: skip
+    def render(tx: Connection, seen: _Seen) -> Response:
+        path = request.path_params.get("path", "").strip("/")
+        shown = registry.answer(tx, path, dict(request.query_params), now=seen.now, house=seen.house)
+        return _html(shown.body, shown.status, media_type=shown.media_type, **shown.headers)
 
-    html = await run_sync(render)
-    return _see_other(SIGN_IN) if html is None else _html(html)
+    return await _page(request, render)
+
+
+async def _static(request: Request) -> Response:
+    found = static_files.read(request.path_params["digest"], request.path_params["name"])
+    return Response(found.content, media_type=found.media_type, headers={"Cache-Control": static_files.CACHE})
 
 
 async def _deliveries(request: Request) -> Response:
-    return await _page(request, _deliveries_html)
+    return await _page(request, lambda tx, seen: _html(_deliveries_html(tx, seen)))
 
 
 async def _delivery(request: Request) -> Response:
-    def render(tx: Connection, seen: _Seen) -> str:
+    def render(tx: Connection, seen: _Seen) -> Response:
         note = "It waits to be delivered again." if request.query_params.get("again") else ""
-        return deliveries.delivery_html(
-            tx, path_id(request.path_params["id"], NO_DELIVERY), can_replay=seen.can_replay, note=note, **seen.header
-        )
+        try:
+            delivery_id = path_id(request.path_params["id"], NO_DELIVERY)
+            return _html(deliveries.delivery_html(
+                tx, delivery_id, can_replay=seen.can_replay, note=note, house=seen.house
+            ))  # fmt: skip
+        except NotFound:
+            return _html(_deliveries_html(tx, seen, alert="There is no such delivery any more."), 404)
 
     return await _page(request, render)
 
@@ -110,7 +119,7 @@ def _deliveries_html(tx: Connection, seen: _Seen, *, alert: str = "") -> str:
         status = DeliveryStatus(given.get("status", ""))
     return deliveries.deliveries_html(
         tx, now=seen.now, status=status, endpoint_id=parse_id(given.get("endpoint", "")),
-        before=parse_id(given.get("before", "")), alert=alert, **seen.header,
+        before=parse_id(given.get("before", "")), alert=alert, house=seen.house,
     )  # fmt: skip
 
 
@@ -142,20 +151,23 @@ async def _replay(request: Request) -> Response:
         return _see_other(f"{WEBHOOKS}/{request.path_params['id']}")
 
 
-async def _page(request: Request, render: Callable[[Connection, _Seen], str]) -> Response:
-    """A page for whoever is signed in; what it is about and is not there is told on the page of deliveries."""
+async def _page(request: Request, render: Callable[[Connection, _Seen], Response]) -> Response:
+    """A page for whoever is signed in, or one that says that the database is away."""
     service, now = _service(request), datetime.now(UTC)
 
     def work() -> Response:
-        who = _who(service, request, now)
-        if who is None:
-            return _see_other(SIGN_IN)
-        seen = _Seen(request=request, settings=service.settings, who=who, now=now)
-        with service.engine.begin() as tx:
-            try:
-                return _html(render(tx, seen))
-            except NotFound:
-                return _html(_deliveries_html(tx, seen, alert="There is no such delivery any more."), 404)
+        try:
+            who = _who(service, request, now)
+            if who is None:
+                return _see_other(SIGN_IN)
+            seen = _Seen(request=request, settings=service.settings, who=who, now=now)
+            with service.engine.begin() as tx:
+                return render(tx, seen)
+        except SQLAlchemyError as error:
+            if not is_unavailable(error):
+                raise
+        shown = registry.error_answer(503, "The database cannot be reached.", house=House())
+        return _html(shown.body, shown.status, **{"Retry-After": "30"})
 
     return await run_sync(work)
 
@@ -226,7 +238,7 @@ def _who(service: Service, request: Request, now: datetime) -> sessions.SignedIn
 
 def _with_form(request: Request, settings: Settings, *, status: int, email: str = "", error: str = "") -> Response:
     secret = request.cookies.get(_FORM) or secrets.token_urlsafe(24)
-    html = overview.sign_in_html(csrf=_token(settings, secret), email=email, error=error)
+    html = sign_in_html(csrf=_token(settings, secret), email=email, error=error)
     response = _html(html, status)
     _set_cookie(response, request, settings, _FORM, secret, None)
     return response
@@ -266,8 +278,9 @@ def _set_cookie(
     )
 
 
-def _html(html: str, status: int = 200) -> Response:
-    return HTMLResponse(html, status, headers={"Content-Security-Policy": overview.content_security_policy()})
+def _html(html: str, status: int = 200, *, media_type: str = "text/html; charset=utf-8", **headers: str) -> Response:
+    policy = {"Content-Security-Policy": content_security_policy()}
+    return Response(html, status, headers={**policy, **headers}, media_type=media_type)
 
 
 def _see_other(path: str) -> RedirectResponse:

@@ -73,7 +73,9 @@ class ScheduleBody(Model):
         if "recurrence_rule" in values:
             values["recurrence_rule"] = self.recurrence_rule.model_dump(exclude_none=True)
         if values.get("ab_test_id") is not None:
-            raise InvalidInput("A/B test not found", path=("body", "ab_test_id"))
+            values["ab_test_id"] = parse_id(values["ab_test_id"])
+            if values["ab_test_id"] is None:
+                raise InvalidInput("A/B test not found", path=("body", "ab_test_id"))
         return values
 
 

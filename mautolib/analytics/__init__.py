@@ -3,6 +3,6 @@
 The views themselves are SQL files (`sql/views`). Everything here reads or restates; nothing counts up.
 """
 
-from mautolib.analytics import cohorts, score_days
+from mautolib.analytics import cohorts, orders, refreshing, score_days
 
-__all__ = ["cohorts", "score_days"]
+__all__ = ["cohorts", "orders", "refreshing", "score_days"]

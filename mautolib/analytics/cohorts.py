@@ -12,6 +12,7 @@ from datetime import date, datetime
 
 from sqlalchemy import Engine, func, select, text
 
+from mautolib.analytics.work import Work
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput
@@ -64,3 +65,8 @@ def refresh_within(tx: Tx, *, as_of: datetime, from_: date | None = None, to: da
         tx.execute(select(func.set_config(name, value, True)))
     tx.execute(statement("analytics.clear_cohorts"), binds)
     return int(tx.execute(statement("analytics.restate_cohorts"), binds).rowcount)
+
+
+def restate(tx: Tx, work: Work) -> int:
+    """The table as `refreshing` asks for it."""
+    return refresh_within(tx, as_of=work.as_of, from_=work.from_, to=work.to)

@@ -1,23 +1,31 @@
 """Readers of the analyst views: the figures the API and the dashboard show, so that both show the same ones.
 
 Promise: no figure is computed here that the views do not hold; only sums, roundings and shapes. Every function takes
-the caller's transaction and changes nothing. Called by the API and by `pages`.
+the caller's transaction and changes nothing. Called by the API and by `pages`. Campaigns are read by
+`readers_campaigns`, what happens over time by `readers_trends`, whole views by `readers_views`.
 """
 
 from __future__ import annotations
 
 from datetime import date, datetime
-from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from sqlalchemy import Engine, text
 
+from mautolib.analytics import readers_campaigns
+from mautolib.analytics.figures import percent
+from mautolib.analytics.readers_trends import health
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     import pandas
+
+__all__ = [
+    "DashboardStats", "GradeCount", "SignupWeek", "campaign_performance", "dashboard_stats", "grade_distribution",
+    "health", "percent", "recent_campaigns", "signup_weeks", "to_frame",
+]  # fmt: skip
 
 
 class DashboardStats(TypedDict):
@@ -55,7 +63,8 @@ class GradeCount(TypedDict):
 
 def dashboard_stats(tx: Tx) -> DashboardStats:
     """Contacts, campaigns, mails and workflows now; `total_emails_sent` and the rates are those of all campaigns."""
-    row = tx.execute(statement("analytics.dashboard_stats")).one()
+    row = tx.execute(statement("analytics_api.house")).one()
+    mails = readers_campaigns.sums(tx)
     return DashboardStats(
         total_contacts=row.total_contacts,
         subscribed_contacts=row.subscribed_contacts,
@@ -63,9 +72,9 @@ def dashboard_stats(tx: Tx) -> DashboardStats:
         total_campaigns=row.total_campaigns,
         campaigns_sent=row.campaigns_sent,
         campaigns_draft=row.campaigns_draft,
-        total_emails_sent=row.total_emails_sent,
-        avg_open_rate=float(percent(row.unique_opens, row.delivered)),
-        avg_click_rate=float(percent(row.unique_clicks, row.delivered)),
+        total_emails_sent=mails.sent,
+        avg_open_rate=float(percent(mails.unique_opens, mails.delivered)),
+        avg_click_rate=float(percent(mails.unique_clicks, mails.delivered)),
         total_workflows=row.total_workflows,
         active_workflows=row.active_workflows,
     )
@@ -109,12 +118,6 @@ def campaign_performance(tx: Tx, campaign_id: int) -> dict[str, Any]:
     if row is None:
         raise NotFound("Campaign not found")
     return dict(row)
-
-
-def percent(part: int, whole: int, *, decimals: int = 2) -> Decimal:
-    """part / whole in percent, rounded half up; zero without a whole."""
-    share = Decimal(100 * part) / Decimal(whole) if whole else Decimal(0)
-    return share.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_UP)
 
 
 def to_frame(engine: Engine, view: str) -> pandas.DataFrame:

@@ -12,6 +12,7 @@ from datetime import date, datetime
 
 from sqlalchemy import Engine, func, select, text
 
+from mautolib.analytics.work import Work
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput
@@ -66,3 +67,8 @@ def refresh_within(
         tx.execute(statement("analytics.restate_score_distribution"), binds)
         tx.execute(statement("analytics.restate_lifecycle_funnel"), {**binds, "previous": day.previous_as_of})
     return len(days)
+
+
+def restate(tx: Tx, work: Work) -> int:
+    """Both tables as `refreshing` asks for them; what is stale they know themselves."""
+    return refresh_within(tx, as_of=work.as_of, from_=work.from_, to=work.to, rebuild=work.is_whole)

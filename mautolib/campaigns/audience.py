@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, column, func, literal, null, select, table
 
 from mautolib import segments
+from mautolib.campaigns.experiment_assignment import Slices, is_held_out
 from mautolib.campaigns.limits import cap_since
 from mautolib.campaigns.model import Campaign
 from mautolib.db import tables
@@ -26,13 +27,14 @@ _MAILABILITY = table("contact_mailability", column("contact_id"), column("consen
 
 def audience(
     tx: Connection, settings: Settings, campaign: Campaign, *, content_ids: Mapping[str, int], now: datetime,
-    cap_at: datetime | None = None,
+    cap_at: datetime | None = None, slices: Slices | None = None,
 ) -> Select[Any]:  # fmt: skip
     """The candidates with content_id, variant_id and reason, as `ledger.queue.queue_audience` takes them.
 
     Args:
         content_ids: the frozen content of each language tag; "" is the default one.
         cap_at: when the frequency cap is asked (None: now); the claim asks it again.
+        slices: of the A/B test it is part of, which keeps some people back.
     Raises:
         NotFound: its segment is gone.
     """
@@ -44,6 +46,9 @@ def audience(
     if settings.frequency_cap:
         capped = and_(reason.is_(None), people.contact_id.in_(_over_the_cap(settings, cap_at or now)))
         reason = case((capped, Skip.FREQUENCY_CAP.value), else_=reason)
+    if slices is not None and slices.holdout_percentage:
+        kept = and_(reason.is_(None), is_held_out(slices, people.contact_id))
+        reason = case((kept, Skip.HOLDOUT.value), else_=reason)
     query = select(
         people.contact_id,
         _content_id(content_ids).label("content_id"),

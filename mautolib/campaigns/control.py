@@ -17,11 +17,26 @@ from mautolib.campaigns import schedules, store, totals
 from mautolib.campaigns.model import Campaign, Status, check_transition
 from mautolib.campaigns.schedules import ScheduleStatus
 from mautolib.db import tables
+from mautolib.db.statements import statement
 from mautolib.errors import InvalidTransition
 from mautolib.ledger.model import Skip
 from mautolib.ledger.skip import skip_campaign
 
 _LOG = logging.getLogger(__name__)
+
+
+def look_at(tx: Connection, campaign_id: int) -> Campaign:
+    """The campaign as it stands.
+
+    Raises:
+        NotFound: there is none.
+    """
+    return store.get(tx, campaign_id)
+
+
+def newest(tx: Connection, *, status: Status | None = None, limit: int = 50) -> list[Campaign]:
+    """Campaigns, newest first."""
+    return store.list_campaigns(tx, status=status, limit=limit)
 
 
 def pause(tx: Connection, campaign_id: int, *, now: datetime, reason: str | None = None) -> Campaign:
@@ -62,6 +77,7 @@ def cancel(tx: Connection, campaign_id: int, *, now: datetime) -> Campaign:
     campaign = _move(tx, campaign_id, Status.CANCELLED, "cancel", now, status_reason=None)
     schedules.follow(tx, campaign_id, ScheduleStatus.CANCELLED, now)
     skipped = skip_campaign(tx, campaign_id, Skip.CANCELLED)
+    tx.execute(statement("ab_sending.end_of_ended"), {"now": now})
     totals.refresh_totals(tx, campaign_id, now)
     _LOG.info("campaign %s cancelled, %s messages skipped", campaign_id, skipped)
     return campaign

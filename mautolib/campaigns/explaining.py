@@ -13,8 +13,11 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, Engine, literal_column, select
 
-from mautolib.campaigns import limits, store
+from mautolib.campaigns import experiments, limits, store
 from mautolib.campaigns.audience import audience
+from mautolib.campaigns.experiment_assignment import part_of, variant_of
+from mautolib.campaigns.experiment_contents import armed_of, slices
+from mautolib.campaigns.experiment_model import AbTest
 from mautolib.campaigns.limits import Check
 from mautolib.campaigns.model import Campaign, Status
 from mautolib.campaigns.readiness import problems
@@ -22,7 +25,7 @@ from mautolib.db import tables
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.ledger import reading as ledger
-from mautolib.ledger.model import Kind, Skip
+from mautolib.ledger.model import HELD_FOR_DECISION, AbPart, Kind, Skip
 from mautolib.ledger.model import Status as MessageStatus
 from mautolib.segments.reading import reading
 from mautolib.settings import Settings
@@ -40,6 +43,7 @@ class Outcome(StrEnum):
 
 #: States in which the audience is still ahead.
 _AHEAD = frozenset({Status.DRAFT, Status.SCHEDULED, Status.SENDING, Status.PAUSED})
+_WAITS = "waits for the A/B test's decision"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,23 +78,25 @@ def explain(
             return _left_out(campaign, contact_id)
         found = problems(tx, settings, campaign)
         pace = limits.explain(tx, settings, campaign, contact_id, now=now)
+        tested = armed_of(tx, campaign_id)
     faults = "; ".join(problem.message for problem in found)
     checks = [
         Check(check="campaign", passed=True, detail=f"{campaign.status.value}; its audience is not frozen yet"),
         Check(check="content", passed=not found, detail=faults or "it can be sent"),
     ]
     with reading(engine, path=("path", "id")) as segment_tx:
-        return _ahead(segment_tx, settings, campaign, contact_id, checks, pace, now)
+        return _ahead(segment_tx, settings, campaign, contact_id, checks, pace, tested, now)
 
 
 def _ahead(
     tx: Connection, settings: Settings, campaign: Campaign, contact_id: int, checks: list[Check],
-    pace: Sequence[Check], now: datetime,
+    pace: Sequence[Check], tested: AbTest | None, now: datetime,
 ) -> Explanation:  # fmt: skip
     """The audience is still to be frozen: its query, asked for one person."""
     numbers = {tag: number for number, tag in enumerate(("", *campaign.locales))}
     try:
-        query = audience(tx, settings, campaign, content_ids=numbers, now=now)
+        parts = None if tested is None else slices(tested)
+        query = audience(tx, settings, campaign, content_ids=numbers, now=now, slices=parts)
     except (NotFound, InvalidInput):
         row = None
     else:
@@ -101,7 +107,10 @@ def _ahead(
         return Explanation(
             contact_id=contact_id, outcome=Outcome.NOT_IN_AUDIENCE, reason="not_in_segment", checks=tuple(checks)
         )
-    checks += [_mailable(row.reason), *pace]
+    checks.append(_mailable(row.reason))
+    if tested is not None and row.reason in (None, Skip.HOLDOUT):
+        checks.append(_in_test(tested, contact_id))
+    checks += pace
     refusal = "not_sendable" if not checks[1].passed else row.reason or _capped(pace)
     return Explanation(
         contact_id=contact_id, outcome=Outcome.WILL_SEND if refusal is None else Outcome.SKIPPED,
@@ -152,6 +161,8 @@ def _waiting(
         "require_consent": settings.require_consent,
     }  # fmt: skip
     row = tx.execute(statement("ledger.waiting"), parameters).one()
+    if row.held_for == HELD_FOR_DECISION:
+        return _undecided(tx, campaign, row.refusal, checks)
     checks += [
         Check(check="not_expired", passed=not row.is_late, detail=f"given up at {_shown(row.give_up_at)}"),
         _mailable(row.refusal),
@@ -170,6 +181,33 @@ def _waiting(
     if campaign.status is not Status.SENDING:
         return Outcome.QUEUED, campaign.status.value
     return Outcome.QUEUED, "due" if is_due else row.held_for or "waiting"
+
+
+def _in_test(tested: AbTest, contact_id: int) -> Check:
+    """What an A/B test does with somebody who may be mailed, before the audience is frozen."""
+    parts = slices(tested)
+    part = part_of(parts, contact_id)
+    said = {AbPart.HOLDOUT: "kept back to be compared with those who are mailed", AbPart.REST: _WAITS}
+    if part is AbPart.TEST:
+        variant = tested.variant(variant_of(parts, contact_id)) or tested.control
+        said[part] = f"gets variant '{variant.name}'"
+    return Check(check="ab_test", passed=part is AbPart.TEST, detail=said[part])
+
+
+def _undecided(
+    tx: Connection, campaign: Campaign, refusal: str | None, checks: list[Check]
+) -> tuple[Outcome, str]:  # fmt: skip
+    """Nobody can tell yet when this goes: what else stands against it is asked when it may."""
+    test = experiments.running_of(tx, campaign.campaign_id)
+    until = "" if test is None or test.deadline_at is None else f"; its deadline is {_shown(test.deadline_at)}"
+    checks += [
+        _mailable(refusal),
+        Check(check="sending", passed=campaign.status is Status.SENDING, detail=campaign.status.value),
+        Check(check="ab_test", passed=False, detail=f"{_WAITS}{until}"),
+    ]
+    if refusal is not None:
+        return Outcome.SKIPPED, refusal
+    return Outcome.QUEUED, campaign.status.value if campaign.status is not Status.SENDING else HELD_FOR_DECISION
 
 
 def _capped(pace: Sequence[Check]) -> str | None:

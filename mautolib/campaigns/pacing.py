@@ -33,7 +33,7 @@ from mautolib.campaigns.limits import (
 from mautolib.campaigns.slots import DomainSlots
 from mautolib.campaigns.windows import Gate, Window, next_opening, window_of
 from mautolib.db.statements import statement
-from mautolib.ledger import claim
+from mautolib.ledger import claim, installation
 from mautolib.ledger.identity import MessageIdentity
 from mautolib.ledger.model import Skip
 from mautolib.settings import Settings
@@ -82,6 +82,8 @@ class Turnstile:
 
     def next_group(self, tx: Connection, attempt_id: int, now: datetime) -> claim.Group:
         """The next group; empty if nothing may go now."""
+        if not installation.is_open(tx):
+            return claim.Group(attempt_id=attempt_id)
         if self.urgent_only:
             return self._unpaced(tx, attempt_id, now, paces_all=True)
         is_time = self.clock() - self._looked_at >= _LOOK_SECONDS

@@ -9,13 +9,25 @@ from __future__ import annotations
 
 import logging
 import zoneinfo
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, Engine, func, select, update
+from sqlalchemy import Connection, Engine, Select, func, select, update
 
-from mautolib.campaigns import paces, runs, schedules, store, totals
+from mautolib.campaigns import experiment_steps, experiments, paces, runs, schedules, store, totals
 from mautolib.campaigns.audience import audience
+from mautolib.campaigns.experiment_assignment import assigned
+from mautolib.campaigns.experiment_contents import (
+    armed_of,
+    languages_of,
+    longest,
+    slices,
+    slices_of,
+    with_variant,
+)
+from mautolib.campaigns.experiment_model import AbTest
+from mautolib.campaigns.languages import variant_for
 from mautolib.campaigns.limits import default_zone, limits_of_all, window_for
 from mautolib.campaigns.model import Campaign, Status
 from mautolib.campaigns.readiness import Text, problems, texts_of
@@ -24,6 +36,7 @@ from mautolib.campaigns.walltime import UTC_ZONE, local_of, moment_of, zone_or
 from mautolib.campaigns.windows import next_opening
 from mautolib.db import tables
 from mautolib.db.statements import statement
+from mautolib.errors import MautoError
 from mautolib.ledger import content, queue
 from mautolib.ledger.model import NewContent
 from mautolib.outbox import FactName, record
@@ -85,7 +98,8 @@ def count_due(engine: Engine, settings: Settings, now: datetime, *, campaign_id:
 
 def count_audience(tx: Connection, settings: Settings, campaign: Campaign, *, now: datetime) -> Audience:
     """The audience `campaign` would have if it were planned now."""
-    people = audience(tx, settings, campaign, content_ids={"": 0}, now=now).subquery()
+    parts = slices_of(tx, campaign.campaign_id)
+    people = audience(tx, settings, campaign, content_ids={"": 0}, now=now, slices=parts).subquery()
     counts = select(func.count(), func.count().filter(people.c.reason.is_(None))).select_from(people)
     candidates, mailable = tx.execute(counts).one()
     return Audience(campaign_id=campaign.campaign_id, candidates=candidates, mailable=mailable)
@@ -95,19 +109,17 @@ def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime)
     due = runs.begin(tx, campaign, now) if campaign.status is Status.SCHEDULED else None
     if due is not None and due.run_at is None:
         return Plan(campaign_id=campaign.campaign_id, missed=due.skipped)
-    found = problems(tx, settings, campaign)
-    if found:
-        return _fail(tx, campaign, "; ".join(problem.message for problem in found), now)
-    occurrence = campaign.occurrence + 1 if due is None else due.occurrence
-    content_ids = {
-        text.locale: content.freeze(tx, content_of(settings, campaign, text, occurrence))
-        for text in texts_of(tx, campaign)
-    }
-    due_at = (due and due.run_at) or campaign.requested_at or campaign.scheduled_at or now
     schedule = schedules.live_of(tx, campaign.campaign_id)
+    if hindrance := _hindrance(tx, settings, campaign, schedule, now):
+        return _fail(tx, campaign, hindrance, now)
+    occurrence = campaign.occurrence + 1 if due is None else due.occurrence
+    tested = armed_of(tx, campaign.campaign_id)
+    due_at = (due and due.run_at) or campaign.requested_at or campaign.scheduled_at or now
     by_zone = timings(settings, campaign, schedule, due_at=due_at, now=now)
     expires_at = min((timing.give_up_at for timing in by_zone), default=due_at + _patience(campaign))
     last_try_at = max([now, due_at, *(timing.next_try_at for timing in by_zone)])
+    if tested is not None:
+        last_try_at += longest(tested)
     is_paced = paces.begin(tx, settings, campaign, schedule, expires_at=expires_at)
     _set(
         tx, campaign, now, status=Status.SENDING.value, occurrence=occurrence, requested_at=due_at, planned_at=now,
@@ -115,13 +127,15 @@ def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime)
     )  # fmt: skip
     queued = queue.queue_audience(
         tx,
-        audience(tx, settings, campaign, content_ids=content_ids, now=now, cap_at=last_try_at),
+        _people(tx, settings, campaign, tested, occurrence, now=now, cap_at=last_try_at),
         campaign_id=campaign.campaign_id,
         occurrence=occurrence,
         due_at=due_at,
         give_up_at=due_at + _patience(campaign),
         by_zone=by_zone,
     )
+    if tested is not None:
+        experiments.put(tx, tested.test_id, now, planned_at=now, planned_occurrence=occurrence)
     totals.refresh_totals(tx, campaign.campaign_id, now)
     data = {
         "campaign_id": str(campaign.campaign_id), "name": campaign.name,
@@ -131,9 +145,57 @@ def _plan(tx: Connection, settings: Settings, campaign: Campaign, now: datetime)
     return Plan(campaign_id=campaign.campaign_id, queued=queued.queued, skipped=sum(queued.skipped.values()))
 
 
+def _hindrance(
+    tx: Connection, settings: Settings, campaign: Campaign, schedule: Schedule | None, now: datetime
+) -> str:
+    """What keeps a run from being launched; its A/B test is armed before."""
+    try:
+        experiment_steps.arm(tx, settings, schedule, now)
+    except MautoError as error:
+        return f"The A/B test of its schedule cannot be started: {error}"
+    return "; ".join(problem.message for problem in problems(tx, settings, campaign))
+
+
+def _people(
+    tx: Connection, settings: Settings, campaign: Campaign, tested: AbTest | None, occurrence: int, *,
+    now: datetime, cap_at: datetime,
+) -> Select[Any]:  # fmt: skip
+    """The audience with its content frozen: that of every variant where the run takes part in a test."""
+    if tested is None:
+        content_ids = _frozen(tx, settings, campaign, occurrence)
+        return audience(tx, settings, campaign, content_ids=content_ids, now=now, cap_at=cap_at)
+    campaigns = [with_variant(campaign, variant) for variant in tested.variants]
+    frozen = [
+        _frozen(tx, settings, one, occurrence, variant.variant_id)
+        for one, variant in zip(campaigns, tested.variants, strict=True)
+    ]
+    languages = languages_of(campaigns)
+    by_number = [
+        [own[variant_for(one.locales, tag) or ""] for tag in languages]
+        for one, own in zip(campaigns, frozen, strict=True)
+    ]
+    numbers = {tag: number for number, tag in enumerate(languages)}
+    parts = slices(tested)
+    people = audience(tx, settings, campaign, content_ids=numbers, now=now, cap_at=cap_at, slices=parts)
+    return assigned(people, parts, by_number)
+
+
+def _frozen(
+    tx: Connection, settings: Settings, campaign: Campaign, occurrence: int, variant_id: int | None = None
+) -> dict[str, int]:
+    """The content of each language, as a run sends it."""
+    return {
+        text.locale: content.freeze(
+            tx, replace(content_of(settings, campaign, text, occurrence), variant_id=variant_id)
+        )
+        for text in texts_of(tx, campaign)
+    }  # fmt: skip
+
+
 def _fail(tx: Connection, campaign: Campaign, reason: str, now: datetime) -> Plan:
     runs.fail(tx, campaign.campaign_id, reason, now)
     _set(tx, campaign, now, status=Status.FAILED.value, status_reason=reason)
+    tx.execute(statement("ab_sending.end_of_ended"), {"now": now})
     return Plan(campaign_id=campaign.campaign_id, problem=reason)
 
 

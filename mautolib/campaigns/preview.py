@@ -16,9 +16,11 @@ from sqlalchemy import Connection, Engine, Integer, func, literal_column, select
 
 from mautolib.campaigns import store
 from mautolib.campaigns.audience import audience
+from mautolib.campaigns.experiment_assignment import Slices
+from mautolib.campaigns.experiment_contents import slices_of, variant_of, with_variant
 from mautolib.campaigns.model import Campaign, Problem
 from mautolib.campaigns.planning import content_of
-from mautolib.campaigns.readiness import Text, problems, warnings_of
+from mautolib.campaigns.readiness import Text, content_problems, problems, warnings_of
 from mautolib.campaigns.single import contact_values, nobody, text_for
 from mautolib.errors import InvalidInput, NotFound
 from mautolib.ledger.model import NewContent
@@ -73,16 +75,17 @@ class Preview:
 
 def preview(
     engine: Engine, settings: Settings, campaign_id: int, *, now: datetime, contact_id: int | None = None,
-    locale: str | None = None,
+    locale: str | None = None, variant_id: int | None = None,
 ) -> Preview:  # fmt: skip
     """What sending `campaign_id` now would do.
 
     Args:
         contact_id: whose mail to show; None: that of somebody without any data.
         locale: the language to show instead of that person's.
+        variant_id: the variant of one of its A/B tests to show; None: the campaign's own words.
     Raises:
         NotFound: there is no such campaign.
-        InvalidInput: no such contact, no language tag, or a segment that takes too long to evaluate.
+        InvalidInput: no such contact or variant, no language tag, or a segment that takes too long to evaluate.
     """
     with engine.begin() as tx:
         campaign = store.get(tx, campaign_id)
@@ -90,9 +93,14 @@ def preview(
         person = nobody() if contact_id is None else contact_values(tx, contact_id)
         if person is None:
             raise InvalidInput("Contact not found", path=("query", "contact_id"))
-        text = _text(tx, campaign, person, locale)
+        slices = slices_of(tx, campaign_id)
+        spoken = campaign
+        if variant_id is not None:
+            spoken = with_variant(campaign, variant_of(tx, campaign_id, variant_id))
+            found += [each for each in content_problems(tx, settings, spoken) if each not in found]
+        text = _text(tx, spoken, person, locale)
     with reading(engine, timeout_ms=COUNT_TIMEOUT_MS, path=("path", "id")) as tx:
-        counts = count(tx, settings, campaign, now=now)
+        counts = count(tx, settings, campaign, now=now, slices=slices)
     warnings = [] if text is None else warnings_of(text)
     if not counts.mailable:
         warnings.append("Nobody would get this campaign as things stand")
@@ -107,12 +115,18 @@ def preview(
     return Preview(counts=counts, rendered=rendered, problems=tuple(found), warnings=tuple(warnings))
 
 
-def count(tx: Connection, settings: Settings, campaign: Campaign, *, now: datetime) -> Counts:
-    """The audience by what would become of it, in one statement; nobody where the segment cannot be evaluated."""
+def count(
+    tx: Connection, settings: Settings, campaign: Campaign, *, now: datetime, slices: Slices | None = None
+) -> Counts:
+    """The audience by what would become of it, in one statement; nobody where the segment cannot be evaluated.
+
+    Args:
+        slices: of the A/B test the campaign takes part in.
+    """
     tags = ("", *campaign.locales)
     numbers = {tag: number for number, tag in enumerate(tags)}
     try:
-        query = audience(tx, settings, campaign, content_ids=numbers, now=now)
+        query = audience(tx, settings, campaign, content_ids=numbers, now=now, slices=slices)
     except (NotFound, InvalidInput):
         return Counts()
     domain = func.split_part(literal_column("contact_mailability.email_key"), "@", 2)

@@ -14,6 +14,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from mautolib import segments
+from mautolib.campaigns.experiment_contents import armed_of, with_variant
 from mautolib.campaigns.limits import default_zone, window_for
 from mautolib.campaigns.model import Campaign, Problem
 from mautolib.campaigns.senders import may_send_from, setting_problems
@@ -100,6 +101,7 @@ def problems(tx: Connection, settings: Settings, campaign: Campaign) -> list[Pro
     """Everything that keeps `campaign` from being sent; empty: it can go."""
     return [
         *content_problems(tx, settings, campaign),
+        *_variant_problems(tx, campaign),
         *_segment_problems(tx, settings, campaign),
         *_window_problems(settings, campaign),
     ]
@@ -134,6 +136,19 @@ def _text_problems(tx: Connection, campaign: Campaign) -> Iterator[Problem]:
     yield from _tag_problems(campaign)
     for text in texts:
         yield from _problems_of(text)
+
+
+def _variant_problems(tx: Connection, campaign: Campaign) -> Iterator[Problem]:
+    """What is wrong with the variants of the A/B test it takes part in, as far as the campaign itself is not so."""
+    tested = armed_of(tx, campaign.campaign_id)
+    if tested is None:
+        return
+    said = {problem.message for problem in _text_problems(tx, campaign)}
+    for number, variant in enumerate(tested.variants):
+        for problem in _text_problems(tx, with_variant(campaign, variant)):
+            if problem.message not in said:
+                where = ("variants", number, *problem.path)
+                yield Problem(path=where, message=f"Variant '{variant.name}': {problem.message}")
 
 
 def _tag_problems(campaign: Campaign) -> Iterator[Problem]:

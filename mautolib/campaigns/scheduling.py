@@ -16,12 +16,13 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, delete, update
 
-from mautolib.campaigns import control, paces, recurrence, schedules, store
+from mautolib.campaigns import control, experiments, paces, recurrence, schedules, store
+from mautolib.campaigns.experiment_model import AbStatus
 from mautolib.campaigns.model import Campaign, Status
 from mautolib.campaigns.schedules import CHANGEABLE, WAITING, NewSchedule, Schedule, ScheduleStatus, ScheduleType
 from mautolib.campaigns.walltime import zone_of
 from mautolib.db import tables
-from mautolib.errors import Conflict, InvalidInput, InvalidTransition
+from mautolib.errors import Conflict, InvalidInput, InvalidTransition, NotFound
 
 _LOG = logging.getLogger(__name__)
 _CAMPAIGNS = tables.campaigns
@@ -43,6 +44,7 @@ def create(tx: Connection, new: NewSchedule, *, actor: str, now: datetime) -> Sc
     if campaign.status is not Status.DRAFT:
         raise InvalidTransition(f"Cannot schedule campaign in '{campaign.status.value}' status")
     next_run_at = _first_run(new, now)
+    _check_test(tx, new)
     schedule = schedules.add(tx, new, next_run_at=next_run_at, actor=actor, now=now)
     _wait_for(tx, campaign, schedule, Status.SCHEDULED, now, requested_at=None, planned_at=None)
     _LOG.info("campaign %s scheduled (schedule %s)", campaign.campaign_id, schedule.schedule_id)
@@ -71,6 +73,8 @@ def change(tx: Connection, schedule_id: int, changes: Mapping[str, Any], *, now:
     given = {item.name: getattr(before, item.name) for item in dataclasses.fields(NewSchedule)}
     merged = NewSchedule(**{**given, **wanted})
     _check(merged)
+    if "ab_test_id" in wanted:
+        _check_test(tx, merged)
     values: dict[str, Any] = dict(wanted)
     if wanted.keys() & _TIMING:
         values["next_run_at"] = _first_run(merged, now)
@@ -224,12 +228,25 @@ def _first_run(new: NewSchedule, now: datetime) -> datetime:
     return found
 
 
+def _check_test(tx: Connection, new: NewSchedule) -> None:
+    """Refuse a test that no run of the campaign can take part in."""
+    if new.ab_test_id is None:
+        return
+    path = ("body", "ab_test_id")
+    try:
+        test = experiments.get(tx, new.ab_test_id)
+    except NotFound as error:
+        raise InvalidInput(str(error), path=path) from None
+    if test.campaign_id != new.campaign_id:
+        raise InvalidInput("The A/B test is of another campaign", path=path)
+    if test.planned_at is not None or test.status not in (AbStatus.DRAFT, AbStatus.RUNNING):
+        raise InvalidInput("The A/B test was sent or is over", path=path)
+
+
 def _check(new: NewSchedule) -> ZoneInfo:
     zone = zone_of(new.timezone_name)
     if zone is None:
         raise InvalidInput("timezone_name is an IANA name such as Europe/Berlin", path=("timezone_name",))
-    if new.ab_test_id is not None:
-        raise InvalidInput("A/B test not found", path=("ab_test_id",))
     if new.schedule_type is ScheduleType.ONE_TIME and new.recurrence_rule:
         raise InvalidInput("A one_time schedule has no recurrence_rule", path=("recurrence_rule",))
     if new.schedule_type is ScheduleType.RECURRING:

@@ -26,7 +26,7 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
 from mautolib import log
-from mautolib.campaigns import control, finishing, planning, totals
+from mautolib.campaigns import control, experiment_steps, finishing, planning, totals
 from mautolib.campaigns.courier import Courier, Shift, finished
 from mautolib.campaigns.host_backoff import HostBackoff
 from mautolib.campaigns.pacing import Turnstile, give_back
@@ -37,7 +37,7 @@ from mautolib.db.engine import connect, is_unavailable
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, InvalidTransition, MautoError, NotFound, ProviderUnavailable, TransientError
 from mautolib.events.links import LinkSigner
-from mautolib.ledger import claim
+from mautolib.ledger import claim, installation
 from mautolib.ledger.identity import message_identity
 from mautolib.ledger.journal import Journal, journal_folder
 from mautolib.ledger.model import Outcome, Verdict
@@ -89,26 +89,38 @@ def pump(
     if not (0 <= shard < shards) or not (1 <= group_size <= MAX_GROUP):
         raise InvalidInput(f"A pump needs 0 <= shard < shards and a group of 1 to {MAX_GROUP}")
     begun_at = time.monotonic()
+    mark = installation.Mark(journal_folder(settings).parent)
     with engine.begin() as tx:
         start = now or tx.execute(select(func.clock_timestamp())).scalar_one()
         expire_leases(tx)
+        here = installation.check(tx, mark, now=start)
     recover(engine, settings, start)
+    if not here.sending_enabled:
+        _LOG.warning("sending is off: %s", here.reason)
+        return PumpResult(counts={}, problems=(f"sending is off: {here.reason}",))
     host = _host(engine, settings, start)
-    journal = Journal.open(journal_folder(settings))
     shift = Shift(
         engine=engine,
         settings=settings,
         signer=LinkSigner.from_settings(settings),
-        journal=journal,
+        journal=Journal.open(journal_folder(settings)),
         ends_at=begun_at + budget_seconds,
         host=host,
         clock=lambda: start + timedelta(seconds=time.monotonic() - begun_at),
     )
-    run = _Run(shift, shard=shard, shards=shards, group_size=group_size, urgent_only=urgent_only)
-    with _kept_until_settled(journal), _quiet_collector():
-        error = run.work([Courier(shift, open_way(settings)) for _ in range(max(1, settings.smtp_connections))])
+    run = _Run(
+        shift, note=lambda attempt_id: mark.raise_to(here.installation_id, attempt_id), shard=shard, shards=shards,
+        group_size=group_size, urgent_only=urgent_only,
+    )  # fmt: skip
+    return _carried_out(run, open_way)
+
+
+def _carried_out(run: _Run, open_way: Callable[[Settings], Channel]) -> PumpResult:
+    shift, connections = run.shift, max(1, run.shift.settings.smtp_connections)
+    with _kept_until_settled(shift.journal), _quiet_collector():
+        error = run.work([Courier(shift, open_way(shift.settings)) for _ in range(connections)])
     result = PumpResult(counts=dict(run.counts), problems=tuple(sorted(shift.problems)))
-    _LOG.info("shard %s/%s: %s", shard, shards, result.counts)
+    _LOG.info("shard %s/%s: %s", run.shard, run.shards, result.counts)
     for problem in result.problems:
         _LOG.error("messages wait: %s", problem)
     if error is not None:
@@ -166,6 +178,8 @@ class _Run:
     """One pump at work."""
 
     shift: Shift
+    #: Told each attempt that is committed, before anything of it is handed over.
+    note: Callable[[int], None]
     shard: int
     shards: int
     group_size: int
@@ -241,6 +255,8 @@ class _Run:
                         attempt_id = attempt_id or self._new_attempt(tx)
                         group = self._turnstile.next_group(tx, attempt_id, asked)
                 self._recorded(outcomes, asked, {} if group is None else group.tallied)
+                if group is not None and group.messages:
+                    self.note(attempt_id)
                 return group
             except DBAPIError as error:
                 if not _may_pass(error) or time.monotonic() >= waits_until:
@@ -249,6 +265,7 @@ class _Run:
                 time.sleep(pause)
                 pause = min(5.0, pause * 2)
         self._recorded(outcomes, asked, {})
+        self.note(attempt_id)
         return claim.Group(attempt_id=attempt_id, messages=held)
 
     def _new_attempt(self, tx: Connection) -> int:
@@ -347,6 +364,7 @@ def _run_once(engine: Engine, settings: Settings, given: argparse.Namespace) -> 
         engine, settings, shard=shard, shards=shards, budget_seconds=given.budget_seconds, group_size=given.group_size
     )
     if given.finish:
+        experiment_steps.step(engine, settings, datetime.now(UTC))
         finishing.finish(engine, datetime.now(UTC))
     return result
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from mautolib.campaigns import planning
+from mautolib.campaigns.experiment_contents import variant_of, with_variant
 from mautolib.campaigns.languages import is_tag, variant_for
 from mautolib.campaigns.model import Campaign
 from mautolib.campaigns.readiness import Text, content_problems, refuse, sender_problems, text_of
@@ -78,17 +79,20 @@ class _Person:
 
 def send_test(
     tx: Connection, settings: Settings, campaign: Campaign, addresses: Sequence[str], *, now: datetime,
-    contact_id: int | None = None, locale: str | None = None,
+    contact_id: int | None = None, locale: str | None = None, variant_id: int | None = None,
 ) -> list[int]:  # fmt: skip
     """Queue the campaign as it is now to addresses of the team; returns the message ids, one per different address.
 
     Args:
         contact_id: whose data fills it; None: nobody's, names stay empty.
-        locale: the variant to send; None: the one this contact would get.
+        locale: the language to send; None: the one this contact would get.
+        variant_id: the variant of one of its A/B tests to send; None: the campaign's own words.
     Raises:
-        InvalidInput: `not_sendable` with every problem, an address that is none, an unknown contact or locale.
+        InvalidInput: `not_sendable` with every problem, an address that is none, an unknown contact, locale or variant.
         Conflict: `suppressed`: an address that a complaint or a legal reason stands against.
     """
+    if variant_id is not None:
+        campaign = with_variant(campaign, variant_of(tx, campaign.campaign_id, variant_id))
     refuse(content_problems(tx, settings, campaign))
     people: dict[str, Address] = {}
     for number, text in enumerate(addresses):
@@ -106,7 +110,7 @@ def send_test(
     queue.queue(tx, [
         NewMessage(
             kind=Kind.TEST, content_id=content_id, dedupe_key=key, due_at=now, give_up_at=now + TEST_GIVES_UP_AFTER,
-            to_email=address.email, to_key=address.key, context=context,
+            to_email=address.email, to_key=address.key, context=context, variant_id=variant_id,
         )
         for key, address in zip(keys, people.values(), strict=True)
     ])  # fmt: skip

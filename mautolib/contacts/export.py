@@ -22,7 +22,7 @@ from mautolib.contacts.listing import conditions
 from mautolib.contacts.model import ContactFilter
 from mautolib.db import tables
 
-__all__ = ["Export"]
+__all__ = ["Export", "guarded"]
 
 _C = tables.contacts.c
 _ROWS_PER_BLOCK = 500
@@ -133,6 +133,11 @@ def _query() -> Select[Any]:
 
 
 _QUERY: Final = _query()
+
+
+def guarded(cell: str) -> str:
+    """`cell` as a spreadsheet does not run it: one `'` before what begins like a formula and is no number."""
+    return f"'{cell}" if cell and cell[0] in _RISKY and _is_formula(cell) else cell
 
 
 def _is_formula(cell: str) -> bool:

@@ -40,6 +40,27 @@ def _table(name: str, /, **columns: Any) -> Table:
     return Table(name, metadata, *(Column(column, kind) for column, kind in columns.items()))
 
 
+ab_test_observations = _table(
+    "ab_test_observations", observation_id=_ID, variant_id=_ID, event_type=_TEXT, contact_id=_ID, observed_at=_TIME
+)
+ab_tests = _table(
+    "ab_tests",
+    test_id=_ID, campaign_id=_ID, name=_TEXT, test_type=_TEXT, status=_TEXT, winner_metric=_TEXT,
+    auto_select_winner=_BOOL, test_percentage=_FLOAT, wait_hours=_INT, holdout_percentage=_FLOAT,
+    no_winner_action=_TEXT, conversion_days=_INT, winner_variant_id=_ID, decision=_TEXT, decision_reason=_TEXT,
+    started_at=_TIME, planned_at=_TIME, planned_occurrence=_INT, last_handover_at=_TIME, deadline_at=_TIME,
+    completed_at=_TIME, version=_INT, created_by=_TEXT, created_at=_TIME, updated_at=_TIME, released_at=_TIME,
+)
+ab_variant_totals = _table(
+    "ab_variant_totals",
+    variant_id=_ID, sent=_ID, bounced=_ID, unique_opens=_ID, unique_clicks=_ID, conversions=_ID, revenue=_NUMERIC,
+    refreshed_at=_TIME,
+)
+ab_variants = _table(
+    "ab_variants",
+    variant_id=_ID, test_id=_ID, position=_SMALL, name=_TEXT, subject=_TEXT, html_body=_TEXT, locales=_JSON,
+    send_delay_minutes=_INT,
+)
 api_keys = _table(
     "api_keys",
     api_key_id=_ID, name=_TEXT, prefix=_TEXT, key_hash=_BYTES, role=_TEXT, scopes=_TEXTS, created_by=_TEXT,
@@ -224,6 +245,11 @@ inbound_sources = _table(
     source_id=_ID, name=_TEXT, kind=_TEXT, token_hash=_BYTES, secret_encrypted=_BYTES, active=_BOOL, mapping=_JSON,
     last_received_at=_TIME, created_at=_TIME,
 )
+installation = _table(
+    "installation",
+    is_only=_BOOL, installation_id=_UUID, epoch=_INT, database_key=_TEXT, sending_enabled=_BOOL, reason=_TEXT,
+    restored_at=_TIME, is_reviewed=_BOOL, changed_at=_TIME, changed_by=_TEXT,
+)
 lifecycle_stages = _table(
     "lifecycle_stages",
     stage=_TEXT, stage_order=_SMALL,
@@ -255,7 +281,7 @@ messages = _table(
     status=_TEXT, reason=_TEXT, due_at=_TIME, next_try_at=_TIME, give_up_at=_TIME, attempt_no=_INT, attempt_id=_ID,
     lease_until=_TIME, last_code=_INT, last_stage=_TEXT, last_error=_TEXT, rfc_message_id=_TEXT, provider_id=_TEXT,
     queued_at=_TIME, sent_at=_TIME, delivered_at=_TIME, bounced_at=_TIME, complained_at=_TIME, held_for=_TEXT,
-    depth=_SMALL,
+    depth=_SMALL, ab_part=_TEXT,
 )
 notice_refusals = _table("notice_refusals", refused_on=_DATE, reason=_TEXT, refusal_count=_ID)
 order_import_lines = _table(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -73,6 +73,22 @@ class Skip(StrEnum):
     HOLDOUT = "holdout"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+
+
+class AbPart(StrEnum):
+    """The part of an A/B test's audience a message belongs to."""
+
+    #: Mailed at once, with one of the variants.
+    TEST = "test"
+    #: Waits for the decision.
+    REST = "rest"
+    #: Skipped on purpose, to be compared with those who are mailed.
+    HOLDOUT = "holdout"
+
+
+#: Why the rest of an A/B test waits, and until when the queue sees it: a decision takes it out, no clock does.
+HELD_FOR_DECISION: Final = "ab_test"
+HELD_UNTIL: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class Verdict(StrEnum):

@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.types import NullType
 
 from mautolib.db import tables
-from mautolib.ledger.model import Kind, NewMessage, Status
+from mautolib.ledger.model import HELD_FOR_DECISION, HELD_UNTIL, AbPart, Kind, NewMessage, Status
 
 _MESSAGES, _KEYS = tables.messages, tables.message_keys
 _GIVEN: Final = (
@@ -145,7 +145,7 @@ def queue_audience(
 
     Args:
         audience: a query with the columns contact_id, content_id, variant_id, timezone and reason (why somebody is
-            not written to, or null).
+            not written to, or null); in an A/B test also ab_part and delay (how much later than others, an interval).
         by_zone: the times of people by their time zone, where that matters; "" are those of all other people.
     """
     people = audience.subquery("audience")
@@ -169,8 +169,26 @@ def queue_audience(
         known = case((people.c.timezone.in_(names), people.c.timezone), else_="")
         source = people.join(zones, zones.c.timezone == known)
         values |= {name: zones.c[name] for name in ("due_at", "give_up_at", "next_try_at", "held_for")}
+    if "ab_part" in people.c:
+        values = _by_part(people, values)
     wanted = select(*(value.label(name) for name, value in values.items())).select_from(source)
     return _store(tx, wanted.order_by(people.c.contact_id))
+
+
+def _by_part(people: FromClause, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of an audience in an A/B test: the rest is held, out of reach of every clock, until the decision."""
+    is_held = people.c.ab_part == literal(AbPart.REST.value)
+    due_at, kind = values["due_at"] + people.c.delay, _MESSAGES.c.due_at.type
+    next_try_at = func.greatest(values.get("next_try_at", due_at), due_at, type_=kind)
+    held = literal(HELD_UNTIL, kind)
+    return {
+        **values,
+        "ab_part": people.c.ab_part,
+        "due_at": due_at,
+        "next_try_at": case((is_held, held), else_=next_try_at),
+        "give_up_at": case((is_held, held), else_=values["give_up_at"] + people.c.delay),
+        "held_for": case((is_held, HELD_FOR_DECISION), else_=values.get("held_for", cast(None, Text))),
+    }
 
 
 def _zones(by_zone: Sequence[Timing]) -> TableValuedAlias:

@@ -63,6 +63,11 @@ def requeue_overdue(tx: Connection, *, now: datetime, quiet_seconds: float = QUI
     return len(record(tx, [_outcome(row, Verdict.RELEASED, "no word") for row in overdue], now=now))
 
 
+def open_counts(tx: Connection, campaign_id: int) -> dict[str, int]:
+    """How many messages of a campaign are queued, sending and unknown."""
+    return dict(tx.execute(statement("ledger.open_counts"), {"campaign_id": campaign_id}).mappings().one())
+
+
 def _outcome(row: Any, verdict: Verdict, reply: str) -> Outcome:
     result = Result(verdict=verdict, stage=Stage.DOT, reply=reply)
     return Outcome(contact_id=row.contact_id, message_id=row.message_id, attempt_id=row.attempt_id, result=result)

@@ -1,188 +1,172 @@
-"""The overview page: a few figures and charts that answer "how are we doing", as one HTML document.
+"""The overview page: a few figures and charts that answer "how are we doing".
 
-Promises one page for two houses - the API's `/dashboard` and a tab of the Airflow UI - that needs no script and
-loads nothing from anywhere. All figures come from the readers of `analytics`, so they are the API's own. Signing in
-is the caller's part; `content_security_policy` is the header that fits the page.
+All figures come from the readers of `analytics`, or are sums of them, so they are the API's own. Mail is that of
+campaigns, by the day they were sent.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import cache
-from itertools import groupby
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from sqlalchemy import Connection
-
-from mautolib.analytics import readers
+from mautolib.analytics import readers, readers_trends
 from mautolib.db import liveness
+from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
-from mautolib.pages import charts
+from mautolib.pages import campaigns, cohorts
+from mautolib.pages.charts import Drawn, chart_of
+from mautolib.pages.table import Column, Kind, Table
+from mautolib.pages.view import Asked, Card, View, rate_text
 
-__all__ = ["content_security_policy", "overview_html", "page_html", "sign_in_html"]
+__all__ = ["build"]
 
-_FOLDER = Path(__file__).parent / "templates"
-_WEEKS = 26
-_CAMPAIGNS = 7
-_COHORTS, _OFFSETS = 10, 9
-_SILENCE = timedelta(minutes=90)
-#: Retention in percent from which each of the ten shades is used; most shops live in the lower third.
-_SHADES = (0, 2, 5, 10, 15, 20, 30, 40, 55, 75)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """One big number."""
-
-    label: str
-    value: str
-    note: str
+_DAYS: Final = (90, 7, 30, 365)
+#: How finely a period is drawn.
+_GRAINS: Final = {7: "day", 30: "day", 90: "week", 365: "month"}
+_CAMPAIGNS: Final = 6
+_COHORTS, _OFFSETS = 8, 9
+_COUNTS: Final = (
+    "attempted", "sent", "delivered", "bounced", "unsubscribed", "raw_opens", "human_opens", "unique_opens",
+    "raw_clicks", "human_clicks", "unique_clicks",
+)  # fmt: skip
+_SILENCE: Final = timedelta(minutes=90)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell of the cohort table: percent, and its shade."""
-
-    rate: float
-    heat: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cohort:
-    """One line of the cohort table; a cell is None while its week is not over for everybody."""
-
-    label: str
-    size: int
-    cells: tuple[Cell | None, ...]
-
-
-def overview_html(
-    tx: Connection, *, now: datetime, embedded: bool, user: str = "", csrf: str = "", airflow_url: str = ""
-) -> str:
-    """The overview as one HTML document.
-
-    Args:
-        embedded: inside another UI: without a header of its own.
-        user, csrf, airflow_url: who is signed in, the token of the sign-out form, and where Airflow is; for the
-            header.
-    """
-    weeks = _weeks(tx, now)
-    return page_html(
-        "overview.html", now=now, embedded=embedded, user=user, csrf=csrf, airflow_url=airflow_url,
-        cards=_cards(tx, now), quiet=_quiet(tx, now), weeks=weeks, campaigns=_campaigns(tx), cohorts=_cohorts(tx, now),
-        offsets=_OFFSETS,
-        growth_wide=Markup(charts.bars(weeks, width=520, height=340, title="New contacts per week")),  # noqa: S704
-        growth_narrow=Markup(charts.bars(weeks, width=330, height=200, title="New contacts per week")),  # noqa: S704
+def build(tx: Tx, asked: Asked) -> View:
+    """The page."""
+    days = asked.number("days", _DAYS)
+    labels = {str(number): f"{number} days" for number in sorted(_DAYS)}
+    health = readers_trends.health(tx, now=asked.now)
+    done = campaigns.everything(tx, now=asked.now)
+    growth, sending = _growth(tx, days, asked.now), _sending(done, days, asked.now)
+    newest = campaigns.listed(done[:_CAMPAIGNS], name="campaigns", empty=campaigns.EMPTY)
+    return View(
+        template="overview.html", title="Overview",
+        tables=[growth, sending, _factors(health), newest,
+                cohorts.heat_map(tx, grain="week", cohorts=_COHORTS, offsets=_OFFSETS)],
+        charts=[
+            chart_of(growth, Drawn.BARS, ["total", "subscribed"]),
+            chart_of(sending, Drawn.BARS, ["sent"], name="sent", title="Mails sent"),
+            chart_of(sending, Drawn.LINES, ["open_rate", "click_rate", "bounce_rate"], unit="%", name="rates",
+                     title="Opened, clicked, bounced"),
+            chart_of(sending, Drawn.STACK, ["human_opens", "machine_opens"], name="opens",
+                     title="Opens by people and by machines"),
+        ],
+        values={
+            "health": health, "cards": _cards(tx, done, days, asked.now), "quiet": _quiet(tx, asked.now),
+            "choices": asked.choices("days", labels, str(days)), "days": days,
+        },
     )  # fmt: skip
 
 
-def sign_in_html(*, csrf: str, email: str = "", error: str = "") -> str:
-    """The sign-in form, with what went wrong the last time."""
-    return page_html("sign_in.html", csrf=csrf, email=email, error=error)
-
-
-def page_html(name: str, **values: Any) -> str:
-    """A page of these houses: its template with `values`, in their style."""
-    return _environment().get_template(name).render(style=Markup(_style()), **values)  # noqa: S704 - our own file
-
-
-@cache
-def content_security_policy(*, frame_ancestors: str = "'none'") -> str:
-    """The policy that fits these pages: their own style by its hash, forms to this server, nothing else."""
-    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
-    return (
-        f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; form-action 'self'; base-uri 'none'; "
-        f"frame-ancestors {frame_ancestors}"
-    )
-
-
-def _cards(tx: Connection, now: datetime) -> list[Card]:
-    stats = readers.dashboard_stats(tx)
-    total, subscribed = stats["total_contacts"], stats["subscribed_contacts"]
-    share = f"{100 * subscribed / total:.0f} % subscribed" if total else "nobody yet"
-    drafts = _count(stats["campaigns_draft"], "draft")
+def _cards(tx: Tx, done: Sequence[Mapping[str, Any]], days: int, now: datetime) -> list[Card]:
+    size = tx.execute(statement("pages.list_size")).one()
     waiting = int(tx.scalar(statement("pages.waiting_messages"), {"now": now}) or 0)
+    since = now - timedelta(days=days)
+    recent = [row for row in done if row["moved_at"] and row["moved_at"] >= since]
+    sums = _sums(recent)
+    rates = campaigns.rates(sums)
+    share = f"{100 * size.subscribed / size.total:.0f} % subscribed" if size.total else "nobody yet"
+    noun = "campaign" if len(recent) == 1 else "campaigns"
     return [
-        Card(label="Contacts", value=f"{total:,}", note=share),
-        Card(label="Mails sent", value=f"{stats['total_emails_sent']:,}", note=f"{waiting:,} waiting"),
-        Card(label="Open rate", value=f"{stats['avg_open_rate']:.1f} %", note="of delivered"),
-        Card(label="Click rate", value=f"{stats['avg_click_rate']:.1f} %", note="of delivered"),
-        Card(label="Campaigns sent", value=f"{stats['campaigns_sent']:,}", note=drafts),
-        Card(
-            label="Workflows active", value=f"{stats['active_workflows']:,}", note=f"of {stats['total_workflows']:,}"
-        ),
+        Card(label="Contacts", value=f"{size.total:,}", note=share),
+        Card(label="Mails sent", value=f"{sums['sent']:,}", note=f"in {len(recent):,} {noun}, {waiting:,} waiting"),
+        Card(label="Opened", value=rate_text(rates["open_rate"]), note="of delivered, by people"),
+        Card(label="Clicked", value=rate_text(rates["click_rate"]), note="of delivered, by people"),
+        Card(label="Bounced", value=rate_text(rates["bounce_rate"]), note="of attempted"),
+        Card(label="Unsubscribed", value=rate_text(rates["unsubscribe_rate"]), note="of delivered"),
     ]
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def _sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    return {name: sum(row[name] for row in rows) for name in _COUNTS}
 
 
-def _quiet(tx: Connection, now: datetime) -> str:
+def _factors(health: readers_trends.Health) -> Table:
+    """What the health is made of, each part at most 25 points."""
+    found = health["factors"]
+    shown = (
+        ("Contacts who are subscribed", f"{found['subscription_rate']:.1f} %"),
+        ("Mails opened by people", f"{found['open_rate']:.1f} %"),
+        ("Mails bounced", f"{found['bounce_rate']:.1f} %"),
+        ("Campaigns created in 30 days", f"{found['recent_campaigns_30d']:,}"),
+    )
+    return Table(
+        name="factors", caption="What it is made of", rows=[{"factor": name, "value": text} for name, text in shown],
+        columns=(Column(key="factor", label="Factor", bold=True), Column(key="value", label="Now")),
+    )
+
+
+def _growth(tx: Tx, days: int, now: datetime) -> Table:
+    weeks = readers.signup_weeks(tx, weeks=max(2, -(-days // 7) + 1), now=now)
+    return Table(
+        name="growth", caption="New contacts by week",
+        rows=[dict(week) for week in weeks] if any(week["total"] for week in weeks) else [],
+        empty=("No new contacts", "Upload a CSV file with POST /api/v1/contacts/import, or try make demo."),
+        columns=(
+            Column(key="week_start", label="Week of", kind=Kind.DAY, bold=True),
+            Column(key="total", label="New", kind=Kind.NUMBER),
+            Column(key="subscribed", label="Still subscribed", kind=Kind.NUMBER),
+        ),
+    )  # fmt: skip
+
+
+def _sending(done: Sequence[Mapping[str, Any]], days: int, now: datetime) -> Table:
+    grain = _GRAINS[days]
+    last = _start(now.astimezone(UTC).date(), grain)
+    starts = _starts(now.astimezone(UTC).date() - timedelta(days=days - 1), last, grain)
+    by_start: dict[date, list[Mapping[str, Any]]] = {start: [] for start in starts}
+    for row in done:
+        start = _start(row["moved_at"].astimezone(UTC).date(), grain) if row["moved_at"] else None
+        if start in by_start:
+            by_start[start].append(row)
+    rows = []
+    for start, of_period in by_start.items():
+        sums = _sums(of_period)
+        rows.append({
+            "period_start": start, **sums, **campaigns.rates(sums),
+            "machine_opens": sums["raw_opens"] - sums["human_opens"],
+            "machine_clicks": sums["raw_clicks"] - sums["human_clicks"],
+        })  # fmt: skip
+    return Table(
+        name="sending", caption=f"Campaigns by the {grain} they were sent in",
+        rows=rows if any(row["sent"] for row in rows) else [],
+        empty=("Nothing sent in this time", "Send a campaign with POST /api/v1/campaigns/{id}/send."),
+        columns=(
+            Column(key="period_start", label=f"{grain.capitalize()} of" if grain != "day" else "Day", kind=Kind.DAY,
+                   bold=True),
+            Column(key="sent", label="Sent", kind=Kind.NUMBER),
+            Column(key="open_rate", label="Opened", kind=Kind.PERCENT),
+            Column(key="click_rate", label="Clicked", kind=Kind.PERCENT),
+            Column(key="bounce_rate", label="Bounced", kind=Kind.PERCENT),
+            Column(key="human_opens", label="Opens by people", kind=Kind.NUMBER),
+            Column(key="machine_opens", label="Opens by machines", kind=Kind.NUMBER),
+            Column(key="human_clicks", label="Clicks by people", kind=Kind.NUMBER),
+            Column(key="machine_clicks", label="Clicks by machines", kind=Kind.NUMBER),
+        ),
+    )  # fmt: skip
+
+
+def _start(day: date, grain: str) -> date:
+    """The first day of the day, ISO week or month a day lies in."""
+    if grain == "week":
+        return day - timedelta(days=day.weekday())
+    return day.replace(day=1) if grain == "month" else day
+
+
+def _starts(first: date, last: date, grain: str) -> list[date]:
+    """The first days of all periods from that of `first` to that of `last`."""
+    found = [_start(first, grain)]
+    longest = {"day": 1, "week": 7, "month": 31}[grain]
+    while found[-1] < last:
+        found.append(_start(found[-1] + timedelta(days=longest), grain))
+    return found
+
+
+def _quiet(tx: Tx, now: datetime) -> str:
     """A word of warning when background work gives no sign of life; empty while it does."""
     beat = liveness.last_beat(tx, "airflow")
     if beat is None:
         return "background work has not run yet"
     return "" if now - beat <= _SILENCE else f"background work is silent since {beat:%d %B, %H:%M} UTC"
-
-
-def _weeks(tx: Connection, now: datetime) -> list[charts.Bar]:
-    found = readers.signup_weeks(tx, weeks=_WEEKS, now=now)
-    return [charts.Bar(start=week["week_start"], value=week["total"]) for week in found]
-
-
-def _campaigns(tx: Connection) -> list[dict[str, Any]]:
-    rows = []
-    for row in readers.recent_campaigns(tx, limit=_CAMPAIGNS):
-        opened, clicked = float(row["open_rate"] or 0), float(row["click_rate"] or 0)
-        rows.append(
-            {
-                "name": row["campaign_name"], "status": row["status"], "sent": row["sent"],
-                "open_rate": opened, "open_meter": Markup(charts.meter(opened, "open")),  # noqa: S704
-                "click_rate": clicked, "click_meter": Markup(charts.meter(clicked, "click")),  # noqa: S704
-            }
-        )  # fmt: skip
-    return rows
-
-
-def _cohorts(tx: Connection, now: datetime) -> list[Cohort]:
-    # One week more than is shown: the current one has no complete cell yet.
-    since = (now - timedelta(weeks=_COHORTS + 1)).date()
-    rows = tx.execute(statement("pages.week_cohorts"), {"offsets": _OFFSETS, "since": since}).all()
-    found = []
-    for _, group in groupby(rows, key=lambda row: row.cohort_start):
-        cells = list(group)
-        found.append(Cohort(label=cells[0].cohort_label, size=cells[0].cohort_size, cells=_cells(cells)))
-    return [cohort for cohort in found if any(cohort.cells)][-_COHORTS:]
-
-
-def _cells(rows: Sequence[Any]) -> tuple[Cell | None, ...]:
-    rates = {row.period_offset: row.retention_rate for row in rows}
-    return tuple(_cell(rates.get(offset)) for offset in range(_OFFSETS))
-
-
-def _cell(rate: float | None) -> Cell | None:
-    if rate is None:
-        return None
-    shade = max(index for index, least in enumerate(_SHADES) if rate >= least)
-    return Cell(rate=float(rate), heat=f"h{shade}")
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-
-
-@cache
-def _style() -> str:
-    return (_FOLDER / "overview.css").read_text(encoding="utf-8")

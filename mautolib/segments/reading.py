@@ -37,23 +37,26 @@ select
 
 @contextmanager
 def reading(
-    engine: Engine, *, timeout_ms: int = TIMEOUT_MS, path: tuple[str | int, ...] = ("body", "rules")
-) -> Iterator[Connection]:
+    engine: Engine, *, timeout_ms: int = TIMEOUT_MS, path: tuple[str | int, ...] = ("body", "rules"),
+    role: str = ROLE, too_slow: str = _TOO_SLOW,
+) -> Iterator[Connection]:  # fmt: skip
     """A transaction that can only read, only what segments need, and a statement only for a while.
 
     Args:
         timeout_ms: the longest one statement may take.
         path: what to blame when one takes longer.
+        role: whose rights it has, where roles exist.
+        too_slow: what to say when one takes longer than `{seconds}`.
 
     Raises:
         InvalidInput: a statement took longer; says what to do.
     """
     with engine.connect() as tx, tx.begin():
         tx.exec_driver_sql("set transaction isolation level repeatable read, read only")
-        tx.execute(_ENTER, {"role": ROLE, "timeout": str(timeout_ms)})
+        tx.execute(_ENTER, {"role": role, "timeout": str(timeout_ms)})
         try:
             yield tx
         except DBAPIError as error:
             if getattr(error.orig, "pgcode", None) != _TIMED_OUT:
                 raise
-            raise InvalidInput(_TOO_SLOW.format(seconds=timeout_ms / 1000), path=path) from error
+            raise InvalidInput(too_slow.format(seconds=timeout_ms / 1000), path=path) from error

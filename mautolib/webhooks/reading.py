@@ -116,6 +116,11 @@ def get(tx: Connection, delivery_id: int, *, endpoint_id: int | None = None) -> 
     return WholeDelivery(delivery=_of_values(known), payload=row.payload, attempts=attempts)
 
 
+def endpoints_with_dead(tx: Connection) -> list[int]:
+    """The endpoints that have dead deliveries."""
+    return list(tx.scalars(select(_D.endpoint_id).where(_D.status == str(DeliveryStatus.DEAD)).distinct()))
+
+
 def _of(wanted: DeliveryFilter) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if wanted.endpoint_id is not None:

@@ -248,13 +248,14 @@ def send_messages(shard: int, params: Mapping[str, Any]) -> dict[str, int]:
 
 
 def finish_campaigns(results: list[dict[str, int]], outlet: Any) -> dict[str, int]:
-    """Close campaigns that have nothing left and bring totals up to date."""
-    from mautolib.campaigns import finishing
+    """Decide A/B tests whose deadline is over, close campaigns that have nothing left and bring totals up to date."""
+    from mautolib.campaigns import experiment_steps, finishing
 
     totals = _sum(results)
-    with warehouse() as (engine, _):
+    with warehouse() as (engine, settings):
+        steps = experiment_steps.step(engine, settings, moments.now())
         finished = finishing.finish(engine, moments.now())
-    totals["campaigns_finished"] = len(finished)
+    totals |= {"campaigns_finished": len(finished), "tests_decided": steps.decided, "tests_released": steps.released}
     outlet.extra = totals
     _say("There was nothing to send.", sum(totals.values()), f"All senders: {totals}.")
     return totals
@@ -323,17 +324,20 @@ def _tell_ways(entering: int, would: Any) -> None:
 
 
 def refresh_analytics(context: Mapping[str, Any], outlet: Any) -> dict[str, int]:
-    """Restate cohorts and recent totals."""
+    """Bring the tables of schema `analytics` up to date."""
     from mautolib import analytics
 
     params, as_of = context["params"], moments.as_of(context)
-    asked = {"from_": _day(params.get("from")), "to": _day(params.get("to")), "rebuild": params["rebuild"]}
-    with warehouse() as (engine, _):
-        rows = analytics.cohorts.refresh(engine, as_of=as_of, **asked)
-        days = analytics.score_days.refresh(engine, as_of=as_of, **asked)
-    counts = {"cohort_rows": rows, "score_days": days}
+    with warehouse() as (engine, settings):
+        with engine.begin() as tx:
+            windows = {"click_days": settings.attribution_click_days, "open_days": settings.attribution_open_days}
+            analytics.orders.keep_windows(tx, **windows)
+        first, last = _day(params.get("from")), _day(params.get("to"))
+        counts = analytics.refreshing.refresh(
+            engine, as_of=as_of, from_=first, to=last, rebuild=params["rebuild"]
+        )
     outlet.extra = counts
-    _say("No contacts, so no cohorts.", rows, f"Restated {rows} cohort cells and {days} days of scores.")
+    _say("There is nothing to count yet.", sum(counts.values()), f"Rows written: {counts}.")
     return counts
 
 

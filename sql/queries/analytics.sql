@@ -295,31 +295,6 @@ from lifecycle_stages
 left join people on people.stage = lifecycle_stages.stage
 left join moves on moves.stage = lifecycle_stages.stage
 
--- name: dashboard_stats
--- The sums of the front page, from the views everybody reads.
-select people.*, sent.*, flows.*
-from (
-    select
-        count(*) as total_contacts,
-        count(*) filter (where is_subscribed) as subscribed_contacts
-    from analytics.dim_contacts
-) as people
-cross join (
-    select
-        count(*) as total_campaigns,
-        count(*) filter (where status = 'sent') as campaigns_sent,
-        count(*) filter (where status = 'draft') as campaigns_draft,
-        coalesce(sum(sent), 0)::bigint as total_emails_sent,
-        coalesce(sum(delivered), 0)::bigint as delivered,
-        coalesce(sum(unique_opens), 0)::bigint as unique_opens,
-        coalesce(sum(unique_clicks), 0)::bigint as unique_clicks
-    from analytics.campaign_performance
-) as sent
-cross join (
-    select count(*) as total_workflows, count(*) filter (where active) as active_workflows
-    from workflows
-) as flows
-
 -- name: signup_weeks
 -- Contacts by calendar week of their sign-up (ISO, UTC), the current week last; empty weeks are zeros.
 with weeks as (

@@ -398,6 +398,8 @@ where messages.status = 'unknown'
             and message_attempts.recorded_at <= clock_timestamp()
                 - make_interval(secs => cast(:quiet_seconds as float8))
     )
+    -- After a restore nobody knows what went since the backup: somebody decides.
+    and not exists (select from installation where restored_at > messages.queued_at)
 for update skip locked;
 
 -- name: skip_queued
@@ -550,3 +552,28 @@ where events.contact_id = any(cast(:contact_ids as bigint[]))
     and events.message_id = any(cast(:message_ids as bigint[]))
     and events.event_type in ('email_opened', 'email_clicked', 'unsubscribed')
 group by events.message_id;
+
+-- name: doubts
+-- Messages in doubt, the oldest attempt first.
+select
+    messages.message_id, messages.contact_id, messages.attempt_id, messages.kind,
+    messages.campaign_id, messages.rfc_message_id, messages.last_error
+from messages
+where messages.status = 'unknown'
+    and (
+        cast(:campaign_id as bigint) is null
+        or messages.campaign_id = cast(:campaign_id as bigint)
+    )
+    and (
+        cast(:message_ids as bigint[]) is null
+        or messages.message_id = any(cast(:message_ids as bigint[]))
+    )
+order by messages.attempt_id, messages.message_id
+limit cast(:size as int)
+for update skip locked;
+
+-- name: give_time
+-- Messages somebody wants sent again after all get time for it.
+update messages
+set give_up_at = greatest(give_up_at, cast(:give_up_at as timestamptz))
+where message_id = any(cast(:message_ids as bigint[])) and status = 'unknown';

@@ -179,6 +179,8 @@ with held as materialized (
     where status = 'queued'
         and coalesce(campaign_id, 0) = cast(:campaign_id as bigint)
         and next_try_at > cast(:now as timestamptz)
+        -- Who waits for the decision of an A/B test is held by no clock.
+        and next_try_at < timestamptz '9999-01-01 00:00+00'
         and held_for is not null
     order by next_try_at
     limit cast(:size as int)

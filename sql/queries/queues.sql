@@ -54,6 +54,38 @@ from (
     ) as next_due
     union all
     select min(lease_until) from messages where status = 'sending'
+    union all
+    -- A/B tests: people to release, a deadline to reckon, or one that passes.
+    select
+        case
+            when ab_tests.status <> 'running' then ab_tests.completed_at
+            when ab_tests.last_handover_at is null then ab_tests.planned_at
+            when ab_tests.auto_select_winner and ab_tests.decision is null then ab_tests.deadline_at
+        end
+    from ab_tests
+    where ab_tests.planned_at is not null
+        and ab_tests.released_at is null
+        and (
+            ab_tests.status <> 'running'
+            or ab_tests.last_handover_at is not null
+            or not (
+                exists (
+                    select from messages
+                    where messages.status = 'queued'
+                        and coalesce(messages.campaign_id, 0) = ab_tests.campaign_id
+                        and messages.next_try_at < timestamptz '9999-01-01 00:00+00'
+                        and messages.occurrence = ab_tests.planned_occurrence
+                        and messages.ab_part = 'test'
+                )
+                or exists (
+                    select from messages
+                    where messages.status = 'sending'
+                        and messages.campaign_id = ab_tests.campaign_id
+                        and messages.occurrence = ab_tests.planned_occurrence
+                        and messages.ab_part = 'test'
+                )
+            )
+        )
 ) as waiting;
 
 -- name: feedback_due

@@ -22,6 +22,7 @@ cross join lateral (
         count(*) filter (
             where messages.status = 'queued'
                 and messages.due_at <= cast(:now as timestamptz)
+                and messages.held_for is distinct from 'ab_test'
                 and (messages.held_for = 'limit'
                     or (campaign_paces.waits_for = 'limit'
                         and campaign_paces.wake_at > cast(:now as timestamptz)))

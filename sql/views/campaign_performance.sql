@@ -60,17 +60,25 @@ opt_outs as (
     where event_type = 'unsubscribed' and source = 'mauto' and campaign_id is not null
     group by campaign_id
 ),
--- The last human click of the five days before an order, else the last human open of its last day.
+-- As analytics.attribution was made; before that, the defaults of the settings.
+windows as materialized (
+    select
+        make_interval(days => coalesce(max(click_days), 5)) as click_window,
+        make_interval(days => coalesce(max(open_days), 1)) as open_window
+    from rollups.attribution_windows
+),
+-- The last human click within its window before an order, else the last human open within its.
 last_touches as (
     select distinct on (orders.contact_id, orders.order_key)
         touches.campaign_id, orders.net_total, orders.reporting_currency, orders.fx_rate
     from orders
+    cross join windows
     inner join touches
         on touches.contact_id = orders.contact_id
         and touches.is_human
         and touches.occurred_at <= orders.placed_at
         and touches.occurred_at >= orders.placed_at
-            - case touches.kind when 'click' then interval '5 days' else interval '1 day' end
+            - case touches.kind when 'click' then windows.click_window else windows.open_window end
     where orders.contact_id > 0
     order by
         orders.contact_id, orders.order_key, touches.kind, touches.occurred_at desc,
@@ -88,8 +96,9 @@ sales as (
         count(*) as orders,
         -- A sum that its column cannot hold would spoil the whole view.
         greatest(least(coalesce(
-            sum(net_total * fx_rate) filter (
+            sum(round(net_total * fx_rate, 4)) filter (
                 where reporting_currency = (select reporting_currency from reporting)
+                    and abs(net_total * fx_rate) < 99999999999999
             ), 0), 99999999999999), -99999999999999) as revenue
     from last_touches
     where campaign_id is not null
@@ -177,7 +186,7 @@ comment on column analytics.campaign_performance.bounce_rate is 'bounced / attem
 comment on column analytics.campaign_performance.unsubscribe_rate is 'unsubscribed / delivered.';
 comment on column analytics.campaign_performance.complaint_rate is 'complained / delivered.';
 comment on column analytics.campaign_performance.orders is
-    'Orders whose last touch was this campaign: the last human click of the 5 days before the order, else the last human open of the day before it (the default windows, whatever the settings say).';
+    'Orders whose last touch was this campaign: the last human click within MAUTO_ATTRIBUTION_CLICK_DAYS before the order, else the last human open within MAUTO_ATTRIBUTION_OPEN_DAYS (new settings count from the next refresh of attribution on).';
 comment on column analytics.campaign_performance.revenue is
     'Those orders net of refunds, in reporting_currency at the rate of the order''s day; orders that wait for a rate are left out.';
 comment on column analytics.campaign_performance.revenue_per_recipient is 'revenue / delivered.';

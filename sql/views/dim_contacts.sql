@@ -19,7 +19,8 @@ select
     contact_scores.last_activity_at,
     coalesce(tagged.tags, '{}') as tags,
     bought.first_order_at,
-    date_trunc('month', bought.first_order_at, 'UTC')::date as first_order_month
+    date_trunc('month', bought.first_order_at, 'UTC')::date as first_order_month,
+    customers.acquisition_campaign_id
 from contacts
 left join suppressions on suppressions.email_key = contacts.email_key
 left join contact_stages on contact_stages.contact_id = contacts.contact_id
@@ -34,7 +35,8 @@ left join (
     select contact_id, min(placed_at) as first_order_at
     from orders
     group by contact_id
-) as bought on bought.contact_id = contacts.contact_id;
+) as bought on bought.contact_id = contacts.contact_id
+left join analytics.customer_value as customers on customers.contact_id = contacts.contact_id;
 comment on view analytics.dim_contacts is 'One row per contact, as known now, without personal data.';
 comment on column analytics.dim_contacts.contact_id is 'Key; the API shows the same number as text.';
 comment on column analytics.dim_contacts.signed_up_at is 'When the contact signed up.';
@@ -55,3 +57,5 @@ comment on column analytics.dim_contacts.last_activity_at is
 comment on column analytics.dim_contacts.tags is 'Names of the contact''s tags, sorted.';
 comment on column analytics.dim_contacts.first_order_at is 'When the first order was placed; null without one.';
 comment on column analytics.dim_contacts.first_order_month is 'First day of the month of the first order (UTC).';
+comment on column analytics.dim_contacts.acquisition_campaign_id is
+    'Campaign of the last touch before the first order, as customer_value has it (refreshed hourly); null without one.';

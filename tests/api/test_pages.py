@@ -1,16 +1,27 @@
-"""The overview page: sign in by form and cookie, the figures, what it looks like with and without data."""
+"""The dashboard: sign in by form and cookie, every page with and without data, its CSV files, its scripts."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from html import unescape
+from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy import Connection, text
 
-from mautolib.pages import charts, overview
+from mautolib.analytics import readers_campaigns, readers_trends
+from mautolib.pages import registry, static_files
+from mautolib.pages.charts import Drawn, chart_of
+from mautolib.pages.frame import House
+from mautolib.pages.table import Column, Kind, Table, shade_of_rate, shades_up_to
+from tests.builders import make_campaign, make_contact, make_message
+from tests.dashboard_data import HOSTILE, Shop, make_shop
 from tests.live_service import PASSWORD, VIEWER, LiveService
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
@@ -77,56 +88,247 @@ def test_the_cookie_is_no_api_token_and_the_token_no_cookie(service: LiveService
         assert client.get("/dashboard").status_code == 303
 
 
-def test_the_policy_allows_no_script_and_the_style_that_is_there(browser: httpx.Client) -> None:
+def test_the_policy_allows_our_own_scripts_and_the_style_that_is_there(browser: httpx.Client) -> None:
     page = sign_in(browser)
     policy = page.headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy and "script" not in policy and "unsafe" not in policy
-    assert "<script" not in page.text and " style=" not in page.text and " onclick" not in page.text
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert re.findall(r"<script(?! src=\"/dashboard/static/)", page.text) == []
+    assert " style=" not in page.text and " onclick" not in page.text
 
 
 def test_an_empty_database_says_what_to_do(tx: Connection) -> None:
-    html = overview.overview_html(tx, now=NOW, embedded=True)
-    for words in ("No contacts yet", "No campaign yet", "No cohorts yet", "background work has not run yet"):
-        assert words in html
-    assert "<header>" not in html
+    words = {
+        "": ("No new contacts", "Nothing sent in this time", "No campaigns yet", "No cohorts yet",
+             "background work has not run yet"),
+        "campaigns": ("No campaigns yet", "POST /api/v1/campaigns/"), "cohorts": ("No cohorts yet",),
+        "people": ("No scores yet", "score_recalculation"), "workflows": ("No workflows yet",),
+    }  # fmt: skip
+    for path, expected in words.items():
+        html = shown(tx, path, embedded=True)
+        for one in expected:
+            assert one in html, path
+        assert "Sign out" not in html and "/dashboard/webhooks" not in html
+
+
+def shown(tx: Connection, path: str, *, now: datetime = NOW, embedded: bool = False, **query: str) -> str:
+    found = registry.answer(tx, path, query, now=now, house=House(embedded=embedded))
+    assert found.status == 200
+    return found.body
 
 
 def test_figures_come_from_the_rows(tx: Connection) -> None:
     for index, name in enumerate(("ana", "bo", "cy")):
-        tx.execute(
-            text("insert into contacts (email, email_key, created_at, subscribed) values (:e, :e, :at, :s)"),
-            {"e": f"{name}@shop.example", "at": NOW - timedelta(weeks=index), "s": index > 0},
-        )
-    tx.execute(text("insert into campaigns (name, subject) values ('<script>alert(1)</script>', 'x')"))
-    tx.execute(text(
-        "update campaigns set status = 'sent', requested_at = now(), planned_at = now(), started_at = now(), "
-        "sent_at = now()"
-    ))  # fmt: skip
+        make_contact(tx, email=f"{name}@shop.example", created_at=NOW - timedelta(weeks=index), subscribed=index > 0)
+    make_campaign(tx, name="<script>alert(1)</script>", status="sent", sent_at=NOW - timedelta(days=2))
     tx.execute(text(
         "insert into analytics.contact_cohorts values "
         "('week', '2026-11-02', '2026-W45', 40, 0, 10, 40, 25, true, now()), "
         "('week', '2026-11-02', '2026-W45', 40, 1, null, 40, null, false, now())"
     ))  # fmt: skip
-    html = overview.overview_html(tx, now=NOW, embedded=False, user="a@b.example", csrf="x", airflow_url="http://a")
-    assert "<dd>3</dd>" in html and "67 % subscribed" in html
-    assert "16 Nov to 22 Nov 2026: 1" in html and "02 Nov to 08 Nov 2026: 1" in html
+    html = shown(tx, "", days="30")
+    assert "<dd>3</dd>" in html and "67 % subscribed" in html and "in 1 campaign, 0 waiting" in html
+    growth = cells(html, "growth")
+    assert growth[-3:] == [
+        ["2026-11-02", "1", "1"], ["2026-11-09", "1", "1"], ["2026-11-16", "1", "0"],
+    ]  # fmt: skip
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html and "<script>" not in html
-    assert re.search(r'2026-W45</th><td class="size">40</td>\s*<td class="h5">25%</td>\s*<td class="none">', html)
+    assert cells(html, "cohorts") == [["2026-W45", "40", "25.0000", *[""] * 8]]
+    assert re.search(r'class="heat-cell number h5" data-v="25.0000">\s*25%', html)
 
 
-AXES = [(0, 4), (3, 4), (5, 8), (9, 12), (10, 12), (214, 240), (687, 800), (1001, 1200)]
+def cells(html: str, table: str) -> list[list[str]]:
+    """The raw values of a table, row by row."""
+    body = re.search(rf'<table id="t-{table}".*?<tbody>(.*?)</tbody>', html, re.DOTALL)
+    assert body
+    rows = body.group(1).split("<tr>")[1:]
+    return [[unescape(raw) for raw in re.findall(r'data-v="([^"]*)"', row)] for row in rows]
 
 
-@pytest.mark.parametrize(("largest", "top"), AXES)
-def test_the_axis_ends_above_the_largest_in_whole_steps(largest: int, top: int) -> None:
-    found = charts.nice_top(largest)
-    assert found == top
-    assert found % 4 == 0
+@pytest.fixture
+def shop(tx: Connection) -> Shop:
+    return make_shop(tx, now=NOW, contacts=80, campaigns=3)
 
 
-def test_a_bar_is_as_tall_as_its_share_of_the_axis() -> None:
-    data = [charts.Bar(start=date(2026, 1, 5), value=4), charts.Bar(start=date(2026, 1, 12), value=2)]
-    heights = re.findall(r'class="bar"[^>]*height="([\d.]+)"', charts.bars(data, width=300, height=138, title="x"))
-    assert heights == ["100.0", "50.0"]
-    assert 'width="37.50"' in charts.meter(37.5, "open")
-    assert 'width="100.00"' in charts.meter(140, "open")
+def paths(shop: Shop) -> list[str]:
+    """Every registered page, about what is there."""
+    ids = {"campaigns/{id}": shop.campaigns[0], "workflows/{id}": shop.workflow}
+    return [page.path.replace("{id}", str(ids.get(page.path))) for page in registry.PAGES]
+
+
+def test_the_csv_of_every_table_is_the_table(tx: Connection, shop: Shop) -> None:
+    seen = 0
+    for path in paths(shop):
+        html = shown(tx, path)
+        for name in re.findall(r'<table id="t-(\w+)"', html):
+            found = registry.answer(tx, path, {"format": "csv", "table": name}, now=NOW, house=House())
+            assert found.media_type.startswith("text/csv")
+            assert found.headers["Content-Disposition"] == f'attachment; filename="{name}-2026-11-18.csv"'
+            head, *rows = list(csv.reader(io.StringIO(found.body.removeprefix("\ufeff"))))
+            of_table = html.split(f'id="t-{name}"')[1].split("</thead>")[0]
+            assert head == re.findall(r'data-key="([^"]+)"', of_table)
+            assert [[cell.removeprefix("'") for cell in row] for row in rows] == cells(html, name), (path, name)
+            seen += 1
+    assert seen == 5 + 1 + 6 + 2 + 4 + 1 + 1
+
+
+def test_what_people_write_is_neither_markup_nor_formula(tx: Connection, shop: Shop) -> None:
+    for path in paths(shop):
+        html = shown(tx, path)
+        assert "<script>alert" not in html and "<b>series" not in html
+    csv_text = registry.answer(tx, "campaigns", {"format": "csv"}, now=NOW, house=House()).body
+    (row,) = [row for row in csv.reader(io.StringIO(csv_text)) if HOSTILE in row[0]]
+    assert row[0] == f"'{HOSTILE}"
+
+
+def test_the_pages_show_the_figures_of_the_api(tx: Connection, shop: Shop) -> None:
+    campaign = shop.campaigns[-1]
+    metrics = readers_campaigns.metrics(tx, campaign, reporting_currency="USD")
+    funnel = cells(shown(tx, f"campaigns/{campaign}"), "funnel")
+    of_api = [stage["count"] for stage in readers_campaigns.funnel(tx, campaign)["funnel"]]
+    assert [int(row[1]) for row in funnel] == of_api
+    assert of_api[0] > of_api[2] > of_api[3] > 0
+    (row,) = [row for row in cells(shown(tx, "campaigns"), "campaigns") if row[2].startswith("2026-11-10")]
+    assert [float(cell) for cell in row[3:8]] == [
+        metrics["total_sent"], metrics["total_delivered"], metrics["open_rate"], metrics["click_rate"],
+        metrics["bounce_rate"],
+    ]  # fmt: skip
+    touches = cells(shown(tx, f"campaigns/{campaign}"), "touches")
+    assert touches[0][1:] == [str(metrics[name]) for name in ("unique_opens", "total_opened")] + [
+        str(metrics["raw_opens"] - metrics["total_opened"]), str(metrics["raw_opens"]),
+    ]  # fmt: skip
+    health = readers_trends.health(tx, now=NOW)
+    assert f"<strong>{health['score']:.1f}</strong> of 100" in shown(tx, "")
+    assert metrics["orders"] > 0 and f"<dd>{metrics['revenue']:,.2f}</dd>" in shown(
+        tx, f"campaigns/{campaign}"
+    )
+
+
+def test_the_parts_of_a_campaign_add_up(tx: Connection, shop: Shop) -> None:
+    campaign = shop.campaigns[-1]
+    html = shown(tx, f"campaigns/{campaign}", hours="open")
+    ledger = readers_campaigns.counts(tx, campaign)
+    assert ledger
+    states = cells(html, "states")
+    assert sum(int(row[2]) for row in states) == 80
+    assert {row[1] for row in states if row[0] == "skipped"} <= {"unsubscribed", "suppressed", "frequency_cap"}
+    assert sum(int(row[1]) for row in cells(html, "domains")) == ledger.sent
+    assert sum(int(cell) for row in cells(html, "hours") for cell in row[1:]) == ledger.human_opens
+    assert sum(int(row[2]) for row in cells(html, "links")) == ledger.human_clicks
+    clicks = cells(shown(tx, f"campaigns/{campaign}"), "hours")
+    assert sum(int(cell) for row in clicks for cell in row[1:]) == ledger.human_clicks
+    assert [row[0] for row in clicks] == ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+
+
+def test_the_funnel_of_a_workflow_follows_everybody(tx: Connection, shop: Shop) -> None:
+    assert cells(shown(tx, f"workflows/{shop.workflow}"), "steps") == [
+        ["0 action: Welcome", "40", "100.00", "36", "0", "0", "4", "0"],
+        ["1 delay: 72 hours", "40", "100.00", "40", "10", "0", "0", "0"],
+        ["2 condition: country", "30", "75.00", "30", "0", "0", "0", "0"],
+        ["2.then.0 action: tag", "20", "50.00", "20", "0", "0", "0", "0"],
+        ["2.else.0 exit", "10", "25.00", "10", "0", "10", "0", "0"],
+    ]
+    assert cells(shown(tx, "workflows"), "workflows")[0][3:8] == ["40", "10", "20", "10", "0"]
+
+
+def test_a_table_is_sorted_by_its_headers(tx: Connection, shop: Shop) -> None:
+    def column(query: str) -> list[str]:
+        return [row[3] for row in cells(shown(tx, "campaigns", sort=query, status="sent"), "campaigns")]
+
+    assert column("campaigns:sent") == sorted(column("campaigns:-sent"), key=int) != column("campaigns:-sent")
+    plain = column("")
+    for odd in ("x", "campaigns:", "campaigns:nope", "links:sent", ":", "campaigns:--sent"):
+        assert column(odd) == plain
+    html = shown(tx, "campaigns", sort="campaigns:-sent", status="sent")
+    assert 'href="?status=sent&amp;sort=campaigns%3Asent"' in html and 'aria-sort="descending"' in html
+    assert 'href="?status=sent&amp;sort=campaigns%3A-sent&amp;format=csv&amp;table=campaigns"' in html
+    # What is not known comes last, whichever way.
+    rates = [row[5] for row in cells(shown(tx, "campaigns", sort="campaigns:open_rate"), "campaigns")]
+    assert rates[-1] == "" and "" not in rates[:-1]
+
+
+def test_the_heat_map_of_cohorts_is_by_day_week_or_month(tx: Connection, shop: Shop) -> None:
+    for grain, label in (("day", r"2026-\d\d-\d\d"), ("week", r"2026-W\d\d"), ("month", r"2026-\d\d")):
+        rows = cells(shown(tx, "cohorts", by=grain), "cohorts")
+        assert rows and all(re.fullmatch(label, row[0]) for row in rows)
+    assert cells(shown(tx, "cohorts", by="eon"), "cohorts") == cells(shown(tx, "cohorts"), "cohorts")
+
+
+def test_what_is_not_there_is_said_on_a_page(tx: Connection, shop: Shop) -> None:
+    odd = ("nope", "campaigns/0", f"campaigns/{2**63}", "campaigns/" + "9" * 40, "campaigns/x", "campaigns/1/2",
+           "workflows/999999", "campaigns/-1", "campaigns/٣", "campaigns//", "{id}")  # fmt: skip
+    for path in odd:
+        found = registry.answer(tx, path, {}, now=NOW, house=House())
+        assert found.status == 404 and "<h1>Not found</h1>" in found.body and "nav" in found.body
+    assert registry.answer(tx, "", {"format": "csv", "table": "x"}, now=NOW, house=House()).status == 404
+
+
+def test_pages_need_a_session_and_a_viewer_may_see_them(service: LiveService, browser: httpx.Client) -> None:
+    with service.client() as stranger:
+        for page in registry.PAGES:
+            answer = stranger.get(f"/dashboard/{page.path}".replace("{id}", "1"))
+            assert (answer.status_code, answer.headers["Location"]) == (303, "/dashboard/sign-in")
+        assert stranger.get("/dashboard/campaigns?format=csv").status_code == 303
+    sign_in(browser)
+    for path in ("", "/campaigns", "/cohorts", "/people", "/workflows"):
+        assert browser.get(f"/dashboard{path}").status_code == 200
+    assert browser.get("/dashboard/nowhere").status_code == 404
+    answer = browser.get("/dashboard/campaigns", params={"format": "csv"})
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    assert answer.headers["Cache-Control"] == "no-store"
+    for odd in ("?sort=%00", "?days=%FF", "?by=" + "x" * 4000, "?sort=%ED%A0%80", "?format=csv&table=%0d%0a"):
+        assert browser.get(f"/dashboard/campaigns{odd}").status_code in (200, 404)
+
+
+def test_scripts_are_served_under_their_hash_and_kept_for_good(nobody: httpx.Client) -> None:
+    for name in (static_files.CHARTS, static_files.SCRIPT):
+        answer = nobody.get(f"/dashboard/{static_files.path_of(name)}")
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == "text/javascript; charset=utf-8"
+        assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    for odd in (f"static/0000000000000000/{static_files.SCRIPT}", "static/x/frame.py", "static/..%2f..%2fframe.py/x"):
+        assert nobody.get(f"/dashboard/{odd}").status_code in (303, 404)
+
+
+def test_the_charting_library_is_the_one_that_was_published() -> None:
+    folder = Path(static_files.__file__).parent / "static"
+    library = (folder / static_files.CHARTS).read_bytes()
+    # chart.js 4.6.1 as on the npm registry, dist/chart.umd.min.js
+    assert hashlib.sha256(library).hexdigest() == "87364cc2b2a76a6684929e7d6b80b18a897794db38400caff1fcf1791c6925d2"
+    assert b"Chart.js v4.6.1" in library[:200] and b"MIT License" in library[:200]
+    licence = (folder / "chart.LICENSE.md").read_text(encoding="utf-8")
+    assert licence.startswith("The MIT License (MIT)") and "Chart.js Contributors" in licence
+
+
+def test_a_chart_says_in_words_what_it_shows() -> None:
+    rows = [{"day": date(2026, 1, 5), "n": 4, "rate": None}, {"day": date(2026, 1, 12), "n": 1200, "rate": 12.5}]
+    table = Table(name="t", caption="Mails by day", rows=rows, columns=(
+        Column(key="day", label="Day", kind=Kind.DAY), Column(key="n", label="Sent", kind=Kind.NUMBER),
+        Column(key="rate", label="Opened", kind=Kind.PERCENT),
+    ))  # fmt: skip
+    assert chart_of(table, Drawn.LINES, ["n", "rate"]).summary == (
+        "Mails by day. Sent: between 4 and 1,200, at the end 1,200. "
+        "Opened: between 12.5 % and 12.5 %, at the end 12.5 %."
+    )
+
+
+@pytest.mark.parametrize(
+    ("days", "grain_starts"),
+    [("7", ["2026-11-12", "2026-11-18", 7]), ("90", ["2026-08-17", "2026-11-16", 14]),
+     ("365", ["2025-11-01", "2026-11-01", 13])],
+)  # fmt: skip
+def test_a_period_is_drawn_by_day_week_or_month(tx: Connection, days: str, grain_starts: list[object]) -> None:
+    make_campaign(tx, status="sent", sent_at=NOW - timedelta(days=2))
+    campaign = make_campaign(tx, status="sent", sent_at=NOW - timedelta(days=1))
+    make_message(tx, make_contact(tx), campaign_id=campaign, sent_at=NOW)
+    starts = [row[0] for row in cells(shown(tx, "", days=days), "sending")]
+    assert [starts[0], starts[-1], len(starts)] == grain_starts
+    assert sum(int(row[1]) for row in cells(shown(tx, "", days=days), "sending")) == 1
+
+
+def test_shades_of_a_heat_map() -> None:
+    assert [shade_of_rate(rate) for rate in (0, 1.9, 2, 54.9, 55, 75, 100)] == [0, 0, 1, 7, 8, 9, 9]
+    shade = shades_up_to(18)
+    assert [shade(count) for count in (0, 1, 2, 3, 17, 18)] == [0, 1, 1, 2, 9, 9]
+    assert shades_up_to(0)(0) == 0

@@ -12,7 +12,7 @@ from tests.architecture.source import ROOT, code_lines, name_of, tracked, tree_o
 
 FILE, ROUTES, DAG, FUNCTION = 300, 500, 80, 40
 LARGE_FILES = {
-    "mautolib/db/tables.py": (440, "one line or two for each of some sixty tables"),
+    "mautolib/db/tables.py": (490, "one line or two for each of some sixty tables"),
 }
 LONG_FUNCTIONS: dict[str, tuple[int, str]] = {}
 BANNED_NAMES = {"service.py", "services.py", "utils.py", "common.py", "helpers.py", "manager.py", "misc.py"}

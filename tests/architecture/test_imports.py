@@ -21,6 +21,7 @@ LAYERS = [
     {"workflows", "automations", "webhooks", "privacy"},
     {"dispatch", "feedback", "analytics", "pages", "maintenance", "recipes"},
     {"stack", "demo"},
+    {"cli"},
 ]
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 #: Arrows inside one layer, each with its reason.

@@ -23,6 +23,13 @@ PAIRS = [
     ("mautolib.workflows.model", "EnrollmentStatus", "enrollments", "enrollment_status_is_known"),
     ("mautolib.workflows.model", "LogStatus", "workflow_logs", "log_status_is_known"),
     ("mautolib.events.milestones", "MilestoneKind", "contact_milestones", "milestone_kind_is_known"),
+    ("mautolib.campaigns.experiment_model", "AbTestType", "ab_tests", "test_type_is_known"),
+    ("mautolib.campaigns.experiment_model", "AbStatus", "ab_tests", "test_status_is_known"),
+    ("mautolib.campaigns.experiment_model", "NoWinnerAction", "ab_tests", "no_winner_action_is_known"),
+    ("mautolib.campaigns.experiment_model", "Observed", "ab_test_observations", "observed_event_is_known"),
+    ("mautolib.campaigns.deciding", "Metric", "ab_tests", "winner_metric_is_known"),
+    ("mautolib.campaigns.deciding", "Decision", "ab_tests", "decision_is_known"),
+    ("mautolib.ledger.model", "AbPart", "messages", "ab_part_is_known"),
     ("mautolib.outbox.facts", "FactName", "outbox", "webhook_event_is_known"),
 ]
 

@@ -234,6 +234,11 @@ class Objects:
         self._post(f"/schedules/{made}/pause")
         return made
 
+    def ab_test(self) -> str:
+        """A draft of an A/B test of a campaign of its own."""
+        variants = [{"name": "A", "subject": "Hello"}, {"name": "B", "subject": "Good morning"}]
+        return self._made("/ab-tests/", {"campaign_id": self.campaign(), "name": "test", "variants": variants})
+
     def workflow(self) -> str:
         """A workflow that waits at its first step; somebody is inside."""
         steps = [{"type": "delay", "hours": 24}, {"type": "exit"}]
@@ -426,6 +431,7 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/campaigns/{id}": Objects.campaign,
         "/messages/{id}": Objects.message,
         "/schedules/{id}": Objects.schedule,
+        "/ab-tests/{id}": Objects.ab_test,
         "/workflows/{id}": Objects.workflow,
         "/automation-rules/{id}": Objects.automation_rule,
         "/imports/{id}": Objects.queued_import,
@@ -439,10 +445,25 @@ _MAKERS: dict[str, Callable[[Objects], str]] = {
         "/webhooks/{id}/deliveries/{delivery_id}": Objects.delivery,
         "/webhooks/inbound/{token}": Objects.inbound_token,
         "/inbound-sources/{id}": Objects.inbound_source,
+        "/analytics/campaigns/{id}": Objects.campaign,
+        "/analytics/views/{view}": lambda _: "dim_contacts",
     }.items()
 }
 def _as_of_now(_: Objects, request: Ready) -> None:
     request.params["as_of"] = datetime.now(UTC).isoformat()
+
+
+def _variant(objects: Objects, request: Ready) -> None:
+    request.json = {"variant_id": _first_variant(objects, request), "event_type": "opened"}
+
+
+def _winner(objects: Objects, request: Ready) -> None:
+    request.params["variant_id"] = _first_variant(objects, request)
+
+
+def _first_variant(objects: Objects, request: Ready) -> str:
+    test = objects.admin.get(f"{PREFIX}/ab-tests/{request.values['id']}").json()
+    return str(test["variants"][0]["id"])
 
 
 #: What an operation wants to find.
@@ -467,7 +488,7 @@ _INSIDE_STATES: dict[tuple[str, str], Callable[[Objects, str], str]] = {
 _OWN_CALLERS: dict[str, Callable[[Objects, Ready], None]] = {
     "login": _sign_in, "refresh": _renew, "logout": _as_own_user, "change_password": _change_password,
     "explain_contact_score": _as_of_now, "track_unsubscribe": _one_click, "receive_ses_notice": _notice,
-    "receive_inbound": _signed_event,
+    "receive_inbound": _signed_event, "record_ab_test_event": _variant, "select_ab_test_winner": _winner,
 }  # fmt: skip
 #: Fields of an example that are one's own, or name something that exists.
 _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
@@ -485,6 +506,7 @@ _FIELDS: dict[str, Callable[[Objects, Any], Any]] = {
     "segment_a": lambda objects, value: objects.segment(),
     "segment_b": lambda objects, value: objects.segment(),
     "campaign_id": lambda objects, value: objects.campaign(),
+    "campaign_ids": lambda objects, value: objects.campaign(),
     "exclude_campaign_ids": lambda objects, value: objects.campaign(),
 }
 
@@ -573,5 +595,6 @@ _GROWING: dict[str, Callable[[Objects, str], Any]] = {
         "/scoring/leaderboard": lambda objects, _: objects.scored_contact(),
         "/suppression": lambda objects, _: objects.suppressed_address(),
         "/audit-log/": lambda objects, _: objects.contact(),
+        "/analytics/views/{view}": lambda objects, _: objects.contact(),
     }.items()
 }

@@ -1,7 +1,4 @@
-"""Facts for webhooks: each of the events, made by the verb that makes the fact, told once to who listens to it.
-
-`ab_test.started`, `.completed` and `.winner_selected` have no fact yet: experiments do not exist.
-"""
+"""Facts for webhooks: each of the events, made by the verb that makes the fact, told once to who listens to it."""
 
 from __future__ import annotations
 
@@ -17,7 +14,9 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from mautolib import contacts, dispatch, workflows
-from mautolib.campaigns import finishing
+from mautolib.campaigns import experiment_control, experiment_steps, experiments, finishing, planning
+from mautolib.campaigns import launch as launching
+from mautolib.campaigns.experiment_model import NewAbTest, NewVariant
 from mautolib.contacts import NewContact, consent, many
 from mautolib.events.append import NewEvent, append
 from mautolib.ledger.model import Result, Stage, Verdict
@@ -181,10 +180,41 @@ def fail(engine: Engine, settings: Settings) -> None:
     assert row.exit_reason.startswith("definition cannot be read: ")
 
 
+def arm(engine: Engine, settings: Settings) -> int:
+    variants = (NewVariant(subject="A"), NewVariant(subject="B"))
+    with engine.begin() as tx:
+        new = NewAbTest(campaign_id=add_campaign(tx).campaign_id, name="Which", variants=variants)
+        test_id = experiments.create(tx, settings, new, actor="test", now=NOW).test_id
+        experiment_control.start(tx, settings, test_id, now=NOW)
+        return test_id
+
+
+def choose(engine: Engine, settings: Settings) -> None:
+    test_id = arm(engine, settings)
+    with engine.begin() as tx:
+        chosen = experiments.get(tx, test_id).variants[1].variant_id
+        experiment_control.select_winner(tx, test_id, chosen, now=NOW)
+
+
+def decide(engine: Engine, settings: Settings) -> None:
+    """Nobody to mail: completed by itself, without a winner."""
+    with engine.begin() as tx:
+        tx.execute(text("update contacts set subscribed = false"))
+    test_id = arm(engine, settings)
+    with engine.begin() as tx:
+        launching.request_send(tx, settings, experiments.get(tx, test_id).campaign_id, now=NOW - timedelta(hours=4))
+    planning.plan_due(engine, settings, NOW - timedelta(hours=4))
+    for _ in range(2):
+        experiment_steps.step(engine, settings, NOW)
+    row = rows(engine, "select data from outbox where event_name like 'ab_test.%' order by outbox_id")[-1]
+    assert row.data == {"test_id": str(test_id), "decision": "not_enough_data", "variant_id": None}
+
+
 CONTACT = {"contact", "changed"}
 MAIL = {"message_id", "campaign_id", "contact_id", "email"}
 CAMPAIGN = {"campaign_id", "name", "totals"}
 ENROLLMENT = {"workflow_id", "enrollment_id", "contact_id"}
+EXPERIMENT = {"test_id", "decision", "variant_id"}
 #: Event -> (what makes the fact, how many there are of it, the keys of its data).
 TABLE: dict[str, tuple[Act, int, set[str]]] = {
     "contact.created": (lambda engine, settings: None, 1, CONTACT),
@@ -203,18 +233,19 @@ TABLE: dict[str, tuple[Act, int, set[str]]] = {
     "workflow.triggered": (trigger, 1, ENROLLMENT),
     "workflow.completed": (trigger, 1, ENROLLMENT),
     "workflow.failed": (fail, 1, ENROLLMENT),
+    "ab_test.started": (arm, 1, EXPERIMENT),
+    "ab_test.completed": (choose, 1, EXPERIMENT),
+    "ab_test.winner_selected": (choose, 1, EXPERIMENT),
 }
 #: Other ways to the same facts.
 OTHERS = [
     (name, (act, 1, ENROLLMENT))
     for act in (by_event, by_cart, by_day) for name in ("workflow.triggered", "workflow.completed")
-]  # fmt: skip
-#: No fact of these exists yet.
-LATER = {"ab_test.started", "ab_test.completed", "ab_test.winner_selected"}
+] + [("ab_test.completed", (decide, 1, EXPERIMENT))]  # fmt: skip
 
 
-def test_every_event_has_its_fact_or_a_reason() -> None:
-    assert TABLE.keys() | LATER == {str(name) for name in FactName} and not TABLE.keys() & LATER
+def test_every_event_has_its_fact() -> None:
+    assert TABLE.keys() == {str(name) for name in FactName}
 
 
 @pytest.mark.parametrize(
@@ -227,7 +258,8 @@ def test_a_fact_is_told_once_to_who_listens(
     act, count, keys = case
     with fresh_engine.begin() as tx:
         listening = add_endpoint(tx, settings, "https://shop.example/x", events=[name])
-        add_endpoint(tx, settings, "https://shop.example/y", events=["ab_test.started"])
+        other = "workflow.failed" if name.startswith("ab_test.") else "ab_test.started"
+        add_endpoint(tx, settings, "https://shop.example/y", events=[other])
     contact_id = person(fresh_engine)
     act(fresh_engine, settings)
     desk.expand(fresh_engine, now=NOON)

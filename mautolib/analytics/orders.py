@@ -1,0 +1,147 @@
+"""What customers are worth and what brought them: `customer_months`, `order_cohorts`, `attribution`, `customer_value`
+and `rfm_segments` of schema `analytics`.
+
+Promise: the rows of every customer with news are written anew from orders, refunds, rates and hits, so that each table
+is what a rebuild would write. Money that cannot be converted is left out and shown in `analytics.unconverted_orders`.
+The number of an erased customer stays, as the orders do. Called by `refreshing`, in this order: cohorts are added up
+from the months, customers take their campaign from attribution, RFM reads the customers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time
+from typing import Any, Final
+
+from sqlalchemy import func, select, text
+
+from mautolib.analytics.work import Work, configure
+from mautolib.db.engine import Tx
+from mautolib.db.statements import statement
+
+__all__ = ["DEFAULT_CLICK_DAYS", "DEFAULT_OPEN_DAYS", "keep_windows", "restate_attribution", "restate_cohorts",
+           "restate_months", "restate_rfm", "restate_value"]  # fmt: skip
+
+#: Windows of attribution until `keep_windows` says others; `campaign_performance` has the same.
+DEFAULT_CLICK_DAYS: Final = 5
+DEFAULT_OPEN_DAYS: Final = 1
+#: With news of more customers than this, writing everybody anew costs less.
+_MANY: Final = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scope:
+    """Whose rows are restated as of when; `people` None: everybody's."""
+
+    as_of: datetime
+    currency: str | None
+    people: Sequence[int] | None
+
+    @property
+    def binds(self) -> dict[str, Any]:
+        return {"as_of": self.as_of, "currency": self.currency,
+                "contact_ids": None if self.people is None else list(self.people)}  # fmt: skip
+
+
+def keep_windows(tx: Tx, *, click_days: int, open_days: int) -> None:
+    """Set the windows of attribution in days before an order; after a change the next refresh restates it all."""
+    tx.execute(statement("order_analytics.keep_windows"), {"click_days": click_days, "open_days": open_days})
+
+
+def restate_months(tx: Tx, work: Work) -> int:
+    """Bring `customer_months` up to date; returns the rows written."""
+    return _restate_rows(tx, _scope(tx, work, "customer_months"), "customer_months")
+
+
+def restate_cohorts(tx: Tx, work: Work) -> int:
+    """Add `customer_months` up to `order_cohorts`; returns the number of cells."""
+    scope = _Scope(as_of=_moment(tx, work, "order_cohorts"), currency=_currency(tx), people=None)
+    configure(tx, jit="off", work_mem="128MB")
+    return _restate_rows(tx, scope, "order_cohorts")
+
+
+def restate_attribution(tx: Tx, work: Work) -> int:
+    """Bring `attribution` up to date, and the campaigns that `customer_value` has from it; returns the rows written."""
+    scope = _scope(tx, work, "attribution")
+    windows = tx.execute(statement("order_analytics.windows")).one_or_none()
+    days = (
+        {"click_days": windows.click_days, "open_days": windows.open_days} if windows
+        else {"click_days": DEFAULT_CLICK_DAYS, "open_days": DEFAULT_OPEN_DAYS}
+    )  # fmt: skip
+    rows = _restate_rows(tx, scope, "attribution", **days)
+    if scope.people is None or scope.people:
+        tx.execute(statement("order_analytics.correct_acquisitions"), scope.binds)
+    return rows
+
+
+def restate_value(tx: Tx, work: Work) -> int:
+    """Bring `customer_value` up to date; returns the rows written."""
+    return _restate_rows(tx, _scope(tx, work, "customer_value", months=12), "customer_value")
+
+
+def restate_rfm(tx: Tx, work: Work) -> int:
+    """Bring `rfm_segments` up to date: as of the last midnight (UTC); returns the rows written.
+
+    On the same day only rows that are others than before are written; on another day all are.
+    """
+    as_of, currency = _moment(tx, work, "rfm_segments"), _currency(tx)
+    midnight = datetime.combine(as_of.astimezone(UTC).date(), time(), UTC)
+    is_same_day = tx.scalar(text("select min(as_of) from analytics.rfm_segments")) == midnight.date()
+    is_followed = is_same_day and work.since is not None and not work.is_limited
+    if is_followed and not tx.scalar(statement("order_analytics.rfm_news"), work.binds):
+        return 0
+    configure(tx, jit="off", work_mem="128MB")
+    if currency is None:
+        return int(tx.execute(statement("order_analytics.clear_rfm_segments")).rowcount)
+    today = tx.scalars(statement("order_analytics.customers_of_the_day"), {"as_of": as_of, "midnight": midnight})
+    binds = {"as_of": midnight, "currency": currency, "contact_ids": list(today)}
+    if is_followed:
+        return int(tx.execute(statement("order_analytics.correct_rfm_segments"), binds).rowcount)
+    tx.execute(statement("order_analytics.clear_rfm_segments"))
+    return int(tx.execute(statement("order_analytics.restate_rfm_segments"), binds).rowcount)
+
+
+def _restate_rows(tx: Tx, scope: _Scope, table: str, **more: Any) -> int:
+    """Take out the rows of the scope and write them anew; without orders there are none to write."""
+    if scope.people is not None and not scope.people:
+        return 0
+    tx.execute(statement(f"order_analytics.clear_{table}"), scope.binds)
+    if scope.currency is None:
+        return 0
+    return int(tx.execute(statement(f"order_analytics.restate_{table}"), {**scope.binds, **more}).rowcount)
+
+
+def _scope(tx: Tx, work: Work, table: str, *, months: int = 0) -> _Scope:
+    """Whose rows the work is about; options of the server are set for so many.
+
+    Args:
+        months: the table counts the orders of so many last months apart; 0: it does not.
+    """
+    people: list[int] | None = None
+    as_of = _moment(tx, work, table)
+    if work.is_limited:
+        people = list(tx.scalars(statement("order_analytics.buyers_between"), work.binds))
+    elif work.since is not None:
+        people = list(tx.scalars(statement("order_analytics.order_news"), {**work.binds, "months": months}))
+    if people is not None and len(people) > _MANY:
+        people = None
+    configure(tx, jit="off", work_mem="128MB")
+    if people is None:
+        # As for cohorts: the plan must not depend on fresh statistics.
+        configure(tx, enable_nestloop="off")
+    return _Scope(as_of=as_of, currency=_currency(tx), people=people)
+
+
+def _moment(tx: Tx, work: Work, table: str) -> datetime:
+    """As of when rows are written: a range of days never sets some of them back behind the others."""
+    if not work.is_limited:
+        return work.as_of
+    known: datetime | None = tx.scalar(statement("order_analytics.last_as_of"), {"table": table})
+    return max(work.as_of, known) if known else work.as_of
+
+
+def _currency(tx: Tx) -> str | None:
+    """The reporting currency: that of the newest order; None without orders."""
+    found: str | None = tx.scalar(select(func.analytics.reporting_currency()))
+    return found

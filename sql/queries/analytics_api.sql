@@ -1,0 +1,418 @@
+-- What the API's analytics show. Marketing mail is that of campaigns, workflows and automation rules; times are UTC.
+-- Binds: since and now bound a stretch of time, both inclusive; campaign_id null means all marketing mail.
+
+-- name: ledger_size
+-- About how many mails of campaigns there are, as last recounted.
+select coalesce(sum(recipients), 0)::bigint as mail_count
+from campaign_totals
+
+-- name: live_figures
+-- What became of the mails of each campaign, counted now; without orders, which take most of the view's time.
+select
+    campaign_id, campaign_name, status, sent_at, attempted, sent, delivered, bounced, complained,
+    unsubscribed, raw_opens, human_opens, unique_opens, raw_clicks, human_clicks, unique_clicks
+from analytics.campaign_performance
+
+-- name: recounted_figures
+-- The same as last recounted; zeros for a campaign that was never planned.
+select
+    campaigns.campaign_id, campaigns.name as campaign_name, campaigns.status, campaigns.sent_at,
+    coalesce(totals.attempted, 0) as attempted,
+    coalesce(totals.sent, 0) as sent,
+    coalesce(totals.delivered, 0) as delivered,
+    coalesce(totals.bounced, 0) as bounced,
+    coalesce(totals.complained, 0) as complained,
+    coalesce(totals.unsubscribed, 0) as unsubscribed,
+    coalesce(totals.raw_opens, 0) as raw_opens,
+    coalesce(totals.human_opens, 0) as human_opens,
+    coalesce(totals.unique_opens, 0) as unique_opens,
+    coalesce(totals.raw_clicks, 0) as raw_clicks,
+    coalesce(totals.human_clicks, 0) as human_clicks,
+    coalesce(totals.unique_clicks, 0) as unique_clicks
+from campaigns
+left join campaign_totals as totals on totals.campaign_id = campaigns.campaign_id
+
+-- name: live_campaign
+-- What became of the mails of one campaign, counted now.
+select *
+from (
+    -- include: live_figures
+) as figures
+where campaign_id = cast(:campaign_id as bigint)
+
+-- name: recounted_campaign
+-- The same as last recounted.
+select *
+from (
+    -- include: recounted_figures
+) as figures
+where campaign_id = cast(:campaign_id as bigint)
+
+-- name: live_sums
+-- The mails of all campaigns, counted now.
+select
+    coalesce(sum(attempted), 0)::bigint as attempted,
+    coalesce(sum(sent), 0)::bigint as sent,
+    coalesce(sum(delivered), 0)::bigint as delivered,
+    coalesce(sum(bounced), 0)::bigint as bounced,
+    coalesce(sum(unique_opens), 0)::bigint as unique_opens,
+    coalesce(sum(unique_clicks), 0)::bigint as unique_clicks
+from (
+    -- include: live_figures
+) as figures
+
+-- name: recounted_sums
+-- The mails of all campaigns, as last recounted.
+select
+    coalesce(sum(attempted), 0)::bigint as attempted,
+    coalesce(sum(sent), 0)::bigint as sent,
+    coalesce(sum(delivered), 0)::bigint as delivered,
+    coalesce(sum(bounced), 0)::bigint as bounced,
+    coalesce(sum(unique_opens), 0)::bigint as unique_opens,
+    coalesce(sum(unique_clicks), 0)::bigint as unique_clicks
+from (
+    -- include: recounted_figures
+) as figures
+
+-- name: live_sent
+-- The figures of all sent campaigns that reached enough people, counted now.
+select *
+from (
+    -- include: live_figures
+) as figures
+where status = 'sent' and sent >= cast(:min_sent as bigint)
+
+-- name: recounted_sent
+-- The same as last recounted.
+select *
+from (
+    -- include: recounted_figures
+) as figures
+where status = 'sent' and sent >= cast(:min_sent as bigint)
+
+-- name: campaign_sales
+-- The orders that belong to one campaign, and what they brought.
+select orders, revenue, reporting_currency
+from analytics.campaign_performance
+where campaign_id = cast(:campaign_id as bigint)
+
+-- name: house
+-- Contacts, campaigns and workflows now.
+select people.*, mailings.*, flows.*
+from (
+    select
+        count(*) as total_contacts,
+        count(*) filter (where is_subscribed) as subscribed_contacts
+    from analytics.dim_contacts
+) as people
+cross join (
+    select
+        count(*) as total_campaigns,
+        count(*) filter (where status = 'sent') as campaigns_sent,
+        count(*) filter (where status = 'draft') as campaigns_draft
+    from analytics.dim_campaigns
+) as mailings
+cross join (
+    select count(*) as total_workflows, count(*) filter (where active) as active_workflows
+    from workflows
+) as flows
+
+-- name: campaign_touches
+-- Opens and clicks of people of the mails of one campaign, with the time of each mail.
+select messages.message_id, messages.sent_at, hits.kind, hits.occurred_at
+from messages
+inner join hits on hits.message_id = messages.message_id
+inner join hit_verdicts as given on given.hit_id = hits.hit_id and given.verdict = 'human'
+where messages.campaign_id = cast(:campaign_id as bigint)
+    and messages.kind = 'campaign'
+    and hits.kind in ('open', 'click')
+    and not exists (
+        select 1
+        from hit_verdicts as later
+        where later.hit_id = given.hit_id and later.rule_version > given.rule_version
+    )
+
+-- name: engagement_hours
+-- Opens and clicks of people of one campaign by the hour of the day in a time zone; 24 rows.
+with touches as (
+    -- include: campaign_touches
+),
+counted as (
+    select
+        date_part('hour', occurred_at at time zone cast(:timezone as text))::int as hour,
+        count(*) filter (where kind = 'open') as opens,
+        count(*) filter (where kind = 'click') as clicks
+    from touches
+    group by 1
+)
+select hours.hour, coalesce(counted.opens, 0) as opens, coalesce(counted.clicks, 0) as clicks
+from generate_series(0, 23) as hours (hour)
+left join counted on counted.hour = hours.hour
+order by hours.hour
+
+-- name: minutes_to_open
+-- Mean minutes from a mail of one campaign to the first open or click of its reader; null when nobody opened.
+with touches as (
+    -- include: campaign_touches
+),
+first_touches as (
+    select min(sent_at) as sent_at, min(occurred_at) as opened_at
+    from touches
+    where sent_at is not null
+    group by message_id
+)
+select cast(avg(greatest(0, date_part('epoch', opened_at - sent_at))) / 60 as numeric) as minutes
+from first_touches
+
+-- name: marketing_mails
+-- The ledger of marketing mail, or of one campaign's.
+select messages.*
+from messages
+where messages.kind in ('campaign', 'workflow', 'automation')
+    and (
+        cast(:campaign_id as bigint) is null
+        or (messages.campaign_id = cast(:campaign_id as bigint) and messages.kind = 'campaign')
+    )
+
+-- name: marketing_touches
+-- Opens and clicks of marketing mail by people since a moment.
+select hits.message_id, hits.kind, hits.occurred_at
+from hits
+inner join messages on messages.message_id = hits.message_id
+inner join hit_verdicts as given on given.hit_id = hits.hit_id and given.verdict = 'human'
+where hits.occurred_at >= cast(:since as timestamptz)
+    and hits.occurred_at <= cast(:now as timestamptz)
+    and hits.kind in ('open', 'click')
+    and messages.kind in ('campaign', 'workflow', 'automation')
+    and (
+        cast(:campaign_id as bigint) is null
+        or (messages.campaign_id = cast(:campaign_id as bigint) and messages.kind = 'campaign')
+    )
+    and not exists (
+        select 1
+        from hit_verdicts as later
+        where later.hit_id = given.hit_id and later.rule_version > given.rule_version
+    )
+
+-- name: marketing_opt_outs
+-- Who unsubscribed from the mails of a campaign, or from another mail, for the first time since a moment.
+select contact_id, min(occurred_at) as occurred_at
+from events
+where event_type = 'unsubscribed'
+    and source = 'mauto'
+    and case when cast(:campaign_id as bigint) is null
+        then campaign_id is not null or message_id is not null
+        else campaign_id = cast(:campaign_id as bigint)
+    end
+group by contact_id, campaign_id, case when campaign_id is null then message_id end
+having min(occurred_at) >= cast(:since as timestamptz)
+    and min(occurred_at) <= cast(:now as timestamptz)
+
+-- name: mail_series
+-- What happened to marketing mail, by type and period (hour, day or ISO week); periods without anything are left out.
+with mails as not materialized (
+    -- include: marketing_mails
+),
+handed_over as (
+    select
+        date_trunc(cast(:granularity as text), sent_at, 'UTC') as period_start,
+        count(*) as sent,
+        count(*) filter (where status <> 'bounced') as delivered
+    from mails
+    where sent_at >= cast(:since as timestamptz) and sent_at <= cast(:now as timestamptz)
+    group by 1
+),
+happened as (
+    select 'bounced' as fact, bounced_at as occurred_at
+    from mails
+    where status = 'bounced' and bounced_at is not null
+    union all
+    select 'complained', complained_at
+    from mails
+    where complained_at is not null
+    union all
+    select case touches.kind when 'open' then 'opened' else 'clicked' end, touches.occurred_at
+    from (
+        -- include: marketing_touches
+    ) as touches
+    union all
+    select 'unsubscribed', opt_outs.occurred_at
+    from (
+        -- include: marketing_opt_outs
+    ) as opt_outs
+)
+select 'sent' as fact, period_start, sent as fact_count
+from handed_over
+union all
+select 'delivered', period_start, delivered
+from handed_over
+where delivered > 0
+union all
+select fact, date_trunc(cast(:granularity as text), occurred_at, 'UTC') as period_start, count(*)
+from happened
+where occurred_at >= cast(:since as timestamptz) and occurred_at <= cast(:now as timestamptz)
+group by fact, period_start
+order by fact, period_start
+
+-- name: period_mails
+-- What happened to marketing mail since a moment; a message is opened or clicked when a person does so first.
+with mails as not materialized (
+    -- include: marketing_mails
+),
+ledger as (
+    select
+        count(*) filter (where sent_at >= cast(:since as timestamptz)) as sent,
+        count(*) filter (where sent_at >= cast(:since as timestamptz) and status <> 'bounced')
+            as delivered,
+        count(*) filter (where status = 'bounced' and bounced_at >= cast(:since as timestamptz))
+            as bounced,
+        count(*) filter (where case
+            when sent_at is not null then sent_at >= cast(:since as timestamptz)
+            when status = 'bounced' then bounced_at >= cast(:since as timestamptz)
+            else next_try_at >= cast(:since as timestamptz)
+                and (status = 'unknown' or (status = 'failed' and last_code between 500 and 599))
+        end) as attempted
+    from mails
+    where sent_at >= cast(:since as timestamptz)
+        or bounced_at >= cast(:since as timestamptz)
+        or status in ('failed', 'unknown')
+),
+touches as materialized (
+    -- include: marketing_touches
+),
+touched as (
+    select message_id, bool_or(kind = 'click') as is_clicked
+    from touches
+    group by message_id
+),
+-- Those somebody had opened or clicked before.
+known as (
+    select hits.message_id, bool_or(hits.kind = 'click') as is_clicked
+    from touched
+    inner join hits on hits.message_id = touched.message_id
+    inner join lateral (
+        select given.verdict
+        from hit_verdicts as given
+        where given.hit_id = hits.hit_id
+        order by given.rule_version desc
+        limit 1
+    ) as newest on newest.verdict = 'human'
+    where hits.occurred_at < cast(:since as timestamptz)
+        and hits.kind in ('open', 'click')
+    group by hits.message_id
+),
+reactions as (
+    select
+        (select count(*) from touches where kind = 'open') as opened,
+        (select count(*) from touches where kind = 'click') as clicked,
+        count(*) filter (where known.message_id is null) as unique_opens,
+        count(*) filter (where touched.is_clicked and not coalesce(known.is_clicked, false))
+            as unique_clicks
+    from touched
+    left join known on known.message_id = touched.message_id
+),
+opt_outs as (
+    select count(*) as unsubscribed
+    from (
+        -- include: marketing_opt_outs
+    ) as told
+)
+select ledger.*, reactions.*, opt_outs.*
+from ledger
+cross join reactions
+cross join opt_outs
+
+-- name: period_people
+-- Contacts now, those new since a moment, and how many unsubscribed since then, from whatever.
+select people.*, left_us.unsubscribed
+from (
+    select
+        count(*) as total,
+        count(*) filter (where is_subscribed) as subscribed,
+        count(*) filter (
+            where signed_up_at >= cast(:since as timestamptz)
+                and signed_up_at <= cast(:now as timestamptz)
+        ) as new_in_period
+    from analytics.dim_contacts
+) as people
+cross join (
+    select count(distinct contact_id) as unsubscribed
+    from events
+    where event_type = 'unsubscribed'
+        and source = 'mauto'
+        and occurred_at >= cast(:since as timestamptz)
+        and occurred_at <= cast(:now as timestamptz)
+) as left_us
+
+-- name: period_campaigns
+-- How many campaigns were sent, ever and since a moment, and how many were created since then.
+select
+    count(*) filter (where status = 'sent') as total_sent,
+    count(*) filter (where status = 'sent' and sent_at >= cast(:since as timestamptz)
+        and sent_at <= cast(:now as timestamptz)) as sent_in_period,
+    count(*) filter (where created_at >= cast(:since as timestamptz)
+        and created_at <= cast(:now as timestamptz)) as created_in_period
+from analytics.dim_campaigns
+
+-- name: cohort_cells
+-- The newest sign-up cohorts of a granularity, each with all its offsets; a cell that is not over is null.
+with newest as (
+    select distinct cohort_start, cohort_label, cohort_size
+    from analytics.contact_cohorts
+    where granularity = cast(:granularity as text)
+        and cohort_start >= (
+            date_trunc(cast(:granularity as text), cast(:now as timestamptz), 'UTC')
+            - (cast(:periods as int) - 1)
+                * cast('1 ' || cast(:granularity as text) as interval)
+        )::date
+)
+select
+    newest.cohort_start, newest.cohort_label, newest.cohort_size, offsets.period_offset,
+    cells.active_count
+from newest
+cross join generate_series(0, cast(:periods as int) - 1) as offsets (period_offset)
+left join analytics.contact_cohorts as cells
+    on cells.granularity = cast(:granularity as text)
+    and cells.cohort_start = newest.cohort_start
+    and cells.period_offset = offsets.period_offset
+order by newest.cohort_start, offsets.period_offset
+
+-- name: relations
+-- What there is to read in schema analytics: name, comment, key, and columns with their types.
+select
+    relations.relname as view,
+    relations.relkind <> 'v' as is_stored,
+    coalesce(obj_description(relations.oid, 'pg_class'), '') as description,
+    keys.key_columns,
+    columns.names,
+    columns.types
+from pg_class as relations
+inner join pg_namespace as schemas on schemas.oid = relations.relnamespace
+cross join lateral (
+    select
+        array_agg(cast(attname as text) order by attnum) as names,
+        array_agg(format_type(atttypid, atttypmod) order by attnum) as types
+    from pg_attribute
+    where attrelid = relations.oid and attnum > 0 and not attisdropped
+) as columns
+left join lateral (
+    select array_agg(cast(pg_attribute.attname as text) order by parts.place) as key_columns
+    from pg_index
+    cross join lateral unnest(pg_index.indkey) with ordinality as parts (attnum, place)
+    inner join pg_attribute
+        on pg_attribute.attrelid = pg_index.indrelid and pg_attribute.attnum = parts.attnum
+    where pg_index.indexrelid = (
+        select indexrelid
+        from pg_index as candidates
+        where candidates.indrelid = relations.oid and candidates.indisunique
+            and candidates.indpred is null and candidates.indexprs is null
+        order by candidates.indisprimary desc, candidates.indexrelid
+        limit 1
+    )
+) as keys on true
+where schemas.nspname = 'analytics'
+    and relations.relkind in ('r', 'p', 'v', 'm')
+    and not relations.relispartition
+    and columns.names is not null
+    and (cast(:view as text) is null or relations.relname = cast(:view as text))
+order by relations.relname

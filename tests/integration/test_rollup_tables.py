@@ -1,0 +1,170 @@
+"""Roll-ups after any history: what is brought up to date equals a rebuild, cell by cell; the sums are the view's."""
+
+from __future__ import annotations
+
+import random
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, insert, text
+
+from mautolib.analytics import refreshing
+from mautolib.db import tables
+from tests.builders import make_campaign, make_contact, make_content, make_event, make_hit, make_message, make_order
+
+START = datetime(2026, 1, 5, tzinfo=UTC)
+TABLES = ("contact_period_activity", "daily_email_metrics", "deliverability_by_domain", "contact_cohorts")
+_SUMS = [
+    "attempted", "sent", "delivered", "bounced", "complained", "unsubscribed", "raw_opens", "human_opens",
+    "unique_opens", "raw_clicks", "human_clicks", "unique_clicks",
+]  # fmt: skip
+
+
+def rows(engine: Engine, table: str) -> list[dict[str, Any]]:
+    with engine.connect() as connection:
+        sql = f"select cast(to_jsonb(t) - 'refreshed_at' as text) as row from analytics.{table} t order by 1"
+        found = connection.execute(text(sql))
+        return [row.row for row in found]
+
+
+class History:
+    """Random facts, each at a random moment before the present one."""
+
+    def __init__(self, seed: int) -> None:
+        self.draw = random.Random(seed)
+        self.now = START + timedelta(days=3)
+        self.people: list[int] = []
+        self.messages: list[tuple[int, int]] = []
+        self.hits: list[int] = []
+        self.verdicts = 10
+
+    def before(self) -> datetime:
+        return self.now - timedelta(seconds=self.draw.random() ** 3 * (self.now - START).total_seconds())
+
+    def happen(self, tx: Connection) -> None:
+        draw = self.draw
+        if len(self.people) < 3 or draw.random() < 0.15:
+            domain = draw.choice(["gmail.com", "gmx.de", "shop.example"])
+            email = f"p{draw.getrandbits(60)}@{domain}"
+            self.people.append(make_contact(tx, email=email, created_at=self.before(), subscribed=draw.random() < 0.8))
+        person = draw.choice(self.people)
+        what = draw.randrange(9)
+        if what <= 1 or not self.messages:
+            self.mail(tx, person)
+        elif what == 2:
+            contact, message = draw.choice(self.messages)
+            self.hits.append(make_hit(tx, contact, message, draw.choice(["open", "click"]), occurred_at=self.before(),
+                                      verdict=draw.choice(["human", "human", "bot"])))  # fmt: skip
+        elif what == 3 and self.hits:
+            self.verdicts += 1
+            tx.execute(text("insert into hit_verdicts values (:hit, :version, :verdict, now())"),
+                       {"hit": draw.choice(self.hits), "version": self.verdicts,
+                        "verdict": draw.choice(["human", "bot"])})  # fmt: skip
+        elif what == 4:
+            kinds = ["email_opened", "email_clicked", "page_viewed", "cart_updated", "contact_updated"]
+            make_event(tx, person, draw.choice(kinds), self.before())
+        elif what == 5:
+            make_order(tx, person, self.before(), total=str(draw.randrange(1, 90)), fx_rate=draw.choice(["1", "1.1"]))
+            refund = "update orders set refunded_total = 1 where contact_id = :id and total > 60"
+            tx.execute(text(refund), {"id": person})
+        elif what == 6:
+            contact, message = draw.choice(self.messages)
+            bounced = draw.random() < 0.5
+            tx.execute(text("update messages set status = :status, reason = 'soft', bounced_at = :bounced, "
+                            "complained_at = :complained where message_id = :id and sent_at is not null"),
+                       {"id": message, "status": "bounced" if bounced else "complained",
+                        "bounced": self.before() if bounced else None,
+                        "complained": None if bounced else self.before()})  # fmt: skip
+        elif what == 7:
+            contact, message = draw.choice(self.messages)
+            campaign = tx.scalar(text("select campaign_id from messages where message_id = :id"), {"id": message})
+            make_event(tx, contact, "unsubscribed", self.before(), campaign_id=campaign, message_id=message)
+        elif draw.random() < 0.2 and len(self.people) > 3:
+            self.people.remove(person)
+            self.messages = [pair for pair in self.messages if pair[0] != person]
+            tx.execute(text("delete from contacts where contact_id = :id"), {"id": person})
+
+    def mail(self, tx: Connection, person: int) -> None:
+        at = self.before()
+        campaign = tx.scalar(text("select max(campaign_id) from campaigns")) or make_campaign(tx)
+        kind = self.draw.choice(["campaign", "campaign", "workflow", "test"])
+        status = self.draw.choice(["sent", "sent", "delivered", "bounced", "failed", "unknown", "queued"])
+        fields: dict[str, Any] = {"sent_at": at} if status in ("sent", "delivered") else {"next_try_at": at}
+        if status == "bounced":
+            fields["bounced_at"] = at
+        if status == "failed":
+            fields["last_code"] = self.draw.choice([550, 450])
+        message = make_message(tx, person, kind=kind, status=status,
+                               campaign_id=None if kind == "workflow" else campaign, **fields)  # fmt: skip
+        self.messages.append((person, message))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_follows_equals_a_rebuild(fresh_engine: Engine, seed: int) -> None:
+    history = History(seed)
+    for _ in range(6):
+        with fresh_engine.begin() as tx:
+            for _ in range(history.draw.randrange(1, 40)):
+                history.happen(tx)
+        refreshing.refresh(fresh_engine, as_of=history.now)
+        history.now += timedelta(days=history.draw.randrange(0, 9), hours=history.draw.randrange(24))
+    refreshing.refresh(fresh_engine, as_of=history.now)
+    followed = {table: rows(fresh_engine, table) for table in TABLES}
+    refreshing.refresh(fresh_engine, as_of=history.now, rebuild=True)
+    assert followed == {table: rows(fresh_engine, table) for table in TABLES}
+    assert all(followed.values())
+    columns = ", ".join(f"coalesce(sum({name}), 0) as {name}" for name in _SUMS)
+    with fresh_engine.connect() as connection:
+        sql = f"select {columns} from analytics.daily_email_metrics where kind = 'campaign'"
+        days = connection.execute(text(sql))
+        view = connection.execute(text(f"select {columns} from analytics.campaign_performance"))
+        assert days.one() == view.one(), "one number everywhere"
+
+
+def test_the_rights_of_the_worker_suffice(tx: Connection) -> None:
+    message = make_message(tx, make_contact(tx, email="a@gmail.com"), campaign_id=make_campaign(tx), sent_at=START)
+    assert message
+    tx.execute(text("set local role mauto_worker"))
+    written = [refreshing.refresh_within(tx, item, as_of=START + timedelta(days=1)) for item in refreshing.TABLES]
+    assert written[1:3] == [1, 1]
+    again = [refreshing.refresh_within(tx, item, as_of=START + timedelta(days=1)) for item in refreshing.TABLES]
+    assert again[1:3] == [1, 1], "marks of the own transaction are news until it ends"
+    row = tx.execute(text("select * from analytics.deliverability_by_domain")).one()
+    assert (row.domain, row.mailbox_provider, row.attempted, row.delivered) == ("gmail.com", "google", 1, 1)
+    tx.execute(text("set local role mauto_analyst"))
+    assert tx.scalar(text("select sum(sent) from analytics.daily_email_metrics")) == 1
+
+
+def test_links_of_a_campaign_add_up_to_its_clicks(tx: Connection) -> None:
+    campaign = make_campaign(tx, status="sent")
+    content = make_content(tx, campaign_id=campaign)
+    tx.execute(insert(tables.message_links), [
+        {"content_id": content, "position": place, "url": f"https://shop.example/{place}"} for place in range(3)
+    ])  # fmt: skip
+    for place, verdict in ((0, "human"), (0, "human"), (0, "bot"), (1, "human")):
+        person = make_contact(tx)
+        message = make_message(tx, person, campaign_id=campaign, content_id=content)
+        make_hit(tx, person, message, "click", link_position=place, verdict=verdict, occurred_at=START)
+    found = tx.execute(text("select * from analytics.campaign_link_performance order by position")).all()
+    assert [(row.position, row.raw_clicks, row.human_clicks, row.unique_clicks, str(row.click_share))
+            for row in found] == [(0, 3, 2, 2, "66.6667"), (1, 1, 1, 1, "33.3333"), (2, 0, 0, 0, "0.0000")]  # fmt: skip
+    assert [row.first_click_at for row in found] == [START, START, None]
+    whole = tx.execute(text("select human_clicks, raw_clicks from analytics.campaign_performance")).one()
+    assert (sum(row.human_clicks for row in found), sum(row.raw_clicks for row in found)) == tuple(whole)
+
+
+def examples() -> list[str]:
+    """Every query of docs/analytics.md."""
+    page = (Path(__file__).parents[2] / "docs/analytics.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sql\n(.*?)^```", page, re.S | re.M)
+    return [query.strip() for block in blocks for query in block.split(";") if query.strip()]
+
+
+@pytest.mark.parametrize("query", examples())
+def test_an_example_of_the_docs_runs(tx: Connection, query: str) -> None:
+    tx.execute(text("set local role mauto_analyst"))
+    tx.execute(text("set local search_path = analytics"))
+    tx.exec_driver_sql(query)
