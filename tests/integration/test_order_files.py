@@ -9,7 +9,7 @@ import stat
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from mautolib import contacts
+from mautolib import contacts, privacy
 from mautolib.contacts import NewContact
 from mautolib.errors import InvalidInput
 from mautolib.events.orders import NewRate, load_rates
@@ -116,9 +116,12 @@ def test_a_known_order_of_an_erased_person_makes_nobody(
     path = put(tmp_path, RETAIL + TEA)
     take(fresh_engine, settings, path)
     with fresh_engine.begin() as tx:
-        contacts.delete(tx, rows(fresh_engine, "select contact_id from contacts")[0][0], actor="test", now=NOW)
-        tx.execute(text("update orders set contact_id = 0"))
+        privacy.erase(tx, rows(fresh_engine, "select contact_id from contacts")[0][0], actor="user:1", now=NOW,
+                      settings=settings)  # fmt: skip
     assert take(fresh_engine, settings, path).duplicates == 1
+    privacy.carry_out(fresh_engine, settings, now=NOW + timedelta(minutes=1))
+    # The names of goods are gone from the order: it is known, with other content.
+    assert take(fresh_engine, settings, path).conflicts == 1
     assert rows(fresh_engine, "select count(*) from contacts") == [(0,)]
 
 
