@@ -34,6 +34,11 @@ set snapshot = excluded.snapshot, as_of = excluded.as_of,
     reporting_currency = excluded.reporting_currency, row_count = excluded.row_count,
     seconds = excluded.seconds, refreshed_at = excluded.refreshed_at;
 
+-- name: states
+-- How far each table is.
+select table_name, as_of, row_count, seconds, refreshed_at
+from rollups.states;
+
 -- name: prune_marks
 -- Takes out marks that every table has seen.
 delete from rollups.marks
