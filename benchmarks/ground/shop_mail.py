@@ -122,7 +122,8 @@ with scored as (
 insert into score_runs (
     as_of, source, rule_version, bucket, buckets, is_current, scored_count, changed_count, moved_count, snapshot_count,
     finished_at)
-select :as_of, 'nightly', 1, 0, 1, true, count(*), 0, 0, count(*), clock_timestamp() from scored
+select :as_of, 'nightly', 1, 0, 1, true, count(*), 0, 0, count(*), cast(:as_of as timestamptz) + interval '5 minutes'
+from scored
 """
 _STAGES = """
 insert into contact_stages (contact_id, lifecycle_stage, since, evaluated_at)
