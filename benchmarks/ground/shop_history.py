@@ -59,20 +59,23 @@ from events where event_type = 'order_placed'
 """
 
 
-def build(engine: Engine, *, contacts: int, events: int, last_day: int | None = None) -> None:
+def build(
+    engine: Engine, *, contacts: int, events: int, last_day: int | None = None, end: datetime = END
+) -> None:
     """Fill an empty database; events get monthly partitions, statistics are brought up to date.
 
     Args:
+        end: the moment at which the history ends.
         last_day: about so many of the events happen on the last day, ever fewer before it; None: as many every day.
     """
     growth = math.log(_DAYS) / math.log(events / last_day) if last_day else 1.0
-    sizes = {"end": END, "contacts": contacts, "events": events, "growth": growth, "days": _DAYS,
+    sizes = {"end": end, "contacts": contacts, "events": events, "growth": growth, "days": _DAYS,
              "signup_days": _SIGNUP_DAYS}  # fmt: skip
     with engine.begin() as tx:
         tx.execute(text(_RANDOM))
         tx.execute(text("select ensure_month_partition('events', month::date) from generate_series("
                         "cast(:end as timestamptz) - interval '13 months', :end, interval '1 month') as month"),
-                   {"end": END})  # fmt: skip
+                   {"end": end})  # fmt: skip
         tx.execute(text(_CONTACTS), sizes)
         tx.execute(text(_EVENTS), sizes)
         tx.execute(text(_ORDERS))

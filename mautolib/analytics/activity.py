@@ -6,16 +6,39 @@ write. Called by `refreshing`.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from datetime import date
+from typing import Final
+
 from mautolib.analytics.work import Work, configure
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
+
+#: With more people than this, a week is read as a whole instead of person by person.
+_MANY: Final = 500
 
 
 def restate(tx: Tx, work: Work) -> int:
     """Bring the table up to date; returns the rows written."""
     configure(tx, jit="off", work_mem="128MB")
     if work.since is not None and not work.is_limited:
-        days = tx.scalars(statement("rollups.changed_days"), {**work.binds, "subject": "activity"}).all()
-        return int(tx.execute(statement("rollups.follow_activity"), {**work.binds, "days": list(days)}).rowcount)
+        return _follow(tx, work)
+    # Sorted once by the key: counted, joined and written in its order.
+    configure(tx, enable_hashagg="off", enable_hashjoin="off", enable_nestloop="off")
     tx.execute(statement("rollups.clear_activity"), work.binds)
     return int(tx.execute(statement("rollups.restate_activity"), work.binds).rowcount)
+
+
+def _follow(tx: Tx, work: Work) -> int:
+    days = tx.scalars(statement("rollups.changed_days"), {**work.binds, "subject": "activity"}).all()
+    changed: dict[date, list[int]] = defaultdict(list)
+    for row in tx.execute(statement("rollups.changed_activity"), {**work.binds, "days": list(days)}):
+        changed[row.week_start].append(row.contact_id)
+    cells = [(person, week) for week, people in changed.items() if len(people) <= _MANY for person in people]
+    binds = {"contact_ids": [person for person, _ in cells], "weeks": [week for _, week in cells]}
+    rows = int(tx.execute(statement("rollups.follow_cells"), {**binds, "as_of": work.as_of}).rowcount) if cells else 0
+    for week, people in changed.items():
+        if len(people) > _MANY:
+            binds = {"week_start": week, "contact_ids": people, "as_of": work.as_of}
+            rows += tx.execute(statement("rollups.follow_week"), binds).rowcount
+    return rows

@@ -3,7 +3,7 @@
 Promise: a refresh restates the cells that anything changed in since the last one - late, corrected, erased, committed
 late - and what it leaves is what a rebuild would write. Cells are recomputed whole, never counted up. Two refreshes of
 one table wait for each other; readers see the old table or the new one. A table that fails keeps its last state and
-what it has missed. Called by the `cohort_analytics` DAG and by `python -m mautolib.analytics`.
+what it has missed. Called by the `cohort_analytics` DAG and by `mauto analytics refresh`.
 How changes are known: `sql/migrations/0043_rollups.sql` and decision 0019.
 """
 
@@ -24,7 +24,7 @@ from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.errors import NotFound
 
-__all__ = ["TABLES", "RollUp", "refresh", "refresh_within"]
+__all__ = ["TABLES", "RollUp", "State", "refresh", "refresh_within", "states"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,6 +35,22 @@ class RollUp:
 
     table: str
     restate: Callable[[Tx, Work], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """How far a table is; all but its name None: it was never refreshed.
+
+    Attributes:
+        rows: written by that refresh.
+        seconds: it took.
+    """
+
+    table: str
+    as_of: datetime | None
+    refreshed_at: datetime | None
+    rows: int | None
+    seconds: float | None
 
 
 #: In the order they are refreshed: a table may read the ones before it.
@@ -60,6 +76,7 @@ def refresh(
     to: date | None = None,
     rebuild: bool = False,
     only: Collection[str] = (),
+    tell: Callable[[str, int, float], None] | None = None,
 ) -> dict[str, int]:
     """Bring the tables up to date; returns the rows written by table.
 
@@ -68,6 +85,7 @@ def refresh(
         from_: with `to`, the UTC days to restate whatever has changed; the rest stays for the next refresh.
         rebuild: restate everything.
         only: names of tables; none: all.
+        tell: is called after each table with its name, the rows written and the seconds it took.
     Raises:
         InvalidInput: the range ends before it begins.
         NotFound: no such table is refreshed.
@@ -79,8 +97,11 @@ def refresh(
     for item in TABLES:
         if only and item.table not in only:
             continue
+        began = time.perf_counter()
         with engine.begin() as tx:
             rows[item.table] = refresh_within(tx, item, as_of=as_of, from_=from_, to=to, rebuild=rebuild)
+        if tell is not None:
+            tell(item.table, rows[item.table], time.perf_counter() - began)
     with engine.begin() as tx:
         tx.execute(statement("rollups.prune_marks"), {"tables": [item.table for item in TABLES]})
     return rows
@@ -114,3 +135,14 @@ def refresh_within(
     how = "restated" if work.is_whole else "range" if work.is_limited else "brought up to date"
     _LOG.info("%s as of %s: %s, %s rows, %.1f s", item.table, as_of.isoformat(), how, rows, seconds)
     return rows
+
+
+def states(tx: Tx) -> list[State]:
+    """How far each table is, in the order they are refreshed; refreshes of a range of days do not count."""
+    known = {row.table_name: row for row in tx.execute(statement("rollups.states"))}
+    return [
+        State(table=item.table, as_of=row.as_of, refreshed_at=row.refreshed_at, rows=row.row_count, seconds=row.seconds)
+        if (row := known.get(item.table))
+        else State(table=item.table, as_of=None, refreshed_at=None, rows=None, seconds=None)
+        for item in TABLES
+    ]

@@ -34,6 +34,11 @@ set snapshot = excluded.snapshot, as_of = excluded.as_of,
     reporting_currency = excluded.reporting_currency, row_count = excluded.row_count,
     seconds = excluded.seconds, refreshed_at = excluded.refreshed_at;
 
+-- name: states
+-- How far each table is.
+select table_name, as_of, row_count, seconds, refreshed_at
+from rollups.states;
+
 -- name: prune_marks
 -- Takes out marks that every table has seen.
 delete from rollups.marks
@@ -85,8 +90,8 @@ where week_start > coalesce(cast(:from_day as date), '-infinity') - 7
     and week_start <= coalesce(cast(:to_day as date), 'infinity');
 
 -- name: restate_activity
--- Counts the weeks that touch a range of days, for everybody.
-with bounds as (
+-- Counts the weeks that touch a range of days, for everybody; both halves are sorted by the key, and joined so.
+with bounds as materialized (
     select
         date_trunc('week', cast(coalesce(cast(:from_day as date), '-infinity') as timestamp))
             as begins_at,
@@ -95,22 +100,11 @@ with bounds as (
             date_trunc('week', cast(coalesce(cast(:to_day as date), 'infinity') as timestamp))
                 + interval '7 days'
         ) as ends_at
-)
-insert into analytics.contact_period_activity (
-    contact_id, week_start, human_opens, human_clicks, site_events, orders, revenue,
-    reporting_currency, refreshed_at
-)
-select
-    contact_id, cast(week_start as date), sum(human_opens), sum(human_clicks), sum(site_events),
-    sum(orders), greatest(least(sum(revenue), 99999999999999), -99999999999999),
-    (select analytics.reporting_currency()), now()
-from (
+),
+acts as not materialized (
     select
-        contact_id, date_trunc('week', occurred_at, 'UTC') as week_start,
-        count(*) filter (where event_type = 'email_opened') as human_opens,
-        count(*) filter (where event_type = 'email_clicked') as human_clicks,
-        count(*) filter (where event_type not in ('email_opened', 'email_clicked')) as site_events,
-        0 as orders, 0.0 as revenue
+        contact_id, analytics.iso_week(occurred_at) as week_start,
+        case event_type when 'email_opened' then 1 when 'email_clicked' then 2 else 3 end as kind
     from events
     where contact_id > 0
         and event_type in (
@@ -118,19 +112,38 @@ from (
             'checkout_started')
         and occurred_at >= (select begins_at from bounds)
         and occurred_at < (select ends_at from bounds)
-    group by 1, 2
-    union all
+),
+done as (
     select
-        contact_id, date_trunc('week', placed_at, 'UTC'), 0, 0, 0, count(*),
-        coalesce(sum(net_total * fx_rate) filter (
-            where reporting_currency = (select analytics.reporting_currency())), 0)
+        contact_id, week_start, count(*) filter (where kind = 1) as human_opens,
+        count(*) filter (where kind = 2) as human_clicks,
+        count(*) filter (where kind = 3) as site_events
+    from acts
+    group by contact_id, week_start
+),
+bought as (
+    select
+        contact_id, analytics.iso_week(placed_at) as week_start, count(*) as orders,
+        sum(net_total * fx_rate) filter (
+            where reporting_currency = (select analytics.reporting_currency())) as revenue
     from orders
     where contact_id > 0
         and placed_at >= (select begins_at from bounds)
         and placed_at < (select ends_at from bounds)
     group by 1, 2
-) as counted
-group by contact_id, week_start;
+)
+insert into analytics.contact_period_activity (
+    contact_id, week_start, human_opens, human_clicks, site_events, orders, revenue,
+    reporting_currency, refreshed_at
+)
+select
+    contact_id, week_start, coalesce(done.human_opens, 0), coalesce(done.human_clicks, 0),
+    coalesce(done.site_events, 0), coalesce(bought.orders, 0),
+    case when bought.revenue is null then 0
+        else greatest(least(bought.revenue, 99999999999999), -99999999999999) end,
+    (select analytics.reporting_currency()), now()
+from done
+full join bought using (contact_id, week_start);
 
 -- name: changed_activity
 -- People and weeks in which something changed: by their own marks, and by what they did on changed days.
@@ -156,12 +169,69 @@ union
 select orders.contact_id, cast(date_trunc('week', cast(days.day as timestamp)) as date)
 from days
 inner join orders on orders.placed_at >= days.day and orders.placed_at < days.day + 1
-where orders.contact_id > 0
+where orders.contact_id > 0;
 
--- name: follow_activity
--- Counts again the weeks of people in which something changed.
+-- name: follow_week
+-- Counts one week again for people in whom something changed: all that happened in it is read.
+with people as materialized (
+    select contact_id from unnest(cast(:contact_ids as bigint[])) as given (contact_id)
+),
+done as (
+    select
+        events.contact_id,
+        count(*) filter (where event_type = 'email_opened') as human_opens,
+        count(*) filter (where event_type = 'email_clicked') as human_clicks,
+        count(*) filter (where event_type not in ('email_opened', 'email_clicked')) as site_events
+    from events
+    inner join people on people.contact_id = events.contact_id
+    where event_type in (
+            'email_opened', 'email_clicked', 'page_viewed', 'form_submitted', 'cart_updated',
+            'checkout_started')
+        and occurred_at >= cast(:week_start as date) and occurred_at < cast(:week_start as date) + 7
+        and occurred_at < cast(:as_of as timestamptz)
+    group by events.contact_id
+),
+bought as (
+    select
+        orders.contact_id, count(*) as orders,
+        sum(net_total * fx_rate) filter (
+            where reporting_currency = (select analytics.reporting_currency())) as revenue
+    from orders
+    inner join people on people.contact_id = orders.contact_id
+    where placed_at >= cast(:week_start as date) and placed_at < cast(:week_start as date) + 7
+        and placed_at < cast(:as_of as timestamptz)
+    group by orders.contact_id
+),
+emptied as (
+    delete from analytics.contact_period_activity as old
+    using people
+    where old.contact_id = people.contact_id and old.week_start = cast(:week_start as date)
+        and not exists (select from done where done.contact_id = people.contact_id)
+        and not exists (select from bought where bought.contact_id = people.contact_id)
+)
+insert into analytics.contact_period_activity (
+    contact_id, week_start, human_opens, human_clicks, site_events, orders, revenue,
+    reporting_currency, refreshed_at
+)
+select
+    contact_id, cast(:week_start as date), coalesce(done.human_opens, 0),
+    coalesce(done.human_clicks, 0), coalesce(done.site_events, 0), coalesce(bought.orders, 0),
+    greatest(least(coalesce(bought.revenue, 0), 99999999999999), -99999999999999),
+    (select analytics.reporting_currency()), now()
+from done
+full join bought using (contact_id)
+order by contact_id
+on conflict (contact_id, week_start) do update
+set human_opens = excluded.human_opens, human_clicks = excluded.human_clicks,
+    site_events = excluded.site_events, orders = excluded.orders, revenue = excluded.revenue,
+    reporting_currency = excluded.reporting_currency, refreshed_at = excluded.refreshed_at;
+
+-- name: follow_cells
+-- Counts single weeks of people again; by their own events and orders.
 with cells as materialized (
-    -- include: changed_activity
+    select contact_id, week_start
+    from unnest(cast(:contact_ids as bigint[]), cast(:weeks as date[]))
+        as given (contact_id, week_start)
 ),
 figures as materialized (
     select

@@ -25,6 +25,7 @@ from mautolib.ledger.journal import journal_folder
 from mautolib.ledger.model import Result, Stage, Verdict
 from mautolib.settings import Settings
 from mautolib.stack.mailsink import MailSink
+from tests.builders import make_contact, make_event
 from tests.integration.mailing import NOW, add_campaign, add_contacts, launched, null, rows, run_pump, states
 
 Mauto = Callable[..., Ran]
@@ -303,3 +304,26 @@ def test_a_sender_needs_no_owner_and_the_api_may_not_switch(fresh_engine: Engine
         assert installation.read(tx).epoch == 2
         with pytest.raises(ProgrammingError, match="permission denied"):
             installation.switch_off(tx, reason="no", by="api", now=NOW)
+
+
+def test_figures_are_brought_up_to_date_by_hand(fresh_engine: Engine, mauto: Mauto) -> None:
+    assert {row["as_of"] for row in json.loads(mauto("analytics", "status", "--json").output)} == {None}
+    with fresh_engine.begin() as tx:
+        person = make_contact(tx, created_at=NOW)
+        make_event(tx, person, "email_opened", NOW)
+    ran = mauto("analytics", "refresh", "--table", "contact_period_activity")
+    assert "contact_period_activity  1     " in ran.stdout
+    assert "contact_period_activity: 1 rows" in ran.stderr, "progress does not mix with the result"
+    with fresh_engine.begin() as tx:
+        tx.execute(text("update analytics.contact_period_activity set human_opens = 9"))
+    assert json.loads(mauto("analytics", "refresh", "--json", "--from", f"{NOW:%Y-%m-%d}").stdout)[0]["rows"] == 1
+    assert [row.human_opens for row in rows(fresh_engine, "select * from analytics.contact_period_activity")] == [1]
+    mauto("analytics", "refresh", "--rebuild")
+    shown = json.loads(mauto("analytics", "status", "--json").output)
+    assert {(row["table"], row["rows_written"], row["minutes_old"]) for row in shown} >= {
+        ("contact_period_activity", 1, 0), ("attribution", 0, 0)
+    }  # fmt: skip
+    assert "There is no table nothing" in mauto("analytics", "refresh", "--table", "nothing", code=1).output
+    assert "is not a day" in mauto("analytics", "refresh", "--to", "yesterday", code=2).output
+    assert "leave out" in mauto("analytics", "refresh", "--rebuild", "--to", "2026-01-01", code=2).output
+    assert audited(fresh_engine)[:3] == ["analytics.refresh"] * 3
