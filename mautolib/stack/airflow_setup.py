@@ -24,8 +24,8 @@ from mautolib.settings import Settings
 from mautolib.stack.home import CHECKOUT, write_private
 from mautolib.stack.plan import LOOPBACK, Plan
 
-__all__ = ["COMPONENTS", "FAB", "WORKER", "command", "environment", "is_migrated", "make_administrator",
-           "prepare_metadata", "remember_migration"]  # fmt: skip
+__all__ = ["COMPONENTS", "FAB", "POOLS", "WORKER", "command", "dags_folder", "environment", "is_migrated",
+           "make_administrator", "prepare_metadata", "remember_migration"]  # fmt: skip
 
 #: Component -> (arguments of `airflow`, its job type in the metadata).
 COMPONENTS: Mapping[str, tuple[tuple[str, ...], str | None]] = {

@@ -9,6 +9,8 @@ from datetime import datetime
 
 from sqlalchemy import Engine, text
 
+# The night may have computed the same moment already, when there were contacts.
+_MIDNIGHT = "select distinct contact_id, total_score from score_history where as_of = :midnight"
 _CAMPAIGN = "from analytics.campaign_performance order by campaign_id limit 1"
 #: What is counted -> a query of one value.
 COUNTS = {
@@ -17,9 +19,8 @@ COUNTS = {
     "orders": "select count(*) from orders",
     "refunds": "select count(*) from refunds",
     "contacts scored": "select count(*) from contact_scores",
-    "contacts scored as of midnight": "select count(*) from score_history where as_of = :midnight",
-    "sum of these scores":
-        "select round(cast(sum(total_score) as numeric), 6) from score_history where as_of = :midnight",
+    "contacts scored as of midnight": f"select count(*) from ({_MIDNIGHT}) as scores",
+    "sum of these scores": f"select round(cast(sum(total_score) as numeric), 6) from ({_MIDNIGHT}) as scores",
     "contacts staged": "select count(*) from contact_stages",
     "campaign: recipients": f"select recipients {_CAMPAIGN}",
     "campaign: sent": f"select sent {_CAMPAIGN}",
@@ -40,7 +41,7 @@ COUNTS = {
 ROWS = {
     "contacts": "select concat_ws('|', email_key, subscribed, consent_status, country, language) from contacts",
     "scores as of midnight": """
-        select concat_ws('|', c.email_key, round(cast(h.total_score as numeric), 9), h.grade)
+        select distinct concat_ws('|', c.email_key, round(cast(h.total_score as numeric), 9), h.grade)
         from score_history as h inner join contacts as c using (contact_id) where h.as_of = :midnight""",
     "messages": """
         select concat_ws('|', c.email_key, m.kind, m.status, m.reason)
