@@ -12,7 +12,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev up down status logs psql dev migrate demo recipe reset test test-all lint fmt bench contract \
 	openapi fuzz-api bench-security \
-	check-ledger check-real chaos planted-bugs lock
+	check-ledger check-real chaos planted-bugs lock scale-check
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,13 @@ chaos: install-dev  ## Kill senders 650 times, freeze them, restart the database
 	@$(if $(ARGS),,$(PY) -m tests.chaos.airflow)
 	@$(if $(ARGS),,$(PY) -m tests.chaos.webhooks)
 
+scale-check: install  ## Run the main job on Redis and two Celery workers, and on one machine: equal figures (ARGS=--help)
+	@test -x .venv-scale/bin/airflow || $(UV) venv --quiet --python .venv/bin/python .venv-scale
+	@$(UV) pip install --quiet --python .venv-scale/bin/python --compile-bytecode --require-hashes --no-deps \
+		-r requirements.txt -r requirements-scale.txt
+	@$(UV) pip install --quiet --python .venv-scale/bin/python --no-deps --no-build-isolation -e .
+	@.venv-scale/bin/python -m tests.scale $(ARGS)
+
 planted-bugs: install-dev  ## Put known faults into a copy, one after the other: each must turn a test red
 	@$(PY) -m tests.planted_bugs $(ARGS)
 
@@ -101,3 +108,4 @@ check-real: install-dev  ## Import real files and compare with their golden numb
 lock: install  ## Resolve requirements.in and requirements-dev.in again
 	@$(COMPILE) --upgrade requirements.in -o requirements.txt
 	@$(COMPILE) --upgrade requirements-dev.in -o requirements-dev.txt
+	@$(COMPILE) --upgrade requirements-scale.in -o requirements-scale.txt

@@ -11,6 +11,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
+import subprocess
 import sys
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,13 @@ from pathlib import Path
 
 import psycopg2
 
+from mautolib.errors import ProviderUnavailable
 from mautolib.settings import Settings
 from mautolib.stack.home import CHECKOUT, write_private
 from mautolib.stack.plan import LOOPBACK, Plan
 
-__all__ = ["COMPONENTS", "command", "environment", "is_migrated", "prepare_metadata", "remember_migration"]
+__all__ = ["COMPONENTS", "FAB", "POOLS", "WORKER", "command", "dags_folder", "environment", "is_migrated",
+           "make_administrator", "prepare_metadata", "remember_migration"]  # fmt: skip
 
 #: Component -> (arguments of `airflow`, its job type in the metadata).
 COMPONENTS: Mapping[str, tuple[tuple[str, ...], str | None]] = {
@@ -31,6 +34,11 @@ COMPONENTS: Mapping[str, tuple[tuple[str, ...], str | None]] = {
     "airflow-dag-processor": (("dag-processor",), "DagProcessorJob"),
     "airflow-triggerer": (("triggerer", "--skip-serve-logs"), "TriggererJob"),
 }
+#: Takes tasks from CeleryExecutor's queue, on any machine; logs are read from the folder all machines share.
+WORKER = ("celery", "worker", "--skip-serve-logs")
+_SIMPLE = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+#: Users of the Airflow UI in Airflow's own database (requirements-scale.txt).
+FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
 POOLS = {"bulk": (2, "imports and marketing mail"), "transactional": (2, "mail and webhooks that must not wait"),
          "warehouse": (2, "set-based work inside the database")}  # fmt: skip
 
@@ -77,14 +85,17 @@ def _tuned(settings: Settings) -> dict[str, str]:
 
 
 def _fixed(plan: Plan) -> dict[str, str]:
-    """Where it connects and who may sign in: what a user's variable must not change by accident."""
+    """Where it connects and who may sign in: what a user's variable must not change by accident.
+
+    Another auth manager is no accident.
+    """
     settings, secrets, is_local = plan.settings, plan.secrets, plan.airflow_host == LOOPBACK
     return {
         "CORE__DAGS_FOLDER": str(dags_folder()),
         "CORE__PLUGINS_FOLDER": str(plugins_folder(plan)),
         "CORE__FERNET_KEY": secrets["AIRFLOW_FERNET_KEY"],
         "CORE__EXECUTION_API_SERVER_URL": f"{plan.airflow_url}/execution/",
-        "CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "CORE__AUTH_MANAGER": plan.outside.get("AIRFLOW__CORE__AUTH_MANAGER") or _SIMPLE,
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
         "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.admin_email}:admin",
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords_file(plan)),
@@ -142,6 +153,24 @@ def prepare_metadata(plan: Plan) -> None:
         " on conflict (pool) do nothing",
         [(name, slots, text) for name, (slots, text) in POOLS.items()],
     )
+
+
+def make_administrator(plan: Plan) -> None:
+    """Where Airflow keeps its users itself, make the administrator one of them; who is there already stays as is.
+
+    Raises:
+        ProviderUnavailable: Airflow refused.
+    """
+    given, settings = environment(plan), plan.settings
+    if given["AIRFLOW__CORE__AUTH_MANAGER"] != FAB:
+        return
+    email, password = settings.admin_email, settings.admin_password
+    user = ["--username", email, "--email", email, "--firstname", "Admin", "--lastname", "mauto", "--role", "Admin"]
+    # A session of its own has no terminal: the password is asked for on the standard input, and in no process list.
+    done = subprocess.run(command("users", "create", *user), env=given, input=f"{password}\n{password}\n", text=True,
+                          capture_output=True, check=False, start_new_session=True)  # fmt: skip
+    if done.returncode != 0:
+        raise ProviderUnavailable(f"`airflow users create` failed: {done.stderr.strip()[-500:]}")
 
 
 def bury_jobs(plan: Plan, component: str) -> None:

@@ -10,29 +10,37 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from mautolib import log
 from mautolib.errors import MautoError, Misconfigured, ProviderUnavailable
+from mautolib.settings import refuse_weak
 from mautolib.stack import airflow_setup, databases
 from mautolib.stack.home import Home
 from mautolib.stack.plan import Plan, base_variables, database_urls
 
-__all__ = ["container_plan", "main", "process"]
+__all__ = ["broker_url", "container_plan", "main", "process", "scaled"]
 
 #: Ports inside the containers; which ones are published is docker-compose.yml's matter.
 _INSIDE = {"MAUTO_API_PORT": "8000", "MAUTO_AIRFLOW_PORT": "8080", "MAUTO_SMTP_PORT": "1025",
            "MAUTO_MAIL_PAGE_PORT": "8025"}  # fmt: skip
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 - inside a container; published to this machine only
+#: The profile of docker-compose.yml that adds Redis and workers.
+_SCALE = "scale"
 
 
 def container_plan(environ: Mapping[str, str]) -> Plan:
     """The plan of the composed stack, from the environment of any of its containers.
 
     Hosts are the services' names unless MAUTO_CONTAINER_POSTGRES, _AIRFLOW or _MAIL_SINK (host or
-    host:port) say otherwise.
+    host:port) say otherwise. With the profile `scale`, tasks go to Celery workers and the users of Airflow's UI are
+    in its own database; AIRFLOW__ variables that are given win.
+
+    Raises:
+        Misconfigured: the profile is on and REDIS_PASSWORD is missing or weak.
     """
     home = Home.locate(environ)
     home.prepare()
@@ -54,8 +62,38 @@ def container_plan(environ: Mapping[str, str]) -> Plan:
         "MAUTO_API_HOST": _EVERYWHERE,
         **database_urls({}, hosts["POSTGRES"], secrets),
     }
-    return Plan(home=home, variables=variables, given=given, outside=dict(environ), secrets=secrets,
+    outside = {**scaled(environ), **{name: value for name, value in environ.items() if name != "REDIS_PASSWORD"}}
+    return Plan(home=home, variables=variables, given=given, outside=outside, secrets=secrets,
                 is_embedded=True, has_sink=has_sink, has_roles=True, airflow_host=hosts["AIRFLOW"])  # fmt: skip
+
+
+def isscaled(environ: Mapping[str, str]) -> bool:
+    """Whether the profile `scale` is on."""
+    return _SCALE in [name.strip() for name in environ.get("COMPOSE_PROFILES", "").split(",")]
+
+
+def broker_url(environ: Mapping[str, str]) -> str:
+    """Where the Celery workers find Redis.
+
+    Raises:
+        Misconfigured: REDIS_PASSWORD is missing or weak.
+    """
+    password = environ.get("REDIS_PASSWORD", "")
+    refuse_weak("REDIS_PASSWORD", password)
+    server = environ.get("MAUTO_CONTAINER_REDIS", "redis:6379")
+    return f"redis://:{urllib.parse.quote(password, safe='')}@{server}/0"
+
+
+def scaled(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the profile `scale` asks of Airflow; nothing where it is off.
+
+    Raises:
+        Misconfigured: REDIS_PASSWORD is missing or weak.
+    """
+    if not isscaled(environ):
+        return {}
+    return {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "AIRFLOW__CELERY__BROKER_URL": broker_url(environ),
+            "AIRFLOW__CORE__AUTH_MANAGER": airflow_setup.FAB}  # fmt: skip
 
 
 def process(plan: Plan, name: str) -> tuple[list[str], dict[str, str]]:
@@ -74,7 +112,11 @@ def process(plan: Plan, name: str) -> tuple[list[str], dict[str, str]]:
                 "--directory", str(plan.home.mail)], plan.environment()  # fmt: skip
     if name in airflow_setup.COMPONENTS:
         return airflow_setup.command(*airflow_setup.COMPONENTS[name][0]), airflow_setup.environment(plan)
-    known = ", ".join(["secrets", "migrate", "api", "mail-sink", *airflow_setup.COMPONENTS])
+    if name == "airflow-worker":
+        if not isscaled(plan.outside):
+            raise Misconfigured("workers take no work from LocalExecutor; put COMPOSE_PROFILES=scale into .env")
+        return airflow_setup.command(*airflow_setup.WORKER), airflow_setup.environment(plan)
+    known = ", ".join(["secrets", "migrate", "api", "mail-sink", *airflow_setup.COMPONENTS, "airflow-worker"])
     raise Misconfigured(f"there is no part {name!r}; there are: {known}")
 
 
@@ -103,6 +145,7 @@ def migrate_all(plan: Plan, environ: Mapping[str, str]) -> None:
     if subprocess.run(command, env=airflow_setup.environment(plan), check=False).returncode != 0:
         raise ProviderUnavailable("`airflow db migrate` failed; its message is above")
     airflow_setup.prepare_metadata(plan)
+    airflow_setup.make_administrator(plan)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

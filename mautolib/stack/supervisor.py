@@ -139,6 +139,7 @@ class Supervisor:
         assert process is not None
         if process.wait() != 0:
             raise ProviderUnavailable(f"`airflow db migrate` failed; see {migration.log_file}")
+        airflow_setup.make_administrator(self.plan)
         airflow_setup.remember_migration(self.plan)
         self._step("Airflow's metadata is migrated")
 
