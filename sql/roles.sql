@@ -35,6 +35,8 @@ begin
     -- A sender may switch off; only the owner switches on after a restore.
     revoke insert, update, delete, truncate on installation from mauto_api;
     revoke insert, delete, truncate on installation from mauto_worker;
+    -- Who gets no mail is decided at the command line, as the owner.
+    revoke insert, update, delete, truncate on holdout_periods from mauto_api, mauto_worker;
     revoke all on schema_migrations from mauto_api, mauto_worker, mauto_tracker;
     grant select on schema_migrations to mauto_api, mauto_worker;
 

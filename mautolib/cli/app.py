@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 
 from mautolib import log
-from mautolib.cli import airflow, campaigns, desk, figures, imports, mail, state, users, warehouse, webhooks
+from mautolib.cli import (
+    airflow, campaigns, desk, figures, holdout, imports, mail, state, users, warehouse, webhooks,
+)  # fmt: skip
 
 app = desk.group("Operate MarketingAutomation-Lite without SQL. Settings come from MAUTO_... or the running stack.")
 for part in (warehouse, state, imports):
     app.registered_commands += part.commands.registered_commands
 app.add_typer(users.commands, name="users")
 app.add_typer(campaigns.commands, name="campaign")
+app.add_typer(holdout.commands, name="holdout")
 app.add_typer(mail.sending, name="sending")
 app.add_typer(mail.ledger, name="ledger")
 app.add_typer(mail.unknown, name="unknown")

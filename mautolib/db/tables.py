@@ -206,6 +206,10 @@ hits = _table(
     hit_id=_ID, occurred_at=_TIME, kind=_TEXT, contact_id=_ID, campaign_id=_ID, message_id=_ID, link_position=_INT,
     url=_TEXT, user_agent=_TEXT, network=_TEXT, is_head=_BOOL, purpose=_TEXT, batch_key=_TEXT,
 )
+holdout_periods = _table(
+    "holdout_periods",
+    period_id=_ID, salt=_TEXT, percent=_NUMERIC, bound=_ID, begun_at=_TIME, ended_at=_TIME, changed_by=_TEXT,
+)
 idempotency_keys = _table(
     "idempotency_keys",
     caller=_TEXT, method=_TEXT, path=_TEXT, idempotency_key=_TEXT, request_hash=_BYTES, claimed_at=_TIME,

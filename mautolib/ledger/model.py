@@ -71,6 +71,8 @@ class Skip(StrEnum):
     ERASED = "erased"
     FREQUENCY_CAP = "frequency_cap"
     HOLDOUT = "holdout"
+    #: Kept from all marketing mail, not by one A/B test.
+    GLOBAL_HOLDOUT = "global_holdout"
     EXPIRED = "expired"
     CANCELLED = "cancelled"
 
