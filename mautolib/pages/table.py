@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlencode
 
-__all__ = ["Cell", "Column", "Head", "Kind", "Shown", "Table", "csv_of", "shade_of_rate", "shades_up_to", "show"]
+__all__ = ["Cell", "Column", "Head", "Kind", "Shown", "Table", "Whisker", "csv_of", "shade_of_rate", "shades_up_to",
+           "show"]  # fmt: skip
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 #: Percent from which each of the ten shades of a heat map is used; most shops live in the lower third.
@@ -32,8 +34,20 @@ class Kind(StrEnum):
     NUMBER = "number"
     DECIMAL = "decimal"
     PERCENT = "percent"
+    CHANGE = "change"
+    CHANCE = "chance"
     DAY = "day"
+    MONTH = "month"
     MOMENT = "moment"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whisker:
+    """An interval drawn under a figure: the keys of its ends, and the key of the scale (least, most) it is drawn on."""
+
+    low: str
+    high: str
+    scale: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +57,7 @@ class Column:
     Args:
         link: where its cells lead, below the dashboard, with names of the row's keys in braces.
         meter: class of the thin bar under a percentage; empty: none.
+        whisker: the interval drawn under a figure.
         shade: makes the column part of a heat map: the shade (0..9) of a value.
         bold: the cell names the row.
     """
@@ -52,6 +67,7 @@ class Column:
     kind: Kind = Kind.TEXT
     link: str = ""
     meter: str = ""
+    whisker: Whisker | None = None
     shade: Callable[[Any], int] | None = None
     bold: bool = False
 
@@ -78,7 +94,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One cell as written; `raw` is what charts read."""
+    """One cell as written; `raw` is what charts read; `drawn` places an interval: low, figure, high, zero (0..100)."""
 
     text: str
     raw: str
@@ -86,6 +102,7 @@ class Cell:
     href: str = ""
     meter: str = ""
     width: float = 0.0
+    drawn: tuple[float, float, float, float | None] | None = None
     pill: str = ""
     is_head: bool = False
 
@@ -162,11 +179,11 @@ def shade_of_rate(rate: Decimal | float) -> int:
     return max(index for index, least in enumerate(_SHADES) if rate >= least)
 
 
-def shades_up_to(largest: int) -> Callable[[int], int]:
-    """Shades (0..9) of counts, the largest darkest; nothing has the lightest."""
+def shades_up_to(largest: Decimal | int) -> Callable[[Any], int]:
+    """Shades (0..9) of counts or amounts, the largest darkest; nothing has the lightest."""
 
-    def shade(count: int) -> int:
-        return min(9, -(-9 * count // largest)) if largest else 0
+    def shade(count: Decimal | int) -> int:
+        return max(0, min(9, math.ceil(9 * count / largest))) if largest > 0 else 0
 
     return shade
 
@@ -196,13 +213,31 @@ def _cell(column: Column, row: Mapping[str, Any], root: str) -> Cell:
         text=written(column, value), raw="" if value is None else _plain(value), css=css,
         href=root + column.link.format_map(row) if column.link else "",
         meter=meter, width=round(min(100.0, max(0.0, float(value))), 2) if meter else 0.0,
+        drawn=_interval(column, row),
         pill=str(value) if column.kind is Kind.PILL and value else "", is_head=column.bold,
     )  # fmt: skip
 
 
+def _interval(column: Column, row: Mapping[str, Any]) -> tuple[float, float, float, float | None] | None:
+    """Where an interval is drawn on its scale, in percent from the left; None where there is none."""
+    if column.whisker is None:
+        return None
+    ends = (row[column.whisker.low], row[column.key], row[column.whisker.high])
+    least, most = row[column.whisker.scale]
+    if any(end is None for end in ends) or not most > least:
+        return None
+
+    def place(value: float) -> float:
+        return round(min(100.0, max(0.0, 100 * (float(value) - least) / (most - least))), 2)
+
+    low, figure, high = (place(end) for end in ends)
+    return low, figure, high, place(0) if least < 0 < most else None
+
+
 def _css(column: Column) -> str:
-    is_figure = column.kind in (Kind.NUMBER, Kind.DECIMAL, Kind.PERCENT)
-    kind = "rate" if column.meter else "number" if is_figure else "when" if column.kind is Kind.MOMENT else ""
+    is_figure = column.kind in (Kind.NUMBER, Kind.DECIMAL, Kind.PERCENT, Kind.CHANGE, Kind.CHANCE)
+    is_drawn = column.meter or column.whisker
+    kind = "rate" if is_drawn else "number" if is_figure else "when" if column.kind is Kind.MOMENT else ""
     return f"heat-cell {kind}".strip() if column.shade else kind
 
 
@@ -213,11 +248,17 @@ def written(column: Column, value: Any) -> str:
     if column.kind is Kind.NUMBER:
         return f"{value:,}"
     if column.kind is Kind.DECIMAL:
-        return f"{value:,.2f}"
+        return f"{value:,.0f}" if column.shade else f"{value:,.2f}"
+    if column.kind is Kind.CHANGE:
+        return f"{value:+,.2f}"
+    if column.kind is Kind.CHANCE:
+        return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
     if column.kind is Kind.PERCENT:
         return f"{value:.0f}%" if column.shade else f"{value:.1f} %"
     if column.kind is Kind.DAY:
         return f"{value:%d %b %Y}"
+    if column.kind is Kind.MONTH:
+        return f"{value:%b %Y}"
     return f"{value.astimezone(UTC):%d %b %Y, %H:%M}" if column.kind is Kind.MOMENT else str(value)
 
 
