@@ -153,9 +153,10 @@ def _ab_test(tx: Connection, dice: random.Random, people: list[int], now: dateti
             continue
         message = make_message(tx, contact, ab_part="test", variant_id=variants[number % 2], sent_at=sent_at, **times)
         if dice.random() < (0.25, 0.42)[number % 2]:
-            make_hit(tx, contact, message, occurred_at=sent_at + timedelta(hours=3 * dice.random()))
+            opened = sent_at + timedelta(hours=min(70.0, dice.expovariate(0.1)))
+            make_hit(tx, contact, message, occurred_at=opened)
             if dice.random() < 0.3:
-                make_hit(tx, contact, message, "click", occurred_at=sent_at + timedelta(hours=3))
+                make_hit(tx, contact, message, "click", occurred_at=opened, url="https://shop.example/sale")
     return test
 
 
@@ -164,8 +165,9 @@ def _scores(tx: Connection, dice: random.Random, now: datetime) -> None:
         "insert into analytics.score_distribution values (:day, 1, :grade, :low, :high, :n, 20, 10, 5, :at)"
     )
     stage = text(
-        "insert into analytics.lifecycle_funnel select :day, s.stage, s.stage_order, :n * (9 - s.stage_order), 10, "
-        ":n % 5, :n % 4, 12.5, 31.25, :at from lifecycle_stages as s where s.stage_order < 9"
+        "insert into analytics.lifecycle_funnel select :day, s.stage, s.stage_order, :n * (9 - s.stage_order), "
+        "round(100.0 * (9 - s.stage_order) / 45, 2), :n % 5 + s.stage_order, :n % 4, 2.5 + 3.5 * s.stage_order, "
+        "8.25 + 7.5 * s.stage_order, :at from lifecycle_stages as s where s.stage_order < 9"
     )
     for ago in range(40):
         day = now.date() - timedelta(days=ago)

@@ -12,9 +12,9 @@ from datetime import timedelta
 from typing import Any, Final
 
 from mautolib import statistics
-from mautolib.analytics.figures import percent
+from mautolib.analytics.figures import percent, rounded
 from mautolib.campaigns import experiments
-from mautolib.campaigns.deciding import Decision, Figures, Metric, Results
+from mautolib.campaigns.deciding import Decision, Metric, Results
 from mautolib.campaigns.experiment_model import AbStatus, AbTest, NoWinnerAction
 from mautolib.campaigns.experiment_results import results
 from mautolib.db.engine import Tx
@@ -33,9 +33,14 @@ _SAYS: Final = {
     Decision.NOT_ENOUGH_DATA: "Too early to say",
     Decision.SRM_DETECTED: "These figures cannot be compared: the variants reached uneven parts",
 }
-#: Under the table of comparisons: how each p-value is made.
+#: How a p-value is made.
 _TESTS: Final = {"z": "z test", "chi2": "chi-square test", "fisher": "Fisher's exact test", "welch": "Welch's t test"}
-_ROOM: Final = 0.08
+_RATE: Final = Whisker(low="ci_low", high="ci_high", scale="scale", tone="tone")
+_DIFFERENCE: Final = Whisker(
+    low="ci_low", high="ci_high", scale="scale", outer=("sequential_low", "sequential_high")
+)
+#: Room at both ends of a scale, as a share of it.
+_ROOM: Final = 0.06
 
 
 def build(tx: Tx, asked: Asked) -> View:
@@ -51,7 +56,8 @@ def build(tx: Tx, asked: Asked) -> View:
     names = {str(each.variant_id): each.name for each in test.variants}
     return View(
         template="ab_test.html", title=test.name,
-        tables=[_rates(found), _comparisons(found, names), _counts(found, currency), _timeline(test, found)],
+        tables=[_rates(found), _earned(found, currency), _comparisons(found, names), _counts(found, currency),
+                _timeline(test, found)],
         values={
             "test": test, "campaign": campaign, "asks": TYPES[test.test_type], "metric": METRICS[test.winner_metric],
             "cards": _cards(test, found), "verdict": _verdict(test, found, names), "reason": found.reason,
@@ -98,44 +104,62 @@ def _number(value: float | None) -> float | None:
 
 
 def _rates(found: Results) -> Table:
-    """Each metric of each variant with its interval, the metric of the test first; all rows of one on one scale."""
-    metrics = sorted(METRICS, key=lambda metric: metric is not found.winner_metric)
+    """The rates of each variant with their intervals, the metric of the test first; all rows of one on one scale."""
     rows = []
-    for metric in metrics:
-        of_metric = [_rate(found, metric, each) for each in found.variants]
-        if metric is Metric.REVENUE_PER_RECIPIENT and metric is not found.winner_metric:
-            continue  # without an interval it says less than the revenue in the table below
-        scale = _scale([row[key] for row in of_metric for key in ("figure", "ci_low", "ci_high")])
+    for metric in sorted(_SUCCESSES, key=lambda metric: metric is not found.winner_metric):
+        of_metric = [_rate(found, metric, place) for place in range(len(found.variants))]
+        scale = _scale([row[key] for row in of_metric for key in ("rate", "ci_low", "ci_high")])
         rows += [{**row, "scale": scale} for row in of_metric]
     return Table(
         name="rates", caption="Percent of the mails sent", is_titled=True,
         rows=rows if any(each.counts.sent for each in found.variants) else [],
         empty=("Nothing sent yet", "Rates appear with the first test mail."), columns=(
-            Column(key="variant", label="Variant", bold=True),
             Column(key="metric", label="Who"),
+            Column(key="variant", label="Variant", bold=True),
             Column(key="successes", label="Recipients", kind=Kind.NUMBER),
-            Column(key="figure", label="Rate and interval", kind=Kind.DECIMAL,
-                   whisker=Whisker(low="ci_low", high="ci_high", scale="scale")),
-            Column(key="ci_low", label="From", kind=Kind.DECIMAL),
-            Column(key="ci_high", label="To", kind=Kind.DECIMAL),
+            Column(key="rate", label="Rate with its interval", kind=Kind.PERCENT, whisker=_RATE),
+            Column(key="ci_low", label="From", kind=Kind.PERCENT),
+            Column(key="ci_high", label="To", kind=Kind.PERCENT),
         ),
     )  # fmt: skip
 
 
-def _rate(found: Results, metric: Metric, each: Figures) -> dict[str, Any]:
+def _rate(found: Results, metric: Metric, place: int) -> dict[str, Any]:
+    each = found.variants[place]
     known, low, high = each.counts, _number(each.ci_low), _number(each.ci_high)
-    row: dict[str, Any] = {"variant": known.name, "metric": METRICS[metric], "successes": None, "figure": None}
-    if metric is Metric.REVENUE_PER_RECIPIENT:
-        spent = known.revenue / known.sent if known.sent else None
-        return {**row, "successes": known.conversions, "figure": spent, "ci_low": low, "ci_high": high}
     successes = getattr(known, _SUCCESSES[metric])
-    row["successes"] = successes
-    if known.sent:
-        row["figure"] = percent(min(successes, known.sent), known.sent)
     if metric is not found.winner_metric:
         ends = statistics.wilson(min(successes, known.sent), known.sent) if known.sent else None
         low, high = (100 * ends.low, 100 * ends.high) if ends else (None, None)
-    return {**row, "ci_low": low, "ci_high": high}
+    decides = " (decides)" if metric is found.winner_metric else ""
+    return {
+        "metric": METRICS[metric] + decides, "variant": known.name, "successes": successes, "tone": place,
+        "rate": percent(min(successes, known.sent), known.sent) if known.sent else None,
+        "ci_low": low, "ci_high": high,
+    }  # fmt: skip
+
+
+def _earned(found: Results, currency: str) -> Table:
+    """Revenue per recipient, where it decides; without rows elsewhere."""
+    is_asked = found.winner_metric is Metric.REVENUE_PER_RECIPIENT
+    rows = [
+        {"variant": each.counts.name, "revenue": each.counts.revenue, "tone": place,
+         "each": rounded(each.counts.revenue / each.counts.sent, 4) if each.counts.sent else None,
+         "ci_low": _number(each.ci_low), "ci_high": _number(each.ci_high)}
+        for place, each in enumerate(found.variants)
+    ]  # fmt: skip
+    scale = _scale([row[key] for row in rows for key in ("each", "ci_low", "ci_high")])
+    return Table(
+        name="earned", caption=f"Revenue per recipient ({currency}); this decides", is_titled=True,
+        rows=[{**row, "scale": scale} for row in rows] if is_asked else [], columns=(
+            Column(key="variant", label="Variant", bold=True),
+            Column(key="revenue", label="Revenue", kind=Kind.DECIMAL),
+            Column(key="each", label="Per recipient, with its interval", kind=Kind.DECIMAL,
+                   whisker=Whisker(low="ci_low", high="ci_high", scale="scale", tone="tone")),
+            Column(key="ci_low", label="From", kind=Kind.DECIMAL),
+            Column(key="ci_high", label="To", kind=Kind.DECIMAL),
+        ),
+    )  # fmt: skip
 
 
 def _scale(values: Sequence[Any]) -> tuple[float, float]:
@@ -160,16 +184,14 @@ def _comparisons(found: Results, names: Mapping[str, str]) -> Table:
         name="comparisons", caption=f"Differences in {unit}", is_titled=True,
         rows=[{**row, "scale": scale} for row in rows] if any(row["difference"] is not None for row in rows) else [],
         empty=("Nothing to compare yet", "Variants are compared when each was sent to somebody."), columns=(
-            Column(key="pair", label="Difference", bold=True),
-            Column(key="difference", label="As at a single look", kind=Kind.CHANGE,
-                   whisker=Whisker(low="ci_low", high="ci_high", scale="scale")),
-            Column(key="ci_low", label="From", kind=Kind.CHANGE),
-            Column(key="ci_high", label="To", kind=Kind.CHANGE),
-            Column(key="p_value", label="p", kind=Kind.CHANCE),
-            Column(key="p_adjusted", label="p (Holm)", kind=Kind.CHANCE),
-            Column(key="test", label="Test"),
+            Column(key="pair", label="Difference", bold=True, note="test"),
+            Column(key="difference", label="With its intervals", kind=Kind.CHANGE, whisker=_DIFFERENCE),
+            Column(key="ci_low", label="One look: from", kind=Kind.CHANGE),
+            Column(key="ci_high", label="to", kind=Kind.CHANGE),
             Column(key="sequential_low", label="Any look: from", kind=Kind.CHANGE),
             Column(key="sequential_high", label="to", kind=Kind.CHANGE),
+            Column(key="p_value", label="p", kind=Kind.CHANCE),
+            Column(key="p_adjusted", label="p (Holm)", kind=Kind.CHANCE),
         ),
     )  # fmt: skip
 

@@ -46,7 +46,7 @@ def build(tx: Tx, asked: Asked) -> View:
         tables=[funnel, touches, _hours(tx, binds, what), _links(tx, binds), _domains(tx, binds), _states(tx, binds)],
         charts=[
             chart_of(funnel, Drawn.FUNNEL, ["count"]),
-            chart_of(touches, Drawn.STACK, ["human", "machine"]),
+            chart_of(touches, Drawn.STACK, ["human", "machine"], muted="machine"),
         ],
         values={
             "campaign": row, "choices": asked.choices("hours", _WHAT, what),

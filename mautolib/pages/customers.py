@@ -19,7 +19,8 @@ from mautolib.pages.view import Asked, Card, View, rate_text, read_as_of
 __all__ = ["build"]
 
 _SCORES: Final = (5, 4, 3, 2, 1)
-_RECENCY: Final = {5: "5, most recent", 4: "4", 3: "3", 2: "2", 1: "1, longest ago"}
+_RECENCY: Final = {5: "5 most recent", 4: "4", 3: "3", 2: "2", 1: "1 longest ago"}
+_FREQUENCY: Final = {1: "1 rare", 2: "2", 3: "3", 4: "4", 5: "5 often"}
 #: Where the steps of customer value begin.
 _STEPS: Final = (0, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000)
 _MOST_ORDERS: Final = 6
@@ -38,7 +39,7 @@ def build(tx: Tx, asked: Asked) -> View:
     """The page."""
     del asked
     found = tx.execute(statement("pages.rfm_grid")).mappings().all()
-    cells = {(row["r_score"], row["f_score"]): row for row in found}
+    cells = {(row["r_score"], row["f_score"]): dict(row) for row in found}
     currency = found[0]["reporting_currency"] if found else ""
     by_orders = [dict(row) for row in tx.execute(statement("pages.customer_orders")).mappings()]
     values, repeats = _values(tx, currency), _repeats(by_orders)
@@ -81,19 +82,21 @@ def _grid(cells: Mapping[tuple[int, int], Mapping[str, Any]], key: str, what: st
         name=f"rfm_{key}", caption=f"{what} by recency (rows) and frequency (columns), 5 is best", empty=_EMPTY,
         rows=rows if cells else [], is_titled=True, columns=[
             Column(key="recency", label="Recency", bold=True),
-            *(Column(key=f"f{f}", label=f"{f}×" if f == 1 else str(f), kind=kind, shade=shade) for f in range(1, 6)),
+            *(Column(key=f"f{f}", label=_FREQUENCY[f], kind=kind, shade=shade) for f in range(1, 6)),
         ],
     )  # fmt: skip
 
 
 def _names(tx: Tx, currency: str) -> Table:
     found = tx.execute(statement("pages.rfm_names")).mappings()
-    rows = [{**row, "name": row["rfm_segment"].replace("_", " "), "means": _MEANS[row["rfm_segment"]]} for row in found]
+    rows = [
+        {**row, "name": row["rfm_segment"].replace("_", " ").capitalize(), "means": _MEANS[row["rfm_segment"]]}
+        for row in found
+    ]
     return Table(
         name="segments", caption="Customers by segment", rows=rows, empty=_EMPTY, sortable=True, is_titled=True,
         columns=(
-            Column(key="name", label="Segment", bold=True),
-            Column(key="means", label="Who they are"),
+            Column(key="name", label="Segment", bold=True, note="means"),
             Column(key="customers", label="Customers", kind=Kind.NUMBER),
             Column(key="customer_share", label="Of customers", kind=Kind.PERCENT, meter="open"),
             Column(key="revenue", label=f"Revenue ({currency})", kind=Kind.DECIMAL),

@@ -50,7 +50,7 @@ def build(tx: Tx, asked: Asked) -> View:
             chart_of(sending, Drawn.BARS, ["sent"], name="sent", title="Campaign mails sent"),
             chart_of(sending, Drawn.LINES, ["open_rate", "click_rate", "bounce_rate"], unit="%", name="rates",
                      title="Opened, clicked, bounced"),
-            chart_of(sending, Drawn.STACK, ["human_opens", "machine_opens"], name="opens",
+            chart_of(sending, Drawn.STACK, ["human_opens", "machine_opens"], name="opens", muted="machine_opens",
                      title="Opens by people and by machines"),
         ],
         values={

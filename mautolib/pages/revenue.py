@@ -38,7 +38,7 @@ def build(tx: Tx, asked: Asked) -> View:
     by_campaign = _campaigns(tx, binds, currency)
     return View(
         template="revenue.html", title="Revenue", tables=[by_month, currencies, by_campaign],
-        charts=[chart_of(by_month, Drawn.STACK, ["mail_revenue", "other_revenue"])],
+        charts=[chart_of(by_month, Drawn.STACK, ["mail_revenue", "other_revenue"], muted="other_revenue")],
         values={
             "cards": _cards(by_month.rows, currency), "currency": currency,
             "as_of": read_as_of(tx, "revenue_by_month", "campaign_revenue"),
@@ -71,7 +71,7 @@ def _cards(months: Sequence[Mapping[str, Any]], currency: str) -> list[Card]:
 def _waiting(currencies: Sequence[Mapping[str, Any]]) -> list[str]:
     """Sentences about orders whose money is in no sum above."""
     said = [
-        f"{row['waiting_orders']:,} of the {row['orders']:,} orders in {row['currency']} wait for a rate to "
+        f"{row['waiting_orders']:,} of {row['orders']:,} orders in {row['currency']} wait for a rate to "
         f"{row['reporting_currency']}"
         for row in currencies if row["waiting_orders"]
     ]  # fmt: skip
@@ -108,7 +108,7 @@ def _currencies(tx: Tx, binds: Mapping[str, Any]) -> Table:
             Column(key="gross", label="As placed", kind=Kind.DECIMAL),
             Column(key="order_net", label="Net of refunds", kind=Kind.DECIMAL),
             Column(key="net_revenue", label="Converted", kind=Kind.DECIMAL),
-            Column(key="reporting_currency", label="To"),
+            Column(key="reporting_currency", label="Into", kind=Kind.PILL),
             Column(key="first_fx_date", label="Rates from", kind=Kind.DAY),
             Column(key="last_fx_date", label="Rates until", kind=Kind.DAY),
             Column(key="waiting_orders", label="Waiting for a rate", kind=Kind.NUMBER),

@@ -18,8 +18,8 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlencode
 
-__all__ = ["Cell", "Column", "Head", "Kind", "Shown", "Table", "Whisker", "csv_of", "shade_of_rate", "shades_up_to",
-           "show"]  # fmt: skip
+__all__ = ["Cell", "Column", "Head", "Interval", "Kind", "Shown", "Table", "Whisker", "csv_of", "shade_of_rate",
+           "shades_up_to", "show", "written"]  # fmt: skip
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 #: Percent from which each of the ten shades of a heat map is used; most shops live in the lower third.
@@ -43,11 +43,31 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Whisker:
-    """An interval drawn under a figure: the keys of its ends, and the key of the scale (least, most) it is drawn on."""
+    """An interval drawn under a figure.
+
+    Args:
+        low, high: keys of its ends; `outer` those of a wider one.
+        scale: key of the least and most that it is drawn between.
+        tone: key of a small number that tells its colour.
+    """
 
     low: str
     high: str
     scale: str
+    outer: tuple[str, str] = ("", "")
+    tone: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An interval as drawn: places in percent from the left; `zero` and `outer` where there are any."""
+
+    low: float
+    figure: float
+    high: float
+    zero: float | None
+    outer: tuple[float, float] | None
+    tone: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +78,7 @@ class Column:
         link: where its cells lead, below the dashboard, with names of the row's keys in braces.
         meter: class of the thin bar under a percentage; empty: none.
         whisker: the interval drawn under a figure.
+        note: key of what is written small under the cell; not part of the CSV file.
         shade: makes the column part of a heat map: the shade (0..9) of a value.
         bold: the cell names the row.
     """
@@ -68,6 +89,7 @@ class Column:
     link: str = ""
     meter: str = ""
     whisker: Whisker | None = None
+    note: str = ""
     shade: Callable[[Any], int] | None = None
     bold: bool = False
 
@@ -94,7 +116,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One cell as written; `raw` is what charts read; `drawn` places an interval: low, figure, high, zero (0..100)."""
+    """One cell as written; `raw` is what charts read."""
 
     text: str
     raw: str
@@ -102,7 +124,8 @@ class Cell:
     href: str = ""
     meter: str = ""
     width: float = 0.0
-    drawn: tuple[float, float, float, float | None] | None = None
+    drawn: Interval | None = None
+    note: str = ""
     pill: str = ""
     is_head: bool = False
 
@@ -213,25 +236,30 @@ def _cell(column: Column, row: Mapping[str, Any], root: str) -> Cell:
         text=written(column, value), raw="" if value is None else _plain(value), css=css,
         href=root + column.link.format_map(row) if column.link else "",
         meter=meter, width=round(min(100.0, max(0.0, float(value))), 2) if meter else 0.0,
-        drawn=_interval(column, row),
+        drawn=_interval(column, row), note=str(row[column.note] or "") if column.note else "",
         pill=str(value) if column.kind is Kind.PILL and value else "", is_head=column.bold,
     )  # fmt: skip
 
 
-def _interval(column: Column, row: Mapping[str, Any]) -> tuple[float, float, float, float | None] | None:
-    """Where an interval is drawn on its scale, in percent from the left; None where there is none."""
-    if column.whisker is None:
+def _interval(column: Column, row: Mapping[str, Any]) -> Interval | None:
+    """The interval of a cell; None where there is none."""
+    whisker = column.whisker
+    if whisker is None:
         return None
-    ends = (row[column.whisker.low], row[column.key], row[column.whisker.high])
-    least, most = row[column.whisker.scale]
-    if any(end is None for end in ends) or not most > least:
+    ends = (row[whisker.low], row[column.key], row[whisker.high])
+    low, high = (float(end) for end in row[whisker.scale])
+    if any(end is None for end in ends) or not high > low:
         return None
 
-    def place(value: float) -> float:
-        return round(min(100.0, max(0.0, 100 * (float(value) - least) / (most - least))), 2)
+    def place(value: Any) -> float:
+        return round(min(100.0, max(0.0, 100 * (float(value) - low) / (high - low))), 2)
 
-    low, figure, high = (place(end) for end in ends)
-    return low, figure, high, place(0) if least < 0 < most else None
+    wider = [row[key] for key in whisker.outer if key and row[key] is not None]
+    return Interval(
+        low=place(ends[0]), figure=place(ends[1]), high=place(ends[2]), zero=place(0) if low < 0 < high else None,
+        outer=(place(wider[0]), place(wider[1])) if len(wider) == 2 else None,
+        tone=row[whisker.tone] if whisker.tone else 0,
+    )  # fmt: skip
 
 
 def _css(column: Column) -> str:
