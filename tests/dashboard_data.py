@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, insert, text
 
-from mautolib.analytics import cohorts
+from mautolib.analytics import refreshing
 from mautolib.campaigns import totals
+from mautolib.db import tables
 from tests.builders import make_campaign, make_contact, make_content, make_event, make_hit, make_message, make_order
 
 HOSTILE = "=2+3 <script>alert(1)</script> \"'&"
@@ -32,11 +33,16 @@ _STEPS: list[dict[str, Any]] = [
 
 @dataclass(frozen=True)
 class Shop:
-    """Ids of what was made: campaigns from the oldest, the first of them with the hostile name."""
+    """Ids of what was made: campaigns from the oldest, the first of them with the hostile name.
+
+    `ab_test` was decided, `ab_draft` never started.
+    """
 
     campaigns: list[int]
     draft: int
     workflow: int
+    ab_test: int
+    ab_draft: int
 
 
 def make_shop(tx: Connection, *, now: datetime, contacts: int = 240, campaigns: int = 8) -> Shop:
@@ -44,10 +50,15 @@ def make_shop(tx: Connection, *, now: datetime, contacts: int = 240, campaigns: 
     dice = random.Random(7)
     people = [_person(tx, dice, number, now) for number in range(contacts)]
     sent = [_campaign(tx, dice, people, number, now, campaigns) for number in range(campaigns)]
+    _more_orders(tx, dice, people, now)
+    tried = _ab_test(tx, dice, people, now)
+    draft = make_campaign(tx, name="Not sent yet")
+    drafted = _new_ab_test(tx, draft, name="Two pictures", test_type="content", created_at=now)
     totals.refresh_many(tx, sent, now)
-    cohorts.refresh_within(tx, as_of=now)
+    for item in refreshing.TABLES:
+        refreshing.refresh_within(tx, item, as_of=now)
     _scores(tx, dice, now)
-    return Shop(sent, make_campaign(tx, name="Not sent yet"), _workflow(tx, people, now))
+    return Shop(sent, draft, _workflow(tx, people, now), tried, drafted)
 
 
 def _person(tx: Connection, dice: random.Random, number: int, now: datetime) -> int:
@@ -97,13 +108,66 @@ def _touch(tx: Connection, dice: random.Random, contact: int, message: int, sent
             make_order(tx, contact, opened + timedelta(hours=1), total=str(dice.randrange(20, 200)))
 
 
+def _more_orders(tx: Connection, dice: random.Random, people: list[int], now: datetime) -> None:
+    """Orders that no mail brought, in three currencies; those in pounds have no rate yet."""
+    for contact in people:
+        first = now - timedelta(days=200 * dice.random() ** 0.8, hours=1)
+        for _ in range(int(dice.expovariate(0.9))):
+            placed = first + (now - first) * dice.random()
+            currency = dice.choice(["USD", "USD", "USD", "EUR", "EUR", "GBP"])
+            fx = {"USD": {}, "EUR": {"fx_rate": "1.09"}, "GBP": {"fx_rate": None, "fx_date": None}}[currency]
+            refund = {"refunded_total": "5"} if dice.random() < 0.1 else {}
+            make_order(tx, contact, placed, total=str(dice.randrange(15, 260)), currency=currency, **fx, **refund)
+
+
+def _new_ab_test(tx: Connection, campaign: int, **values: Any) -> int:
+    row = {"campaign_id": campaign, "conversion_days": 5, **values}
+    test = int(tx.execute(insert(tables.ab_tests).values(row).returning(tables.ab_tests.c.test_id)).scalar_one())
+    for place, name in enumerate(("Short", "Long")):
+        tx.execute(insert(tables.ab_variants).values(
+            test_id=test, position=place, name=name, subject=f"Spring{' is here at last' * place}",
+        ))  # fmt: skip
+    return test
+
+
+def _ab_test(tx: Connection, dice: random.Random, people: list[int], now: datetime) -> int:
+    """A test of two subjects in a campaign of its own; the longer one is opened more."""
+    sent_at = now - timedelta(days=3)
+    campaign = make_campaign(tx, name="Spring sale", status="sent", sent_at=sent_at + timedelta(hours=5),
+                             requested_at=sent_at, started_at=sent_at, planned_at=sent_at)  # fmt: skip
+    test = _new_ab_test(
+        tx, campaign, name="Short or long <i>subject</i>", status="completed", started_at=sent_at, planned_at=sent_at,
+        planned_occurrence=1, last_handover_at=sent_at, deadline_at=sent_at + timedelta(hours=4), decision="winner",
+        completed_at=sent_at + timedelta(hours=4), released_at=sent_at + timedelta(hours=4), holdout_percentage=5,
+        test_percentage=50, decision_reason="Long has the best open rate (p = 0.0004)",
+    )  # fmt: skip
+    variants = list(tx.scalars(text("select variant_id from ab_variants where test_id = :id order by position"),
+                               {"id": test}))  # fmt: skip
+    won = text("update ab_tests set winner_variant_id = :won where test_id = :id")
+    tx.execute(won, {"won": variants[1], "id": test})
+    content = make_content(tx, campaign_id=campaign)
+    times = {"queued_at": sent_at, "due_at": sent_at, "campaign_id": campaign, "content_id": content}
+    for number, contact in enumerate(people):
+        if number % 20 == 19:
+            make_message(tx, contact, status="skipped", reason="holdout", ab_part="holdout", **times)
+            continue
+        message = make_message(tx, contact, ab_part="test", variant_id=variants[number % 2], sent_at=sent_at, **times)
+        if dice.random() < (0.25, 0.42)[number % 2]:
+            opened = sent_at + timedelta(hours=min(70.0, dice.expovariate(0.1)))
+            make_hit(tx, contact, message, occurred_at=opened)
+            if dice.random() < 0.3:
+                make_hit(tx, contact, message, "click", occurred_at=opened, url="https://shop.example/sale")
+    return test
+
+
 def _scores(tx: Connection, dice: random.Random, now: datetime) -> None:
     score = text(
         "insert into analytics.score_distribution values (:day, 1, :grade, :low, :high, :n, 20, 10, 5, :at)"
     )
     stage = text(
-        "insert into analytics.lifecycle_funnel select :day, s.stage, s.stage_order, :n * (9 - s.stage_order), 10, "
-        ":n % 5, :n % 4, 12.5, 31.25, :at from lifecycle_stages as s where s.stage_order < 9"
+        "insert into analytics.lifecycle_funnel select :day, s.stage, s.stage_order, :n * (9 - s.stage_order), "
+        "round(100.0 * (9 - s.stage_order) / 45, 2), :n % 5 + s.stage_order, :n % 4, 2.5 + 3.5 * s.stage_order, "
+        "8.25 + 7.5 * s.stage_order, :at from lifecycle_stages as s where s.stage_order < 9"
     )
     for ago in range(40):
         day = now.date() - timedelta(days=ago)

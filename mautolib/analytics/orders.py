@@ -1,5 +1,5 @@
-"""What customers are worth and what brought them: `customer_months`, `order_cohorts`, `attribution`, `customer_value`
-and `rfm_segments` of schema `analytics`.
+"""What customers are worth and what brought them: `customer_months`, `order_cohorts`, `attribution`,
+`campaign_revenue`, `customer_value`, `rfm_segments` and `revenue_by_month` of schema `analytics`.
 
 Promise: the rows of every customer with news are written anew from orders, refunds, rates and hits, so that each table
 is what a rebuild would write. Money that cannot be converted is left out and shown in `analytics.unconverted_orders`.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 from sqlalchemy import func, select, text
@@ -20,8 +20,8 @@ from mautolib.analytics.work import Work, configure
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 
-__all__ = ["DEFAULT_CLICK_DAYS", "DEFAULT_OPEN_DAYS", "keep_windows", "restate_attribution", "restate_cohorts",
-           "restate_months", "restate_rfm", "restate_value"]  # fmt: skip
+__all__ = ["DEFAULT_CLICK_DAYS", "DEFAULT_OPEN_DAYS", "keep_windows", "restate_attribution", "restate_campaigns",
+           "restate_cohorts", "restate_months", "restate_revenue", "restate_rfm", "restate_value"]  # fmt: skip
 
 #: Windows of attribution until `keep_windows` says others; `campaign_performance` has the same.
 DEFAULT_CLICK_DAYS: Final = 5
@@ -80,6 +80,35 @@ def restate_value(tx: Tx, work: Work) -> int:
     return _restate_rows(tx, _scope(tx, work, "customer_value", months=12), "customer_value")
 
 
+def restate_campaigns(tx: Tx, work: Work) -> int:
+    """Add `attribution` up to `campaign_revenue` if it may have changed; returns the number of sums."""
+    is_followed = work.since is not None and not work.is_limited
+    if is_followed and not tx.execute(statement("order_analytics.order_news"), {**work.binds, "months": 0}).first():
+        return 0
+    configure(tx, jit="off", work_mem="128MB")
+    tx.execute(statement("order_analytics.clear_campaign_revenue"))
+    return int(tx.execute(statement("order_analytics.restate_campaign_revenue")).rowcount)
+
+
+def restate_revenue(tx: Tx, work: Work) -> int:
+    """Bring `revenue_by_month` up to date, whole months at a time; returns the rows written."""
+    as_of = _moment(tx, work, "revenue_by_month")
+    configure(tx, jit="off", work_mem="128MB")
+    spans: list[tuple[date | None, date | None]] = [(None, None)]
+    if work.is_limited:
+        first = work.from_.replace(day=1) if work.from_ else None
+        spans = [(first, _next_month(work.to) if work.to else None)]
+    elif work.since is not None:
+        months = tx.scalars(statement("order_analytics.revenue_news"), work.binds)
+        spans = [(month, _next_month(month)) for month in sorted(months)]
+    rows = 0
+    for first, until in spans:
+        binds = {"first": first, "until": until, "as_of": as_of}
+        tx.execute(statement("order_analytics.clear_revenue_by_month"), binds)
+        rows += tx.execute(statement("order_analytics.restate_revenue_by_month"), binds).rowcount
+    return rows
+
+
 def restate_rfm(tx: Tx, work: Work) -> int:
     """Bring `rfm_segments` up to date: as of the last midnight (UTC); returns the rows written.
 
@@ -131,6 +160,10 @@ def _scope(tx: Tx, work: Work, table: str, *, months: int = 0) -> _Scope:
         # As for cohorts: the plan must not depend on fresh statistics.
         configure(tx, enable_nestloop="off")
     return _Scope(as_of=as_of, currency=_currency(tx), people=people)
+
+
+def _next_month(day: date) -> date:
+    return (day.replace(day=1) + timedelta(days=31)).replace(day=1)
 
 
 def _moment(tx: Tx, work: Work, table: str) -> datetime:

@@ -63,8 +63,10 @@ TABLES: Final = (
     RollUp(table="customer_months", restate=orders.restate_months),
     RollUp(table="order_cohorts", restate=orders.restate_cohorts),
     RollUp(table="attribution", restate=orders.restate_attribution),
+    RollUp(table="campaign_revenue", restate=orders.restate_campaigns),
     RollUp(table="customer_value", restate=orders.restate_value),
     RollUp(table="rfm_segments", restate=orders.restate_rfm),
+    RollUp(table="revenue_by_month", restate=orders.restate_revenue),
 )
 
 

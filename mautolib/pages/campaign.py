@@ -46,7 +46,7 @@ def build(tx: Tx, asked: Asked) -> View:
         tables=[funnel, touches, _hours(tx, binds, what), _links(tx, binds), _domains(tx, binds), _states(tx, binds)],
         charts=[
             chart_of(funnel, Drawn.FUNNEL, ["count"]),
-            chart_of(touches, Drawn.STACK, ["human", "machine"]),
+            chart_of(touches, Drawn.STACK, ["human", "machine"], muted="machine"),
         ],
         values={
             "campaign": row, "choices": asked.choices("hours", _WHAT, what),
@@ -65,14 +65,11 @@ def _cards(tx: Tx, campaign_id: int, counts: Mapping[str, Any]) -> list[Card]:
         Card(label="Unsubscribed", value=rate_text(rates["unsubscribe_rate"]),
              note=f"{counts['unsubscribed']:,} contacts, {counts['complained']:,} complaints"),
     ]  # fmt: skip
-    # Orders are searched for among all touches of all campaigns: only where that takes no time.
-    if readers_campaigns.is_live(tx):
-        sold = readers_campaigns.metrics(tx, campaign_id, reporting_currency="")
-        if sold["orders"]:
-            cards.append(Card(
-                label="Revenue", value=f"{sold['revenue']:,.2f}",
-                note=f"{sold['reporting_currency']} of {sold['orders']:,} orders",
-            ))  # fmt: skip
+    sold = readers_campaigns.sales(tx, campaign_id)
+    if sold.orders:
+        cards.append(Card(
+            label="Revenue", value=f"{sold.revenue:,.2f}", note=f"{sold.reporting_currency} of {sold.orders:,} orders"
+        ))  # fmt: skip
     return cards
 
 

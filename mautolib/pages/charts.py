@@ -26,7 +26,10 @@ class Drawn(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A chart: the columns `series` of a table over its first one, and what is to be seen in words."""
+    """A chart: the columns `series` of a table over its first one, and what is to be seen in words.
+
+    `muted` is the series that is the background of the others; empty: none.
+    """
 
     name: str
     table: str
@@ -36,16 +39,19 @@ class Chart:
     unit: str
     title: str
     summary: str
+    muted: str = ""
 
 
 def chart_of(
-    table: Table, drawn: Drawn, series: Sequence[str], *, unit: str = "", name: str = "", title: str = ""
-) -> Chart:
+    table: Table, drawn: Drawn, series: Sequence[str], *, unit: str = "", name: str = "", title: str = "",
+    muted: str = "",
+) -> Chart:  # fmt: skip
     """The chart of some columns of a table.
 
     Args:
         unit: written behind the numbers of the axis.
         name: if the table has several charts.
+        muted: the series that is only the background of the others.
         title: what it shows, written above it; none: what the heading says and the table shows.
     """
     columns = {column.key: column for column in table.columns}
@@ -57,5 +63,5 @@ def chart_of(
             parts.append(f"{columns[key].label}: between {least} and {most}, at the end {last}.")
     return Chart(
         name=name or table.name, table=table.name, drawn=drawn, x=table.columns[0].key, series=series, unit=unit,
-        title=title, summary=" ".join(parts),
+        title=title, summary=" ".join(parts), muted=muted,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Sign-up cohorts as a heat map: by day, week or month."""
+"""Cohorts as a heat map: sign-ups by day, week or month, or first orders (`order_cohorts`)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any, Final
 from mautolib.analytics.figures import percent
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
+from mautolib.pages import order_cohorts
 from mautolib.pages.charts import Drawn, chart_of
 from mautolib.pages.table import Column, Kind, Table, shade_of_rate
-from mautolib.pages.view import Asked, View
+from mautolib.pages.view import Asked, View, read_as_of
 
 __all__ = ["build", "heat_map"]
 
-_GRAINS: Final = {"week": "Week", "day": "Day", "month": "Month"}
+_GRAINS: Final = {"week": "Sign-ups by week", "day": "By day", "month": "By month"}
 _COHORTS: Final = 13
 _OFFSETS: Final = 12
 EMPTY: Final = ("No cohorts yet", "The DAG cohort_analytics computes them every hour once there are contacts.")
@@ -22,13 +23,28 @@ EMPTY: Final = ("No cohorts yet", "The DAG cohort_analytics computes them every 
 
 def build(tx: Tx, asked: Asked) -> View:
     """The page."""
-    grain = asked.word("by", list(_GRAINS))
-    rows = _rows(tx, grain, _COHORTS, _OFFSETS)
-    average = _average(rows, grain)
+    by = asked.word("by", [*_GRAINS, *order_cohorts.BY])
+    choices = asked.choices("by", {**_GRAINS, **order_cohorts.BY}, by)
+    if by in order_cohorts.BY:
+        return _of_orders(tx, by, {"choices": choices, "grain": "month", "by": by})
+    rows = _rows(tx, by, _COHORTS, _OFFSETS)
+    average = _average(rows, by)
     return View(
-        template="cohorts.html", title="Cohorts", tables=[_map(rows, grain, _OFFSETS), average],
+        template="cohorts.html", title="Cohorts", tables=[_map(rows, by, _OFFSETS), average],
         charts=[chart_of(average, Drawn.LINES, ["rate"], unit="%")],
-        values={"choices": asked.choices("by", _GRAINS, grain), "grain": grain},
+        values={"choices": choices, "grain": by, "by": "signup", "currency": "",
+                "as_of": read_as_of(tx, "contact_cohorts")},
+    )  # fmt: skip
+
+
+def _of_orders(tx: Tx, by: str, values: dict[str, Any]) -> View:
+    found = order_cohorts.read(tx)
+    average = order_cohorts.average(found, by)
+    drawn = chart_of(average, Drawn.LINES, ["rate"], unit="%") if by == "orders" else chart_of(
+        average, Drawn.LINES, ["each"])  # fmt: skip
+    return View(
+        template="cohorts.html", title="Cohorts", tables=[order_cohorts.heat_map(found, by), average], charts=[drawn],
+        values={**values, "currency": found[0]["currency"] if found else "", "as_of": read_as_of(tx, "order_cohorts")},
     )  # fmt: skip
 
 
@@ -61,7 +77,7 @@ def _map(rows: list[dict[str, Any]], grain: str, offsets: int) -> Table:
     return Table(
         name="cohorts", caption=f"Contacts by {grain} of their sign-up, and the share active in the {grain}s after",
         rows=rows, empty=EMPTY, is_titled=True,
-        columns=[Column(key="cohort", label=_GRAINS[grain], bold=True), Column(key="size", label="Size",
+        columns=[Column(key="cohort", label=grain.capitalize(), bold=True), Column(key="size", label="Size",
                  kind=Kind.NUMBER), *periods],
     )  # fmt: skip
 
@@ -78,7 +94,7 @@ def _average(rows: list[dict[str, Any]], grain: str) -> Table:
     return Table(
         name="average", caption=f"All of these cohorts together, by {grain} since the sign-up", rows=found,
         empty=EMPTY, columns=(
-            Column(key="period", label=f"{_GRAINS[grain]}s after", bold=True),
+            Column(key="period", label=f"{grain.capitalize()}s after", bold=True),
             Column(key="size", label="Contacts", kind=Kind.NUMBER),
             Column(key="active", label="Active", kind=Kind.NUMBER),
             Column(key="rate", label="Share", kind=Kind.PERCENT),

@@ -47,10 +47,10 @@ def build(tx: Tx, asked: Asked) -> View:
                 cohorts.heat_map(tx, grain="week", cohorts=_COHORTS, offsets=_OFFSETS)],
         charts=[
             chart_of(growth, Drawn.BARS, ["total", "subscribed"]),
-            chart_of(sending, Drawn.BARS, ["sent"], name="sent", title="Mails sent"),
+            chart_of(sending, Drawn.BARS, ["sent"], name="sent", title="Campaign mails sent"),
             chart_of(sending, Drawn.LINES, ["open_rate", "click_rate", "bounce_rate"], unit="%", name="rates",
                      title="Opened, clicked, bounced"),
-            chart_of(sending, Drawn.STACK, ["human_opens", "machine_opens"], name="opens",
+            chart_of(sending, Drawn.STACK, ["human_opens", "machine_opens"], name="opens", muted="machine_opens",
                      title="Opens by people and by machines"),
         ],
         values={
@@ -71,12 +71,13 @@ def _cards(tx: Tx, done: Sequence[Mapping[str, Any]], days: int, now: datetime) 
     noun = "campaign" if len(recent) == 1 else "campaigns"
     return [
         Card(label="Contacts", value=f"{size.total:,}", note=share),
-        Card(label="Mails sent", value=f"{sums['sent']:,}", note=f"in {len(recent):,} {noun}, {waiting:,} waiting"),
+        Card(label="Campaign mails", value=f"{sums['sent']:,}",
+             note=f"sent in {len(recent):,} {noun}, {waiting:,} waiting"),
         Card(label="Opened", value=rate_text(rates["open_rate"]), note="of delivered, by people"),
         Card(label="Clicked", value=rate_text(rates["click_rate"]), note="of delivered, by people"),
         Card(label="Bounced", value=rate_text(rates["bounce_rate"]), note="of attempted"),
         Card(label="Unsubscribed", value=rate_text(rates["unsubscribe_rate"]), note="of delivered"),
-    ]
+    ]  # fmt: skip
 
 
 def _sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -13,7 +13,18 @@ from typing import Final
 
 from mautolib.db.engine import Tx
 from mautolib.errors import NotFound
-from mautolib.pages import campaign, campaigns, cohorts, overview, people, workflows
+from mautolib.pages import (
+    ab_test,
+    ab_tests,
+    campaign,
+    campaigns,
+    cohorts,
+    customers,
+    overview,
+    people,
+    revenue,
+    workflows,
+)
 from mautolib.pages.frame import House, page_html
 from mautolib.pages.table import csv_of, show
 from mautolib.pages.view import Asked, View
@@ -53,6 +64,10 @@ PAGES: Final = (
     Page(path="", build=overview.build, nav="Overview"),
     Page(path="campaigns", build=campaigns.build, nav="Campaigns"),
     Page(path="campaigns/{id}", build=campaign.build),
+    Page(path="ab-tests", build=ab_tests.build, nav="A/B tests"),
+    Page(path="ab-tests/{id}", build=ab_test.build),
+    Page(path="revenue", build=revenue.build, nav="Revenue"),
+    Page(path="customers", build=customers.build, nav="Customers"),
     Page(path="cohorts", build=cohorts.build, nav="Cohorts"),
     Page(path="people", build=people.build, nav="Scores"),
     Page(path="workflows", build=workflows.build, nav="Workflows"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,8 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlencode
 
-__all__ = ["Cell", "Column", "Head", "Kind", "Shown", "Table", "csv_of", "shade_of_rate", "shades_up_to", "show"]
+__all__ = ["Cell", "Column", "Head", "Interval", "Kind", "Shown", "Table", "Whisker", "csv_of", "shade_of_rate",
+           "shades_up_to", "show", "written"]  # fmt: skip
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 #: Percent from which each of the ten shades of a heat map is used; most shops live in the lower third.
@@ -32,8 +34,40 @@ class Kind(StrEnum):
     NUMBER = "number"
     DECIMAL = "decimal"
     PERCENT = "percent"
+    CHANGE = "change"
+    CHANCE = "chance"
     DAY = "day"
+    MONTH = "month"
     MOMENT = "moment"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whisker:
+    """An interval drawn under a figure.
+
+    Args:
+        low, high: keys of its ends; `outer` those of a wider one.
+        scale: key of the least and most that it is drawn between.
+        tone: key of a small number that tells its colour.
+    """
+
+    low: str
+    high: str
+    scale: str
+    outer: tuple[str, str] = ("", "")
+    tone: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An interval as drawn: places in percent from the left; `zero` and `outer` where there are any."""
+
+    low: float
+    figure: float
+    high: float
+    zero: float | None
+    outer: tuple[float, float] | None
+    tone: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +77,8 @@ class Column:
     Args:
         link: where its cells lead, below the dashboard, with names of the row's keys in braces.
         meter: class of the thin bar under a percentage; empty: none.
+        whisker: the interval drawn under a figure.
+        note: key of what is written small under the cell; not part of the CSV file.
         shade: makes the column part of a heat map: the shade (0..9) of a value.
         bold: the cell names the row.
     """
@@ -52,6 +88,8 @@ class Column:
     kind: Kind = Kind.TEXT
     link: str = ""
     meter: str = ""
+    whisker: Whisker | None = None
+    note: str = ""
     shade: Callable[[Any], int] | None = None
     bold: bool = False
 
@@ -86,6 +124,8 @@ class Cell:
     href: str = ""
     meter: str = ""
     width: float = 0.0
+    drawn: Interval | None = None
+    note: str = ""
     pill: str = ""
     is_head: bool = False
 
@@ -162,11 +202,11 @@ def shade_of_rate(rate: Decimal | float) -> int:
     return max(index for index, least in enumerate(_SHADES) if rate >= least)
 
 
-def shades_up_to(largest: int) -> Callable[[int], int]:
-    """Shades (0..9) of counts, the largest darkest; nothing has the lightest."""
+def shades_up_to(largest: Decimal | int) -> Callable[[Any], int]:
+    """Shades (0..9) of counts or amounts, the largest darkest; nothing has the lightest."""
 
-    def shade(count: int) -> int:
-        return min(9, -(-9 * count // largest)) if largest else 0
+    def shade(count: Decimal | int) -> int:
+        return max(0, min(9, math.ceil(9 * count / largest))) if largest > 0 else 0
 
     return shade
 
@@ -196,13 +236,36 @@ def _cell(column: Column, row: Mapping[str, Any], root: str) -> Cell:
         text=written(column, value), raw="" if value is None else _plain(value), css=css,
         href=root + column.link.format_map(row) if column.link else "",
         meter=meter, width=round(min(100.0, max(0.0, float(value))), 2) if meter else 0.0,
+        drawn=_interval(column, row), note=str(row[column.note] or "") if column.note else "",
         pill=str(value) if column.kind is Kind.PILL and value else "", is_head=column.bold,
     )  # fmt: skip
 
 
+def _interval(column: Column, row: Mapping[str, Any]) -> Interval | None:
+    """The interval of a cell; None where there is none."""
+    whisker = column.whisker
+    if whisker is None:
+        return None
+    ends = (row[whisker.low], row[column.key], row[whisker.high])
+    low, high = (float(end) for end in row[whisker.scale])
+    if any(end is None for end in ends) or not high > low:
+        return None
+
+    def place(value: Any) -> float:
+        return round(min(100.0, max(0.0, 100 * (float(value) - low) / (high - low))), 2)
+
+    wider = [row[key] for key in whisker.outer if key and row[key] is not None]
+    return Interval(
+        low=place(ends[0]), figure=place(ends[1]), high=place(ends[2]), zero=place(0) if low < 0 < high else None,
+        outer=(place(wider[0]), place(wider[1])) if len(wider) == 2 else None,
+        tone=row[whisker.tone] if whisker.tone else 0,
+    )  # fmt: skip
+
+
 def _css(column: Column) -> str:
-    is_figure = column.kind in (Kind.NUMBER, Kind.DECIMAL, Kind.PERCENT)
-    kind = "rate" if column.meter else "number" if is_figure else "when" if column.kind is Kind.MOMENT else ""
+    is_figure = column.kind in (Kind.NUMBER, Kind.DECIMAL, Kind.PERCENT, Kind.CHANGE, Kind.CHANCE)
+    is_drawn = column.meter or column.whisker
+    kind = "rate" if is_drawn else "number" if is_figure else "when" if column.kind is Kind.MOMENT else ""
     return f"heat-cell {kind}".strip() if column.shade else kind
 
 
@@ -213,11 +276,17 @@ def written(column: Column, value: Any) -> str:
     if column.kind is Kind.NUMBER:
         return f"{value:,}"
     if column.kind is Kind.DECIMAL:
-        return f"{value:,.2f}"
+        return f"{value:,.0f}" if column.shade else f"{value:,.2f}"
+    if column.kind is Kind.CHANGE:
+        return f"{value:+,.2f}"
+    if column.kind is Kind.CHANCE:
+        return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
     if column.kind is Kind.PERCENT:
         return f"{value:.0f}%" if column.shade else f"{value:.1f} %"
     if column.kind is Kind.DAY:
         return f"{value:%d %b %Y}"
+    if column.kind is Kind.MONTH:
+        return f"{value:%b %Y}"
     return f"{value.astimezone(UTC):%d %b %Y, %H:%M}" if column.kind is Kind.MOMENT else str(value)
 
 

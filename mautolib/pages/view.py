@@ -1,6 +1,6 @@
 """What a page of the dashboard is asked, and what it answers: a template with values, and its tables.
 
-Pure data; the pages make it, `registry` shows it.
+Data, and as of when tables were refreshed; the pages make it, `registry` shows it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from mautolib.db.engine import Tx
+from mautolib.db.statements import statement
 from mautolib.pages.charts import Chart
 from mautolib.pages.table import Table
 
-__all__ = ["Asked", "Card", "Choice", "View", "rate_text"]
+__all__ = ["Asked", "Card", "Choice", "View", "rate_text", "read_as_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,3 +76,9 @@ class View:
 def rate_text(rate: Decimal | None) -> str:
     """A rate in percent as a big number; a dash where there is none."""
     return "–" if rate is None else f"{rate:.1f} %"
+
+
+def read_as_of(tx: Tx, *tables: str) -> datetime | None:
+    """As of when the oldest of some tables of schema `analytics` is; None if one of them was never made."""
+    found: datetime | None = tx.scalar(statement("pages.refreshed"), {"tables": list(tables)})
+    return found

@@ -96,7 +96,7 @@ with changed as (
 )
 delete from rollups.states
 using changed
-where states.table_name in ('attribution', 'customer_value')
+where states.table_name in ('attribution', 'campaign_revenue', 'customer_value')
 
 -- name: windows
 -- The windows attribution is made by.
@@ -321,6 +321,87 @@ from priced
 window earlier as (
     partition by order_key, model order by place desc
     rows between unbounded preceding and 1 preceding)
+
+-- name: clear_campaign_revenue
+-- Takes out all sums: they are few.
+delete from analytics.campaign_revenue
+
+-- name: restate_campaign_revenue
+-- Adds attribution up by campaign, model and month.
+insert into analytics.campaign_revenue (
+    campaign_id, model, month, reporting_currency, orders, credited_orders, waiting_orders, revenue,
+    refreshed_at
+)
+select
+    campaign_id, model, cast(date_trunc('month', placed_at, 'UTC') as date), reporting_currency,
+    count(*), sum(weight), count(*) filter (where attributed_reporting is null),
+    coalesce(analytics.amount(sum(attributed_reporting)), 0), now()
+from analytics.attribution
+group by 1, 2, 3, 4
+
+-- name: revenue_news
+-- Months in which orders changed since the last refresh, came into view by time, or were refunded meanwhile.
+with news as (
+    -- include: rollups.news
+)
+select cast(date_trunc('month', cast(day as timestamp)) as date) as month
+from news
+where subject = 'orders'
+union
+select cast(date_trunc('month', placed_at, 'UTC') as date)
+from orders
+where placed_at >= cast(:previous_as_of as timestamptz) and placed_at < cast(:as_of as timestamptz)
+union
+select cast(date_trunc('month', orders.placed_at, 'UTC') as date)
+from refunds
+inner join orders on orders.source = refunds.source and orders.order_id = refunds.order_id
+where refunds.applied_at is not null
+    and refunds.occurred_at >= cast(:previous_as_of as timestamptz)
+    and refunds.occurred_at < cast(:as_of as timestamptz)
+
+-- name: clear_revenue_by_month
+-- Takes out the months that are about to be restated: from the first day `first` to before `until` (null: no limit).
+delete from analytics.revenue_by_month
+where month >= coalesce(cast(:first as date), '-infinity')
+    and month < coalesce(cast(:until as date), 'infinity')
+
+-- name: restate_revenue_by_month
+-- Adds all orders of these months up by currency, as they stood at as_of.
+with later as (
+    select source, order_id, sum(amount) as amount
+    from refunds
+    where applied_at is not null and occurred_at >= cast(:as_of as timestamptz)
+    group by source, order_id
+),
+counted as (
+    select
+        orders.placed_at, orders.currency, orders.reporting_currency, orders.total, orders.fx_date,
+        orders.net_total + coalesce(later.amount, 0) as order_net,
+        case
+            when abs((orders.net_total + coalesce(later.amount, 0)) * orders.fx_rate)
+                < 99999999999999
+                then cast((orders.net_total + coalesce(later.amount, 0)) * orders.fx_rate
+                    as numeric(18, 4))
+        end as net_revenue
+    from orders
+    left join later on later.source = orders.source and later.order_id = orders.order_id
+    where orders.placed_at < cast(:as_of as timestamptz)
+        and orders.placed_at >= coalesce(
+            cast(cast(:first as date) as timestamp) at time zone 'UTC', '-infinity')
+        and orders.placed_at < coalesce(
+            cast(cast(:until as date) as timestamp) at time zone 'UTC', 'infinity')
+)
+insert into analytics.revenue_by_month (
+    month, currency, reporting_currency, orders, gross, order_net, converted_orders, net_revenue,
+    first_fx_date, last_fx_date, refreshed_at
+)
+select
+    cast(date_trunc('month', placed_at, 'UTC') as date), currency, reporting_currency, count(*),
+    analytics.amount(sum(total)), analytics.amount(sum(order_net)), count(net_revenue),
+    analytics.amount(sum(net_revenue)), min(fx_date) filter (where net_revenue is not null),
+    max(fx_date) filter (where net_revenue is not null), now()
+from counted
+group by 1, 2, 3
 
 -- name: acquisitions
 -- The campaign of the last touch before each order, one row per moment: orders placed at one have the same.

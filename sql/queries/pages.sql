@@ -285,3 +285,154 @@ select
 from visits
 full join places using (step_path, enrollment_id)
 group by step_path;
+
+-- name: refreshed
+-- As of when the oldest of some tables is; null if one of them was never made.
+select case
+    when count(states.as_of) = count(*) then min(states.as_of)
+end as as_of
+from unnest(cast(:tables as text[])) as wanted (table_name)
+left join rollups.states on states.table_name = wanted.table_name;
+
+-- name: rfm_grid
+-- Customers by recency and frequency score, and what they brought.
+select
+    r_score, f_score, count(*) as customers, sum(monetary) as revenue, sum(frequency)::bigint as orders,
+    sum(recency_days)::bigint as days, min(reporting_currency) as reporting_currency, min(as_of) as as_of
+from analytics.rfm_segments
+group by r_score, f_score;
+
+-- name: rfm_names
+-- Customers by the name of their scores, with their shares; the most valuable first.
+select
+    rfm_segment, count(*) as customers,
+    analytics.percent(count(*), cast(sum(count(*)) over () as bigint)) as customer_share,
+    sum(monetary) as revenue,
+    round(100 * sum(monetary) / nullif(sum(sum(monetary)) over (), 0), 2) as revenue_share,
+    round(avg(monetary), 2) as revenue_each,
+    round(avg(frequency), 2) as orders_each,
+    round(avg(recency_days)) as days_since_order
+from analytics.rfm_segments
+group by rfm_segment
+order by revenue desc, rfm_segment;
+
+-- name: customer_values
+-- Customers by what they have brought so far; a step ends before the next one begins.
+select
+    steps.least, steps.next, coalesce(counted.customers, 0) as customers,
+    coalesce(counted.revenue, 0) as revenue, coalesce(counted.orders, 0) as orders
+from (
+    select least, place, lead(least) over (order by place) as next
+    from unnest(cast(:steps as int[])) with ordinality as given (least, place)
+) as steps
+left join (
+    select
+        greatest(1, width_bucket(net_revenue, cast(:steps as numeric[]))) as place,
+        count(*) as customers, sum(net_revenue) as revenue, sum(orders)::bigint as orders
+    from analytics.customer_value
+    where net_revenue is not null
+    group by 1
+) as counted on counted.place = steps.place
+order by steps.place;
+
+-- name: customer_orders
+-- Customers by the number of their orders (the last step is open), and those whose money is in no figure.
+select
+    least(orders, 6) as orders, count(*) as customers, coalesce(sum(net_revenue), 0) as revenue,
+    count(*) filter (where net_revenue is null) as unconverted,
+    coalesce(sum(orders), 0)::bigint as all_orders
+from analytics.customer_value
+group by 1
+order by 1;
+
+-- name: order_cohorts
+-- The newest cohorts of first orders with what each did in its first months, oldest first.
+with newest as (
+    select distinct cohort_month
+    from analytics.order_cohorts
+    order by cohort_month desc
+    limit cast(:cohorts as int)
+)
+select
+    cells.cohort_month, cells.cohort_customers, cells.month_offset, cells.active_customers,
+    cells.retention_rate, cells.cumulative_revenue, cells.is_complete, cells.reporting_currency
+from analytics.order_cohorts as cells
+inner join newest on newest.cohort_month = cells.cohort_month
+where cells.month_offset < cast(:offsets as int)
+order by cells.cohort_month, cells.month_offset;
+
+-- name: revenue_months
+-- Orders of each of the newest months, and how much of the revenue belongs to the last mail touched before.
+with months as (
+    select cast(generate_series(
+        greatest(cast(:first as date), min(month)), cast(:last as date), interval '1 month'
+    ) as date) as month
+    from analytics.revenue_by_month
+),
+sold as (
+    select
+        month, sum(orders)::bigint as orders,
+        sum(orders - case when reporting_currency = analytics.reporting_currency()
+            then converted_orders else 0 end)::bigint as left_out,
+        sum(net_revenue) filter (where reporting_currency = analytics.reporting_currency())
+            as revenue
+    from analytics.revenue_by_month
+    group by month
+),
+mailed as (
+    select month, sum(revenue) as revenue
+    from analytics.campaign_revenue
+    where model = 'last_touch' and reporting_currency = analytics.reporting_currency()
+    group by month
+)
+select
+    months.month, coalesce(sold.orders, 0) as orders, coalesce(sold.revenue, 0) as revenue,
+    coalesce(mailed.revenue, 0) as mail_revenue,
+    coalesce(sold.revenue, 0) - coalesce(mailed.revenue, 0) as other_revenue,
+    coalesce(sold.left_out, 0) as left_out
+from months
+left join sold on sold.month = months.month
+left join mailed on mailed.month = months.month
+order by months.month;
+
+-- name: revenue_currencies
+-- Orders since a month by their currency: as they are, and in the reporting currency with the days of its rates.
+select
+    currency, reporting_currency, sum(orders)::bigint as orders,
+    sum(gross) as gross, sum(order_net) as order_net, sum(net_revenue) as net_revenue,
+    sum(orders - converted_orders)::bigint as waiting_orders,
+    min(first_fx_date) as first_fx_date, max(last_fx_date) as last_fx_date,
+    reporting_currency = analytics.reporting_currency() as is_current
+from analytics.revenue_by_month
+where month between cast(:first as date) and cast(:last as date)
+group by currency, reporting_currency
+order by is_current desc, net_revenue desc nulls last, currency, reporting_currency;
+
+-- name: revenue_campaigns
+-- Campaigns with orders since a month: what each model of attribution gives them.
+with given as (
+    select
+        campaign_id,
+        sum(orders) filter (where model = 'last_touch')::bigint as orders,
+        sum(revenue) filter (where model = 'last_touch') as last_touch,
+        sum(revenue) filter (where model = 'first_touch') as first_touch,
+        sum(revenue) filter (where model = 'linear') as linear,
+        sum(waiting_orders) filter (where model = 'last_touch')::bigint as waiting_orders
+    from analytics.campaign_revenue
+    where month between cast(:first as date) and cast(:last as date)
+        and reporting_currency = analytics.reporting_currency()
+    group by campaign_id
+)
+select
+    given.campaign_id, campaigns.name as campaign_name,
+    coalesce(given.orders, 0) as orders, coalesce(given.last_touch, 0) as last_touch,
+    coalesce(given.first_touch, 0) as first_touch, coalesce(given.linear, 0) as linear,
+    coalesce(given.waiting_orders, 0) as waiting_orders
+from given
+left join campaigns on campaigns.campaign_id = given.campaign_id
+order by last_touch desc, linear desc, given.campaign_id
+limit cast(:limit as int);
+
+-- name: reporting_currency
+-- The currency amounts are in: that of the newest order; null without one.
+select analytics.reporting_currency() as reporting_currency;

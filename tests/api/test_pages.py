@@ -103,6 +103,8 @@ def test_an_empty_database_says_what_to_do(tx: Connection) -> None:
              "background work has not run yet"),
         "campaigns": ("No campaigns yet", "POST /api/v1/campaigns/"), "cohorts": ("No cohorts yet",),
         "people": ("No scores yet", "score_recalculation"), "workflows": ("No workflows yet",),
+        "ab-tests": ("No A/B tests yet",), "revenue": ("No orders yet", "Not counted yet", "No order belongs"),
+        "customers": ("No customers yet", "Not counted yet"),
     }  # fmt: skip
     for path, expected in words.items():
         html = shown(tx, path, embedded=True)
@@ -127,7 +129,7 @@ def test_figures_come_from_the_rows(tx: Connection) -> None:
         "('week', '2026-11-02', '2026-W45', 40, 1, null, 40, null, false, now())"
     ))  # fmt: skip
     html = shown(tx, "", days="30")
-    assert "<dd>3</dd>" in html and "67 % subscribed" in html and "in 1 campaign, 0 waiting" in html
+    assert "<dd>3</dd>" in html and "67 % subscribed" in html and "sent in 1 campaign, 0 waiting" in html
     growth = cells(html, "growth")
     assert growth[-3:] == [
         ["2026-11-02", "1", "1"], ["2026-11-09", "1", "1"], ["2026-11-16", "1", "0"],
@@ -152,7 +154,7 @@ def shop(tx: Connection) -> Shop:
 
 def paths(shop: Shop) -> list[str]:
     """Every registered page, about what is there."""
-    ids = {"campaigns/{id}": shop.campaigns[0], "workflows/{id}": shop.workflow}
+    ids = {"campaigns/{id}": shop.campaigns[0], "workflows/{id}": shop.workflow, "ab-tests/{id}": shop.ab_test}
     return [page.path.replace("{id}", str(ids.get(page.path))) for page in registry.PAGES]
 
 
@@ -169,7 +171,7 @@ def test_the_csv_of_every_table_is_the_table(tx: Connection, shop: Shop) -> None
             assert head == re.findall(r'data-key="([^"]+)"', of_table)
             assert [[cell.removeprefix("'") for cell in row] for row in rows] == cells(html, name), (path, name)
             seen += 1
-    assert seen == 5 + 1 + 6 + 2 + 4 + 1 + 1
+    assert seen == 5 + 1 + 6 + 1 + 4 + 3 + 5 + 2 + 4 + 1 + 1
 
 
 def test_what_people_write_is_neither_markup_nor_formula(tx: Connection, shop: Shop) -> None:
@@ -270,7 +272,7 @@ def test_pages_need_a_session_and_a_viewer_may_see_them(service: LiveService, br
             assert (answer.status_code, answer.headers["Location"]) == (303, "/dashboard/sign-in")
         assert stranger.get("/dashboard/campaigns?format=csv").status_code == 303
     sign_in(browser)
-    for path in ("", "/campaigns", "/cohorts", "/people", "/workflows"):
+    for path in ("", "/campaigns", "/cohorts", "/people", "/workflows", "/ab-tests", "/revenue", "/customers"):
         assert browser.get(f"/dashboard{path}").status_code == 200
     assert browser.get("/dashboard/nowhere").status_code == 404
     answer = browser.get("/dashboard/campaigns", params={"format": "csv"})

@@ -19,6 +19,9 @@ _WIDTH = 1180
 _WIDE = {
     "dashboard": ("/dashboard", "", 1120),
     "dashboard-campaign": ("/dashboard/campaigns?status=sent", "/dashboard/campaigns/", 1120),
+    "dashboard-ab-test": ("/dashboard/ab-tests?status=completed", "/dashboard/ab-tests/", 1180),
+    "dashboard-revenue": ("/dashboard/revenue", "", 1180),
+    "dashboard-customers": ("/dashboard/customers", "", 1240),
     "dashboard-cohorts": ("/dashboard/cohorts", "", 1060),
     "dashboard-scores": ("/dashboard/people", "", 1400),
     "dashboard-workflow": ("/dashboard/workflows", "/dashboard/workflows/", 640),

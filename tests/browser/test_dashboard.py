@@ -37,12 +37,16 @@ class House:
         return {
             "overview": "/dashboard", "campaigns": "/dashboard/campaigns",
             "campaign": f"/dashboard/campaigns/{self.shop.campaigns[-1]}",
-            "cohorts": "/dashboard/cohorts", "people": "/dashboard/people", "workflows": "/dashboard/workflows",
+            "ab_tests": "/dashboard/ab-tests", "ab_test": f"/dashboard/ab-tests/{self.shop.ab_test}",
+            "revenue": "/dashboard/revenue", "customers": "/dashboard/customers",
+            "cohorts": "/dashboard/cohorts", "order_cohorts": "/dashboard/cohorts?by=revenue",
+            "people": "/dashboard/people", "workflows": "/dashboard/workflows",
             "workflow": f"/dashboard/workflows/{self.shop.workflow}", "error": "/dashboard/nowhere",
         }  # fmt: skip
 
 
-PAGES = ("overview", "campaigns", "campaign", "cohorts", "people", "workflows", "workflow", "error")
+PAGES = ("overview", "campaigns", "campaign", "ab_tests", "ab_test", "revenue", "customers", "cohorts", "order_cohorts",
+         "people", "workflows", "workflow", "error")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +146,8 @@ def test_every_page_is_readable_wide_and_on_a_phone(chromium: Any, house: House,
 
 def test_charts_are_drawn_from_the_tables_beside_them(chromium: Any, house: House) -> None:
     with visiting(chromium, house) as visit:
-        for name, charts in (("overview", 4), ("campaign", 2), ("cohorts", 1), ("people", 3), ("workflow", 1)):
+        for name, charts in (("overview", 4), ("campaign", 2), ("revenue", 1), ("customers", 2), ("cohorts", 1),
+                             ("people", 3), ("workflow", 1)):  # fmt: skip
             page = visit.open(house.pages[name])
             assert page.locator("figure.drawn canvas").count() == charts, name
             for canvas in page.locator("figure.drawn canvas").all():
@@ -164,6 +169,19 @@ def test_without_script_the_tables_say_the_same(chromium: Any, house: House) -> 
         page = visit.open(house.pages["overview"], waits=False)
         assert page.locator("#t-sending").is_visible() and page.locator("#t-growth").is_visible()
         assert page.locator("figure.chart:visible").count() == 0
+
+
+def test_intervals_are_drawn_into_their_table_and_need_no_script(chromium: Any, house: House) -> None:
+    with visiting(chromium, house, java_script_enabled=False) as visit:
+        page = visit.open(house.pages["ab_test"], waits=False)
+        assert page.locator("#t-rates svg.interval .dot").count() == 6
+        short, long = page.locator("#t-rates tbody tr").all()[:2]
+        # Where the dot stands says the same as the figure beside it.
+        left, right = (row.locator(".dot").bounding_box()["x"] for row in (short, long))
+        figures = [float(row.locator("td.rate").get_attribute("data-v")) for row in (short, long)]
+        assert (left < right) == (figures[0] < figures[1])
+        assert page.locator("#t-comparisons svg.interval .outer").count() == 1
+        assert page.locator(".verdict strong").inner_text() == "Long wins"
 
 
 def test_without_the_library_the_tables_stay(chromium: Any, house: House) -> None:
@@ -189,7 +207,7 @@ def test_the_keyboard_reaches_everything(chromium: Any, house: House) -> None:
         assert page.locator("th[aria-sort=descending]").inner_text().startswith("Opened")
         rates = [float(cell.get_attribute("data-v")) for cell in page.locator("tbody td:nth-child(6)").all()
                  if cell.get_attribute("data-v")]  # fmt: skip
-        assert rates == sorted(rates, reverse=True) and len(rates) == len(house.shop.campaigns)
+        assert rates == sorted(rates, reverse=True) and len(rates) == len(house.shop.campaigns) + 1  # that of the test
         page = visit.open(house.pages["overview"])
         summary = page.locator("details.numbers summary").first
         summary.focus()

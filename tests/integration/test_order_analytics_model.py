@@ -16,7 +16,8 @@ from mautolib.settings import Settings
 from tests.builders import make_campaign, make_contact, make_hit, make_message
 
 START = datetime(2025, 1, 20, tzinfo=UTC)
-NAMES = ("customer_months", "order_cohorts", "attribution", "customer_value", "rfm_segments")
+NAMES = ("customer_months", "order_cohorts", "attribution", "customer_value", "rfm_segments", "revenue_by_month",
+         "campaign_revenue")  # fmt: skip
 CURRENCIES = ("USD", "EUR", "CHF")
 
 

@@ -9,6 +9,8 @@
     const of = (name) => style.getPropertyValue(name).trim();
     return {
       ink: of("--ink"), soft: of("--soft"), line: of("--line"), card: of("--card"),
+      muted: of("--muted"),
+      many: ["--accent", "--fourth", "--second", "--sixth", "--warn", "--third", "--fifth", "--soft", "--bad", "--good"].map(of),
       series: ["--accent", "--second", "--warn", "--soft", "--bad", "--good", "--third", "--fourth", "--fifth", "--sixth"].map(of),
     };
   };
@@ -32,14 +34,16 @@
   const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
   const configuration = (figure, colours) => {
-    const { drawn, series, unit } = figure.dataset;
+    const { drawn, series, unit, muted } = figure.dataset;
     const column = columnsOf(document.getElementById(figure.dataset.table));
     const labels = column(figure.dataset.x).texts;
     const isLine = drawn === "lines";
     const isFunnel = drawn === "funnel";
-    const datasets = series.split(" ").map((key, place) => {
+    const keys = series.split(" ");
+    const known = drawn === "stack" && keys.length > 3 ? colours.many : colours.series;
+    const datasets = keys.map((key, place) => {
       const { label, values } = column(key);
-      const colour = colours.series[place % colours.series.length];
+      const colour = key === muted ? colours.muted : known[place % known.length];
       return {
         label, data: values, backgroundColor: colour, borderColor: isLine ? colour : colours.card,
         borderWidth: isLine ? 2 : drawn === "stack" ? 1 : 0, borderRadius: isLine ? 0 : 3,
