@@ -122,7 +122,7 @@ def main() -> int:
     """Run until told to stop; returns the exit code."""
     try:
         settings = Settings.from_env()
-        setup(settings.log_level)
+        setup(settings.log_level, settings.log_format)
         opened = listen(settings)
         prepare(settings)
         app = create_app(settings)

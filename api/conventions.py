@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import errors
 from api.errors import Refused
 from api.routing import Operations, policy_of
+from mautolib.log import bound, fields
 
 _LOG = logging.getLogger("api.access")
 _PAGE_BODY_LIMIT = 64 * 1024
@@ -68,6 +69,12 @@ class Conventions:
         headers = Headers(scope=scope)
         request_id = _request_id(headers)
         scope["mauto.request_id"] = request_id
+        with bound(request_id=request_id):
+            await self._serve(scope, receive, send, headers, request_id, began)
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers, request_id: str, began: float
+    ) -> None:
         status, is_whole = 0, False
 
         async def answer(message: Message) -> None:
@@ -90,10 +97,10 @@ class Conventions:
             await response(scope, receive, answer)
         finally:
             seconds = time.perf_counter() - began
-            self._observe(scope["method"], scope.get("mauto.template", "unknown"), status, seconds)
+            template = scope.get("mauto.template", "unknown")
+            self._observe(scope["method"], template, status, seconds)
             if scope["path"] not in _HEAD:
-                milliseconds = seconds * 1000
-                _LOG.info("%s %s %s %.0f ms [%s]", scope["method"], scope["path"], status, milliseconds, request_id)
+                _log(scope, template, status, seconds * 1000)
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._operations is None:
@@ -132,6 +139,17 @@ class Conventions:
                 answer["Access-Control-Allow-Origin"] = origin
                 answer["Access-Control-Expose-Headers"] = _EXPOSED
                 answer["Cross-Origin-Resource-Policy"] = "cross-origin"
+
+
+def _log(scope: Scope, template: str, status: int, milliseconds: float) -> None:
+    """One line a request: the template of its path, since a path may hold what is nobody's business."""
+    call = scope.get("mauto.call")
+    actor = str(call.actor.type) if call is not None and call.who is not None else "none"
+    _LOG.info(
+        "%s %s %s %.0f ms [%s]", scope["method"], template, status, milliseconds, scope["mauto.request_id"],
+        extra=fields(method=scope["method"], route=template, status=status, duration_ms=round(milliseconds, 1),
+                     actor=actor),
+    )  # fmt: skip
 
 
 def _request_id(headers: Headers) -> str:

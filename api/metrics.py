@@ -17,10 +17,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import Engine
 
-from mautolib.maintenance.gauges import Family, collect
+from mautolib.maintenance.gauges import Family, collect, watchdog
 from mautolib.settings import Settings
 
 FRESH_SECONDS: Final = 10.0
+#: What the watchdog sees changes in minutes.
+WATCH_SECONDS: Final = 60.0
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -41,6 +43,8 @@ class Metrics:
         self._lock = threading.Lock()
         self._kept: list[Family] = []
         self._read_at = float("-inf")
+        self._seen: list[Family] = []
+        self._seen_at = float("-inf")
 
     def observe(self, method: str, template: str, status: int, seconds: float) -> None:
         """Count one answered request."""
@@ -59,8 +63,11 @@ class Metrics:
             if time.monotonic() - self._read_at >= FRESH_SECONDS:
                 with engine.begin() as tx:
                     self._kept = collect(tx, settings, now=now)
+                    if time.monotonic() - self._seen_at >= WATCH_SECONDS:
+                        self._seen = watchdog(tx, settings, now=now)
+                        self._seen_at = time.monotonic()
                 self._read_at = time.monotonic()
-            return self._kept
+            return [*self._kept, *self._seen]
 
 
 class _Kept:

@@ -2,9 +2,10 @@
 
 **What it does.** Reads the bounce mailbox, applies every stored notice to the message it is about (complaint > bounce >
 delivery > sent, in whatever order they came), suppresses hard bounces and complaints, turns expired leases into doubts
-and settles doubts by evidence. What waits longer than it should is named in the log and, where an address for alerts
-is set, in a mail. With a day in `recompute_verdicts` it first judges the opens and clicks since then again, by the
-present rules and with all that came together: figures follow, scores and workflows do not.
+and settles doubts by evidence. Beside that the watchdog looks for what is stuck, late or missing, returns leases that
+ran out, and tells who is set to get alerts: once when it begins, once when it is over. With a day in
+`recompute_verdicts` it first judges the opens and clicks since then again, by the present rules and with all that came
+together: figures follow, scores and workflows do not.
 
 **When it runs.** Within seconds of a notice, and every five minutes for the mailbox and for a lost notification.
 
@@ -17,7 +18,7 @@ was away; nothing is lost either way.
 
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
-from mauto_airflow import conventions, runs
+from mauto_airflow import conventions, runs, watching
 
 PARAMS = {
     "recompute_verdicts": conventions.optional_day(
@@ -37,7 +38,12 @@ def feedback_processing():
     def process(outlet_events, params):
         return runs.process_feedback(params, outlet_events[conventions.FEEDBACK])
 
+    @task
+    def watch():
+        return watching.watch()
+
     process()
+    watch()
 
 
 feedback_processing()

@@ -70,6 +70,7 @@ class Settings:
     home: Path = _s("general", "cluster, logs and secrets of the local stack", Path(".mauto"))
     storage: str = _s("general", "folder of uploads and journals; the API and all workers need the same one", "")
     log_level: str = _s("general", "DEBUG, INFO, WARNING or ERROR", "INFO")
+    log_format: str = _s("general", "text, or json: one object a line", "text")
 
     public_base_url: str = _s("api", "base of the links in mail", "http://127.0.0.1:8000")
     api_host: str = _s("api", "address the API listens on", "127.0.0.1")
@@ -106,8 +107,14 @@ class Settings:
     dkim_domain: str = _s("mail", "domain that signs the mail (DKIM); empty: unsigned", "")
     dkim_selector: str = _s("mail", "its selector: the key is in the DNS under <selector>._domainkey.<domain>", "")
     dkim_key_file: str = _s("mail", "file with the private key (PEM, RSA of 2048 bits or more, or Ed25519)", "")
-    alert_email: str = _s("mail", "gets a mail when a DAG fails or is late; empty: only the log", "")
     require_consent: bool = _s("mail", "mail only contacts whose consent is granted", False)
+    alert_email: str = _s("alerts", "gets a mail when something fails, is late or stuck; empty: none", "")
+    alert_webhook_url: str = _s("alerts", "gets the same as a signed call; empty: none", "", secret=True)
+    alert_webhook_secret: str = _s("alerts", "signs these calls (32 bytes or more)", "", secret=True)
+    watch_minutes: tuple[str, ...] = _s(
+        "alerts", "after how long something counts as stuck, as in imports_waiting=60, comma-separated", ()
+    )
+    backup_max_age_hours: int = _s("alerts", "alert when the last mauto backup is older; 0: never", 0)
     default_timezone: str = _s("pace", "time zone of contacts without one, and of windows without a schedule", "UTC")
     quiet_hours: str = _s("pace", "no marketing mail in these hours of the recipient's day, as in 21:00-08:00", "")
     frequency_cap: int = _s("pace", "most marketing mails a contact gets in that many days; 0: no cap", 0)
@@ -176,6 +183,8 @@ class Settings:
             # Taken for a path it would become a folder named after the address.
             raise Misconfigured(f"{variable('storage')} is {values['storage']!r}; it takes a folder")
         _check_pace(values)
+        if (shape := values.get("log_format", "text")) not in ("text", "json"):
+            raise Misconfigured(f"{variable('log_format')} is {shape!r}; it takes text or json")
         return cls(**values)
 
     @property
@@ -253,7 +262,8 @@ def _check_pace(values: Mapping[str, Any]) -> None:
     if hours and (_HOURS.fullmatch(hours) is None or start == end):
         raise Misconfigured(f"{variable('quiet_hours')} is {hours!r}; it takes a span such as 21:00-08:00")
     least = {"frequency_cap_days": 1, "frequency_cap": 0, "max_per_hour": 0, "warmup_per_day": 0,
-             "warmup_growth_percent": 0, "attribution_click_days": 1, "attribution_open_days": 0}  # fmt: skip
+             "warmup_growth_percent": 0, "attribution_click_days": 1, "attribution_open_days": 0,
+             "backup_max_age_hours": 0}  # fmt: skip
     for name, minimum in least.items():
         if values.get(name, minimum) < minimum:
             raise Misconfigured(f"{variable(name)} is {values[name]}; it takes {minimum} or more")

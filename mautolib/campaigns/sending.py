@@ -335,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         settings = Settings.from_env()
-        log.setup(settings.log_level)
+        log.setup(settings.log_level, settings.log_format)
         engine = connect(settings.url_for("worker"), application_name="mauto-sender")
         result = _run_once(engine, settings, given)
     except TransientError as error:

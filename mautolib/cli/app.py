@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from mautolib import log
 from mautolib.cli import (
-    airflow, campaigns, desk, figures, holdout, imports, mail, state, users, warehouse, webhooks,
+    airflow, campaigns, desk, figures, holdout, imports, mail, state, users, warehouse, watching, webhooks,
 )  # fmt: skip
 
 app = desk.group("Operate MarketingAutomation-Lite without SQL. Settings come from MAUTO_... or the running stack.")
-for part in (warehouse, state, imports):
+for part in (warehouse, state, imports, watching):
     app.registered_commands += part.commands.registered_commands
 app.add_typer(users.commands, name="users")
 app.add_typer(campaigns.commands, name="campaign")
@@ -20,12 +21,13 @@ app.add_typer(mail.ledger, name="ledger")
 app.add_typer(mail.unknown, name="unknown")
 app.add_typer(webhooks.commands, name="dead-letters")
 app.add_typer(figures.commands, name="analytics")
+app.add_typer(watching.alert, name="alert")
 app.add_typer(warehouse.partitions, name="partitions")
 app.add_typer(airflow.commands, name="airflow")
 
 
 def main() -> None:
     """Run one command and end with its exit code."""
-    log.setup("WARNING")
+    log.setup("WARNING", os.environ.get("MAUTO_LOG_FORMAT", "text"))
     app(prog_name="mauto")
     sys.exit(0)

@@ -16,6 +16,8 @@ from mautolib.errors import InvalidInput
 from mautolib.ledger import check, installation
 from mautolib.ledger.identity import message_identity
 from mautolib.ledger.journal import journal_folder
+from mautolib.maintenance import heartbeat
+from mautolib.maintenance.watch import LEDGER_CHECK
 
 sending = desk.group("Whether mail may leave.")
 ledger = desk.group("The send ledger.")
@@ -72,8 +74,11 @@ def on(
 def check_ledger(sink_log: SinkLog = None, as_json: desk.AsJson = False) -> None:
     """Prove the ledger: exit code 0 clean, 1 findings."""
     accepted = _log_of(sink_log)
-    with desk.database(desk.settings()) as engine, engine.connect() as tx:
-        found = check.check(tx, accepted)
+    with desk.database(desk.settings()) as engine:
+        with engine.connect() as tx:
+            found = check.check(tx, accepted)
+        with engine.begin() as tx:
+            heartbeat(tx, LEDGER_CHECK, desk.now(), {"findings": len(found)})
     desk.show([{"question": one.question, "what": one.what} for one in found], as_json=as_json, nothing="ledger clean")
     raise typer.Exit(desk.NOT_POSSIBLE if found else 0)
 

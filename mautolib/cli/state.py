@@ -17,7 +17,7 @@ from mautolib.db.migrate import pending
 from mautolib.db.statements import statement
 from mautolib.errors import MautoError
 from mautolib.ledger import installation
-from mautolib.maintenance import gauges
+from mautolib.maintenance import gauges, watch
 from mautolib.settings import Settings
 
 commands = desk.group("How things stand.")
@@ -59,10 +59,12 @@ def _look(given: Settings, engine: Engine) -> Iterator[Found]:
     yield "migrations", not left, f"{len(left)} to apply: mauto migrate" if left else "all applied"
     if left:
         return
-    looks: tuple[Callable[[Connection], Found], ...] = (_roles, _clock, _airflow, _sending, _stuck, _months)
+    looks: tuple[Callable[[Connection], Found], ...] = (_roles, _clock, _airflow, _sending, _months)
     for look in looks:
         with engine.begin() as tx:
             yield look(tx)
+    with engine.begin() as tx:
+        yield _watchdog(tx, given)
 
 
 def _settings(given: Settings) -> Found:
@@ -118,10 +120,13 @@ def _sending(tx: Connection) -> Found:
     return "sending", here.sending_enabled, "on" if here.sending_enabled else f"off ({here.reason}): mauto sending on"
 
 
-def _stuck(tx: Connection) -> Found:
-    rows = tx.execute(statement("feedback.stuck"), {"now": desk.now()})
-    lines = [f"{row.row_count} {row.what}" for row in rows if row.row_count]
-    return "stuck rows", not lines, "; ".join(lines) + ": mauto unknown list" if lines else "none"
+def _watchdog(tx: Connection, given: Settings) -> Found:
+    try:
+        found = watch.findings(tx, given, now=desk.now())
+    except MautoError as error:
+        return "watchdog", False, str(error)
+    lines = "; ".join(one.summary for one in found)
+    return "watchdog", not found, f"{lines}: mauto watch" if found else "nothing is stuck or late"
 
 
 def _months(tx: Connection) -> Found:

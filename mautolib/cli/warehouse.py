@@ -19,6 +19,7 @@ from mautolib.db.migrate import pending
 from mautolib.db.statements import statement
 from mautolib.errors import Conflict, InvalidInput
 from mautolib.ledger import check, installation
+from mautolib.maintenance.watch import BACKUP, LEDGER_CHECK
 
 commands = desk.group("The database as a whole.")
 partitions = desk.group("Months of events, hits and score history.")
@@ -57,6 +58,8 @@ def upgrade(
         names = _migrated(engine)
         with engine.connect() as tx:
             findings = check.check(tx)
+        with engine.begin() as tx:
+            maintenance.heartbeat(tx, LEDGER_CHECK, desk.now(), {"findings": len(findings)})
     typer.echo("\n".join([*names, f"{len(names)} files applied; {len(findings)} findings of the ledger check"]))
     raise typer.Exit(desk.NOT_POSSIBLE if findings else 0)
 
@@ -67,6 +70,7 @@ def backup(file: Annotated[Path, typer.Argument(help="The file to write.")]) -> 
     given = desk.settings()
     _dump(given.url_for("owner"), file)
     with desk.database(given) as engine, engine.begin() as tx:
+        maintenance.heartbeat(tx, BACKUP, desk.now())
         desk.note(tx, "warehouse.backup", file=file.name)
     typer.echo(f"{file}: {file.stat().st_size} bytes")
 

@@ -61,6 +61,15 @@ ab_variants = _table(
     variant_id=_ID, test_id=_ID, position=_SMALL, name=_TEXT, subject=_TEXT, html_body=_TEXT, locales=_JSON,
     send_delay_minutes=_INT,
 )
+alert_notes = _table(
+    "alert_notes",
+    note_id=_ID, channel=_TEXT, kind=_TEXT, finding=_TEXT, summary=_TEXT, advice=_TEXT, created_at=_TIME,
+    next_try_at=_TIME, tries=_INT,
+)
+alerts = _table(
+    "alerts",
+    finding=_TEXT, summary=_TEXT, advice=_TEXT, row_count=_ID, opened_at=_TIME, seen_at=_TIME, is_told=_BOOL,
+)
 api_keys = _table(
     "api_keys",
     api_key_id=_ID, name=_TEXT, prefix=_TEXT, key_hash=_BYTES, role=_TEXT, scopes=_TEXTS, created_by=_TEXT,

@@ -1,4 +1,4 @@
-"""One run over all feedback: the mailbox is read, notices are applied, doubts settled, and what is stuck is named.
+"""One run over all feedback: the mailbox is read, notices are applied, and doubts are settled.
 
 Promise: safe to repeat, to overlap and to kill; a notice that cannot be applied is left aside and does not hold up the
 others. Called by the DAG `feedback_processing`. It hands nothing over.
@@ -7,17 +7,14 @@ others. Called by the DAG `feedback_processing`. It hands nothing over.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, Engine, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from mautolib.campaigns import finishing, totals
-from mautolib.db import tables
 from mautolib.db.engine import is_unavailable
 from mautolib.db.statements import statement
 from mautolib.errors import MautoError
@@ -30,13 +27,12 @@ __all__ = ["Processed", "process"]
 _LOG = logging.getLogger(__name__)
 BATCH: Final = 200
 _MOST_BATCHES: Final = 500
-_COMPONENT: Final = "feedback"
 _AGAIN: Final = ("40001", "40P01")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processed:
-    """What a run did. `stuck`: what waits longer than it should, by kind."""
+    """What a run did."""
 
     mails: Read
     applied: int = 0
@@ -46,13 +42,10 @@ class Processed:
     suppressed: int = 0
     broken: int = 0
     campaigns_finished: int = 0
-    stuck: Mapping[str, int] = field(default_factory=dict)
-    #: What was not yet stuck at the last run.
-    alarms: Mapping[str, int] = field(default_factory=dict)
 
 
 def process(engine: Engine, settings: Settings, *, now: datetime) -> Processed:
-    """Read, apply, settle, look for what is stuck.
+    """Read, apply, settle.
 
     Raises:
         Misconfigured, ProviderUnavailable: the bounce mailbox cannot be read; everything else was done before.
@@ -65,27 +58,9 @@ def process(engine: Engine, settings: Settings, *, now: datetime) -> Processed:
         problem = error
     done = _apply_all(engine, settings, now)
     finished = finishing.finish(engine, now)
-    with engine.begin() as tx:
-        rows = tx.execute(statement("feedback.stuck"), {"now": now}).all()
-        stuck = {row.what: row.row_count for row in rows if row.row_count}
-        alarms = _alarms(tx, stuck, now)
-    for what, count in stuck.items():
-        _LOG.error("stuck: %s: %s", what, count)
     if problem is not None:
         raise problem
-    return Processed(mails=mails, campaigns_finished=len(finished), stuck=stuck, alarms=alarms, **done)
-
-
-def _alarms(tx: Connection, stuck: Mapping[str, int], now: datetime) -> dict[str, int]:
-    """What was not stuck when this was looked at last; remembers what is."""
-    table = tables.heartbeats
-    query = select(table.c.detail).where(table.c.component == _COMPONENT).with_for_update()
-    before = (tx.scalar(query) or {}).get("stuck", {})
-    values = {"beat_at": now, "detail": {"stuck": dict(stuck)}}
-    tx.execute(insert(table).values(component=_COMPONENT, **values).on_conflict_do_update(
-        index_elements=[table.c.component], set_=values
-    ))  # fmt: skip
-    return {what: count for what, count in stuck.items() if what not in before}
+    return Processed(mails=mails, campaigns_finished=len(finished), **done)
 
 
 def _apply_all(engine: Engine, settings: Settings, now: datetime) -> dict[str, int]:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from mautolib.db.statements import statement
 from mautolib.events.spool import spool_folder
 from mautolib.ledger import installation
+from mautolib.maintenance import watch
 from mautolib.settings import Settings
 
 #: Where counting a queue stops.
@@ -42,6 +43,7 @@ def collect(tx: Connection, settings: Settings, *, now: datetime) -> list[Family
         *_messages(tx, now), *_queues(tx, now), *_results(tx), *_minute(tx, now), *_life(tx, now), *_spool(settings),
     ]  # fmt: skip
     took = time.perf_counter() - began
+    families += _dags(tx, now)
     families.append(_one("mauto_collect_seconds", "How long reading these numbers took.", took))
     return families
 
@@ -94,9 +96,45 @@ def _life(tx: Connection, now: datetime) -> list[Family]:
     beats = {row.component: _age(row.beat_at, now) for row in tx.execute(statement("gauges.beats"))}
     schema = tx.execute(statement("gauges.schema")).one()
     return [
-        _by("mauto_heartbeat_age_seconds", "Since each part last gave a sign of life; airflow.<dag>: its last task.",
+        _by("mauto_heartbeat_age_seconds", "Since each part last gave a sign of life; airflow.<dag>: last good run.",
             "component", beats),
         _one("mauto_schema_version", "Number of the newest migration.", schema.newest),
+    ]  # fmt: skip
+
+
+def watchdog(tx: Connection, settings: Settings, *, now: datetime) -> list[Family]:
+    """What the watchdog sees at `now`. Dearer than the rest: ask once a minute.
+
+    Raises:
+        Misconfigured: MAUTO_WATCH_MINUTES names no check, or no number.
+    """
+    seen = watch.look(tx, settings, now=now)
+    return [
+        _by("mauto_stuck", f"What waits longer than it should, by check of the watchdog; counted to {MOST}.", "check",
+            {one.check.name: one.row_count for one in seen}),
+        _by("mauto_stuck_oldest_seconds", "How long the oldest of a check has been waiting; 0: nothing is stuck.",
+            "check", {one.check.name: _age(one.since if one.row_count else None, now) for one in seen}),
+    ]  # fmt: skip
+
+
+def _dags(tx: Connection, now: datetime) -> list[Family]:
+    ages = {dag: age.total_seconds() for dag, age in watch.dag_ages(tx, now=now).items()}
+    backup = tx.execute(statement("watch.beat_of"), {"component": watch.BACKUP}).one_or_none()
+    ledger = tx.execute(statement("watch.beat_of"), {"component": watch.LEDGER_CHECK}).one_or_none()
+    kept = [] if backup is None else [
+        _one("mauto_backup_age_seconds", "Since the last `mauto backup`; missing: there was none.",
+             _age(backup.beat_at, now)),
+    ]  # fmt: skip
+    if ledger is not None:
+        kept.append(_one("mauto_ledger_findings", "Findings of the last `mauto ledger check`; missing: there was none.",
+                         float(ledger.detail.get("findings", 0))))  # fmt: skip
+    return [
+        _by("mauto_dag_last_success_age_seconds", "Since each DAG last had a run that ended well.", "dag", ages),
+        _by("mauto_dag_lag_seconds", "How much longer that is than its schedule allows; 0: in time.", "dag",
+            {dag: max(0.0, age - watch.DAGS[dag].total_seconds()) for dag, age in ages.items()}),
+        _one("mauto_alerts_open", "Findings that are open: `mauto alert list`.",
+             len(tx.execute(statement("alerts.open_alerts")).all())),
+        *kept,
     ]  # fmt: skip
 
 

@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         plan = container_plan(os.environ)
-        log.setup(plan.settings.log_level)
+        log.setup(plan.settings.log_level, plan.settings.log_format)
         if given[:1] == ["secrets"] and len(given) == 2:
             make_secrets(plan, Path(given[1]))
         elif given == ["migrate"]:

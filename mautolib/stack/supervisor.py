@@ -248,7 +248,7 @@ def main() -> int:
         return 3
     with lock:
         plan = make_plan(home, dict(os.environ))
-        log.setup(plan.settings.log_level)
+        log.setup(plan.settings.log_level, plan.settings.log_format)
         return Supervisor(plan).run()
 
 

@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         settings = Settings.from_env()
-        log.setup(settings.log_level)
+        log.setup(settings.log_level, settings.log_format)
         engine = connect(settings.url_for("worker"), application_name="mauto-webhooks")
         done = run(engine, settings, endpoint_id=given.endpoint_id, budget_seconds=given.budget_seconds)
     except TransientError as error:

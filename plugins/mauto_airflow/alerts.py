@@ -1,28 +1,37 @@
-"""Tells somebody when a task gave up or a night is late: a log line, and a mail when `MAUTO_ALERT_EMAIL` is set.
+"""What Airflow tells an operator: a task gave up, a night is late, webhooks were disabled; and that a run ended well.
 
-Runs in workers (failure) and in the triggerer (deadline). It never raises: an alert must not hide the failure.
+Runs in workers (failures, ends) and in the triggerer (deadlines). It never raises: an alert must not hide what it is
+about. What an error says stays in the task's log, since it may quote somebody's data; the alert has its class.
 """
 
 from __future__ import annotations
 
 import logging
-import smtplib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mautolib.errors import MautoError
+from mauto_airflow import moments
+from mauto_airflow.warehouse import CONNECTION_ID
+from mautolib.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 _LOG = logging.getLogger(__name__)
+#: Of one run: what has not ended, or not well.
+_NOT_WELL = ["null", "scheduled", "queued", "running", "restarting", "up_for_retry", "up_for_reschedule", "deferred",
+             "failed", "upstream_failed"]  # fmt: skip
 
 
 def report_failure(context: Any) -> None:
     """Called by Airflow when a task has used up its tries."""
     task = context["task_instance"]
-    error = context.get("exception")
-    _alert(
-        f"{task.dag_id}.{task.task_id} failed",
-        f"Run {task.run_id}, try {task.try_number}: {type(error).__name__}: {error}\n"
-        "Nothing is half done; mend the cause and clear the task, or trigger the DAG again.",
+    kind = type(context.get("exception")).__name__
+    _tell(
+        f"dag_failed.{task.dag_id}.{task.task_id}",
+        f"{task.dag_id}.{task.task_id} failed: {kind}, try {task.try_number}",
+        f"nothing is half done: read the log of run {task.run_id} in Airflow, mend the cause and clear the task, or "
+        "trigger the DAG again",
     )
 
 
@@ -30,51 +39,77 @@ async def report_missed_deadline(dag_id: str, **_: Any) -> None:
     """Called by Airflow's triggerer when a nightly DAG is not done in time."""
     import asyncio
 
-    await asyncio.to_thread(_alert, f"{dag_id} is late", "It was not finished in time; look at its runs in Airflow.")
+    from airflow.sdk import BaseHook
 
-
-def report_stuck(rows: Mapping[str, int]) -> None:
-    """Called by a task that found something waiting longer than it should, once when it begins."""
-    lines = [f"{what}: {count}" for what, count in rows.items()]
-    _alert("something is stuck", "\n".join([*lines, "Look at the runs of campaign_send and feedback_processing."]))
+    url = ""
+    try:
+        url = (await BaseHook.aget_connection(CONNECTION_ID)).get_uri()
+    except Exception:  # noqa: BLE001 - without the connection it goes out directly
+        _LOG.exception("the warehouse's connection could not be read")
+    words = (f"dag_deadline.{dag_id}", f"{dag_id} was not done in time", "look at its runs in Airflow")
+    await asyncio.to_thread(_tell, *words, url=url)
 
 
 def report_disabled(reasons: Mapping[int, str]) -> None:
     """Called by a task that disabled endpoints of webhooks."""
-    lines = [f"Webhook {endpoint_id}: {reason}." for endpoint_id, reason in reasons.items()]
-    lines.append("What waits for them is kept 30 days and goes out once they are active again.")
-    _alert("webhooks were disabled", "\n".join(lines))
+    advice = "what waits for it is kept 30 days and goes out once it is active again"
+    for endpoint_id, reason in reasons.items():
+        what = f"webhook {endpoint_id} was disabled: {reason}"
+        _tell(f"webhook_disabled.{endpoint_id}", what, advice, stays=False)
 
 
-def _alert(subject: str, text: str) -> None:
-    _LOG.error("%s: %s", subject, text.replace("\n", " "))
+def note_success(context: Any) -> None:
+    """Called by Airflow when a task has ended well: the last one of a run says that the DAG lives.
+
+    A dry run, a run about the past and what an asset asks of a nightly DAG prove nothing about its schedule.
+    """
+    from mautolib.maintenance import heartbeat
+
     try:
-        _mail(subject, text)
-    except (OSError, MautoError, smtplib.SMTPException):
-        _LOG.exception("the alert mail could not be sent")
+        if _is_well(context) and (engine := _opened()) is not None:
+            try:
+                with engine.begin() as tx:
+                    heartbeat(tx, f"airflow.{context['task_instance'].dag_id}", moments.now())
+            finally:
+                engine.dispose()
+    except Exception:  # noqa: BLE001 - a run that ended well stays one
+        _LOG.exception("the end of the run could not be noted")
 
 
-def _mail(subject: str, text: str) -> None:
-    import ssl
-    from email.message import EmailMessage
+def _is_well(context: Any) -> bool:
+    task = context["task_instance"]
+    if context["params"].get("dry_run") or moments.is_past(context):
+        return False
+    if "nightly" in context["dag"].tags and moments.is_asked_for_by_asset(context):
+        return False
+    return int(task.get_ti_count(dag_id=task.dag_id, run_ids=[task.run_id], states=_NOT_WELL)) == 0
 
-    from mautolib.settings import Settings
 
-    settings = Settings.from_env()
-    if not settings.alert_email:
-        return
-    message = EmailMessage()
-    message["Subject"], message["To"] = f"[mauto] {subject}", settings.alert_email
-    message["From"] = settings.default_from_email or settings.alert_email
-    message.set_content(text)
-    tls = ssl.create_default_context()
-    if settings.smtp_security == "tls":
-        client: smtplib.SMTP = smtplib.SMTP_SSL(settings.smtp_host, settings.smtp_port, timeout=20, context=tls)
-    else:
-        client = smtplib.SMTP(settings.smtp_host, settings.smtp_port, timeout=20)
-    with client:
-        if settings.smtp_security == "starttls":
-            client.starttls(context=tls)
-        if settings.smtp_username:
-            client.login(settings.smtp_username, settings.smtp_password)
-        client.send_message(message)
+def _tell(name: str, summary: str, advice: str, *, url: str = "", stays: bool = True) -> None:
+    from mautolib.maintenance import Finding, alerts
+
+    engine = None
+    try:
+        settings, engine = Settings.from_env(), _opened(url)
+        alerts.report(
+            engine, settings, Finding(name=name, summary=summary, advice=advice), now=moments.now(), stays=stays
+        )
+    except Exception:  # noqa: BLE001 - see the promise
+        _LOG.exception("an alert could not be given")
+    finally:
+        if engine is not None:
+            engine.dispose()
+
+
+def _opened(url: str = "") -> Engine | None:
+    """An engine of the warehouse; None where it cannot be said where that is."""
+    from airflow.sdk import BaseHook
+
+    from mautolib.db.engine import connect
+
+    try:
+        own = url or BaseHook.get_connection(CONNECTION_ID).get_uri()
+        return connect(own, application_name="mauto-alerts", pool_size=1)
+    except Exception:  # noqa: BLE001 - whatever the reason
+        _LOG.warning("the connection %s cannot be read", CONNECTION_ID)
+        return None

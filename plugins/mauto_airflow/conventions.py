@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetAlias, AssetOrTimeSchedule, AssetWatcher, CronTriggerTimetable, Param
 
-from mauto_airflow.alerts import report_failure
+from mauto_airflow.alerts import note_success, report_failure
 from mauto_airflow.failures import RETRY_POLICY
 from mauto_airflow.watcher import QueueTrigger
 
@@ -69,6 +69,7 @@ def house(
         "retry_policy": RETRY_POLICY,
         "execution_timeout": timeout,
         "on_failure_callback": report_failure,
+        "on_success_callback": note_success,
     }
     return {
         "description": doc.strip().splitlines()[0],

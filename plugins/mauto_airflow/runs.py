@@ -352,7 +352,7 @@ def keep_in_order(params: Mapping[str, Any]) -> dict[str, int]:
 
 
 def process_feedback(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
-    """Read the bounce mailbox, apply notices, settle doubts, judge hits again where asked, and name what is stuck."""
+    """Read the bounce mailbox, apply notices, settle doubts, and judge hits again where asked."""
     from mautolib import feedback
 
     with warehouse() as (engine, settings):
@@ -361,12 +361,10 @@ def process_feedback(params: Mapping[str, Any], outlet: Any) -> dict[str, int]:
     counts = {
         "mails": done.mails.stored, "quarantined": done.mails.quarantined, "applied": done.applied,
         "parked": done.parked, "ignored": done.ignored, "settled": done.settled, "suppressed": done.suppressed,
-        "broken": done.broken, "stuck": sum(done.stuck.values()), **again,
+        "broken": done.broken, **again,
     }  # fmt: skip
     outlet.extra = counts
     _say("No feedback had come in.", sum(counts.values()), f"Feedback: {counts}.")
-    if done.alarms:
-        alerts.report_stuck(done.alarms)
     return counts
 
 

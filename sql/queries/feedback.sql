@@ -170,37 +170,6 @@ from messages
 inner join campaign_totals on campaign_totals.campaign_id = messages.campaign_id
 where messages.message_id = any(cast(:message_ids as bigint[]));
 
--- name: stuck
--- What waits longer than it should, by kind: each is a line for whoever operates this.
-select 'messages in flight past their lease' as what, count(*) as row_count
-from messages
-where status = 'sending' and lease_until < cast(:now as timestamptz) - interval '30 minutes'
-union all
-select 'messages in doubt for a day', count(*)
-from messages
-where status = 'unknown' and exists (
-    select from message_attempts
-    where message_attempts.contact_id = messages.contact_id
-        and message_attempts.message_id = messages.message_id
-        and message_attempts.attempt_id = messages.attempt_id
-        and message_attempts.outcome = 'unknown'
-        and message_attempts.recorded_at < cast(:now as timestamptz) - interval '1 day'
-)
-union all
-select 'campaigns sending for more than a day without a hand-over', count(*)
-from campaigns
-where status = 'sending'
-    and requested_at < cast(:now as timestamptz) - interval '1 day'
-    and not exists (
-        select from messages
-        where messages.campaign_id = campaigns.campaign_id
-            and messages.sent_at > cast(:now as timestamptz) - interval '1 day'
-    )
-union all
-select 'notices that wait for their message for a day', count(*)
-from provider_notices
-where status = 'parked' and received_at < cast(:now as timestamptz) - interval '1 day';
-
 -- name: put_aside
 -- A notice that cannot be applied is looked at again in an hour, and given up after three days.
 update provider_notices

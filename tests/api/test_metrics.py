@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
+from datetime import UTC, datetime
 
 import httpx
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
+from api.metrics import Metrics
+from mautolib.maintenance import heartbeat, watch
+from tests.architecture.source import ROOT
 from tests.live_service import LiveService
 
 
@@ -73,3 +79,38 @@ def test_it_is_answered_from_what_is_kept(viewer: httpx.Client) -> None:
     for _ in range(5):
         assert viewer.get("/metrics").status_code == 200
     assert time.process_time() - began < 2
+
+
+def test_every_metric_of_the_rules_exists_and_their_runbooks_too(service: LiveService, viewer: httpx.Client) -> None:
+    folder = ROOT / "docker" / "prometheus"
+    scrape = yaml.safe_load((folder / "prometheus.yml").read_text(encoding="utf-8"))
+    (group,) = yaml.safe_load((folder / scrape["rule_files"][0]).read_text(encoding="utf-8"))["groups"]
+    with service.engine.begin() as tx:
+        for component in ("airflow", "backup", "ledger_check"):
+            heartbeat(tx, component, datetime.now(UTC), {"findings": 0})
+    try:
+        own = Metrics().text(service.engine, service.settings, now=datetime.now(UTC)).decode()
+    finally:
+        with service.engine.begin() as tx:
+            tx.execute(text("delete from heartbeats"))
+    families = text_string_to_metric_families(own + viewer.get("/metrics").text)
+    served = {sample.name for family in families for sample in family.samples}
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").lower()
+    assert len({rule["alert"] for rule in group["rules"]}) == len(group["rules"]) > 10
+    for rule in group["rules"]:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert re.fullmatch(r"[0-9]+[mhd]", rule.get("for", "1m"))
+        asked = set(re.findall(r"\bmauto_[a-z_]+", rule["expr"]))
+        assert asked <= served and (asked or rule["expr"].startswith("up{")), asked - served
+        assert set(re.findall(r"\$labels\.([a-z]+)", rule["annotations"]["summary"])) <= {"dag", "check", "queue"}
+        assert f"## {rule['annotations']['runbook'].partition('#')[2].replace('-', ' ')}\n" in guide
+
+
+def test_it_says_what_is_stuck_and_which_dag_lags(viewer: httpx.Client) -> None:
+    found = numbers(viewer.get("/metrics"))
+    for check in watch.CHECKS:
+        assert ("mauto_stuck", (("check", check.name),)) in found
+        assert ("mauto_stuck_oldest_seconds", (("check", check.name),)) in found
+    for dag in watch.DAGS:
+        assert found["mauto_dag_last_success_age_seconds", (("dag", dag),)] >= 0
+        assert found["mauto_dag_lag_seconds", (("dag", dag),)] == 0

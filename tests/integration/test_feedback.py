@@ -1,4 +1,4 @@
-"""Feedback end to end in the library: the mailbox, five transient bounces, what is stuck, and what is broken."""
+"""Feedback end to end in the library: the mailbox, five transient bounces, and what is broken."""
 
 from __future__ import annotations
 
@@ -131,19 +131,6 @@ def test_a_broken_notice_does_not_hold_up_the_others(
     assert [state(fresh_engine, one)[0] for one in ids] == ["bounced", "sent", "bounced"]
     monkeypatch.setattr(applying, "of_body", real)
     assert run(fresh_engine, settings, now=NOW + timedelta(hours=2)).applied == 1
-
-
-def test_what_is_stuck_is_told_once(fresh_engine: Engine, settings: Settings) -> None:
-    make_message(fresh_engine, "anna@mail.example", 0, status="unknown")
-    with fresh_engine.begin() as tx:
-        tx.execute(text("update messages set kind = 'campaign'"))
-        tell(tx, sns.ses("Send", "not-ours-a-b-c", "x@y.example"), "foreign", now=NOW - timedelta(days=2))
-        tx.execute(text("""insert into message_attempts (contact_id, message_id, attempt_no, attempt_id, claimed_at,
-            recorded_at, outcome) select contact_id, message_id, 2, 7, :at, :at, 'unknown' from messages"""),
-            {"at": NOW - timedelta(days=2)})  # fmt: skip
-    first, second = run(fresh_engine, settings), run(fresh_engine, settings)
-    expected = {"messages in doubt for a day": 1, "notices that wait for their message for a day": 1}
-    assert first.stuck == first.alarms == second.stuck == expected and second.alarms == {}
 
 
 # ---- the mailbox
