@@ -12,7 +12,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev up down status logs psql dev migrate demo recipe reset test test-all lint fmt bench contract \
 	openapi fuzz-api bench-security \
-	check-ledger check-real chaos planted-bugs lock
+	check-ledger check-real chaos chaos-ops planted-bugs lock
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ chaos: install-dev  ## Kill senders 650 times, freeze them, restart the database
 	@$(if $(ARGS),,$(PY) -m tests.chaos --fail-points 50)
 	@$(if $(ARGS),,$(PY) -m tests.chaos.airflow)
 	@$(if $(ARGS),,$(PY) -m tests.chaos.webhooks)
+
+chaos-ops: install-dev  ## Restart the database three times under load on the API: only 503s, nothing lost (ARGS=--help)
+	@$(PY) -m tests.chaos.operations $(ARGS)
 
 planted-bugs: install-dev  ## Put known faults into a copy, one after the other: each must turn a test red
 	@$(PY) -m tests.planted_bugs $(ARGS)
