@@ -12,7 +12,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev up down status logs psql dev migrate demo recipe reset test test-all lint fmt bench contract \
 	openapi fuzz-api bench-security \
-	check-ledger check-real chaos planted-bugs lock scale-check
+	check-ledger check-real chaos chaos-ops planted-bugs lock scale-check
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ scale-check: install  ## Run the main job on Redis and two Celery workers, and o
 		-r requirements.txt -r requirements-scale.txt
 	@$(UV) pip install --quiet --python .venv-scale/bin/python --no-deps --no-build-isolation -e .
 	@.venv-scale/bin/python -m tests.scale $(ARGS)
+
+chaos-ops: install-dev  ## Restart the database three times under load on the API: only 503s, nothing lost (ARGS=--help)
+	@$(PY) -m tests.chaos.operations $(ARGS)
 
 planted-bugs: install-dev  ## Put known faults into a copy, one after the other: each must turn a test red
 	@$(PY) -m tests.planted_bugs $(ARGS)

@@ -22,6 +22,7 @@ from api import documentation, errors
 from api.calls import Service
 from api.conventions import Conventions
 from api.metrics import Metrics
+from api.owed_claims import OwedClaims
 from api.routes import (
     ab_tests,
     analytics,
@@ -133,7 +134,7 @@ def make_framework(settings: Settings, engine: Engine) -> FastAPI:
         title=documentation.TITLE, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False,
         strict_content_type=False, lifespan=_lifespan, generate_unique_id_function=_operation_id,
     )  # fmt: skip
-    app.state.service = Service(settings=settings, engine=engine)
+    app.state.service = Service(settings=settings, engine=engine, owed=OwedClaims(engine))
     app.state.metrics = Metrics()
     app.include_router(operations.router)
     for module in _RESOURCES:

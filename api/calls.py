@@ -20,11 +20,12 @@ from anyio.to_thread import run_sync
 from pydantic import BaseModel
 from pydantic_core import to_json
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api import errors
+from api.owed_claims import OwedClaims
 from mautolib.auth import audit, idempotency, sealing
 from mautolib.auth.callers import Caller
 from mautolib.auth.roles import Role
@@ -45,10 +46,11 @@ _SEALED = "kept-answer"
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What every call shares: the settings and the pool of connections."""
+    """What every call shares: the settings, the pool of connections, and claims that are to be given back."""
 
     settings: Settings
     engine: Engine
+    owed: OwedClaims
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +192,14 @@ class Call:
 
     async def _claim(self, key: idempotency.Key, wanted: bytes) -> idempotency.Claim | idempotency.Answer:
         def look() -> idempotency.Claim | idempotency.Answer | None:
-            with self.engine.begin() as tx:
-                return idempotency.claim(tx, key, wanted, now=datetime.now(UTC))
+            now = datetime.now(UTC)
+            try:
+                with self.engine.begin() as tx:
+                    return idempotency.claim(tx, key, wanted, now=now)
+            except DBAPIError:
+                # The connection may have broken after the claim was stored.
+                self.service.owed.add(idempotency.Claim(key=key, claimed_at=now))
+                raise
 
         deadline, pause = time.monotonic() + WAIT_SECONDS, 0.02
         while True:
@@ -218,7 +226,11 @@ class Call:
                 if claim is not None:
                     self._release(claim)
                 raise
-            return self._keep_refusal(problem, claim)
+            try:
+                return self._keep_refusal(problem, claim)
+            except SQLAlchemyError:
+                self._release(claim)
+                raise
 
     def _try(self, effect: Callable[[Connection], Outcome], claim: idempotency.Claim | None) -> idempotency.Answer:
         with self.engine.begin() as tx:
@@ -247,9 +259,9 @@ class Call:
         try:
             with self.engine.begin() as tx:
                 idempotency.release(tx, claim)
-        except DBAPIError:
-            # It is abandoned then, and the next call takes it over after a minute.
-            _LOG.warning("an idempotency claim could not be released [%s]", self.request_id)
+        except SQLAlchemyError:
+            _LOG.warning("an idempotency claim could not be released yet [%s]", self.request_id)
+            self.service.owed.add(claim)
 
     def audit_refusal(self, problem: errors.Problem) -> None:
         """Write down a refused change, in a transaction of its own; a database that is down loses the entry."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg2
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -76,11 +77,13 @@ def connect(
 
 def is_unavailable(error: BaseException) -> bool:
     """Whether `error` says that the database cannot be reached or is going away (retry later)."""
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated:
+    if isinstance(error, DBAPIError | psycopg2.Error):
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
             return True
-        code = getattr(error.orig, "pgcode", None)
+        # COPY speaks to the driver itself.
+        original = error.orig if isinstance(error, DBAPIError) else error
+        code = getattr(original, "pgcode", None)
         if code is None:
-            return type(error.orig).__name__ in ("OperationalError", "InterfaceError")
+            return type(original).__name__ in ("OperationalError", "InterfaceError")
         return code.startswith(("08", "57P")) or code in ("53300", "53400")
     return type(error).__name__ == "TimeoutError" and type(error).__module__.startswith("sqlalchemy")
