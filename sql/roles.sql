@@ -20,6 +20,8 @@ end
 $$;
 
 do $$
+declare
+    found text;
 begin
     if to_regrole('mauto_api') is null then
         return;
@@ -40,8 +42,18 @@ begin
     revoke all on schema_migrations from mauto_api, mauto_worker, mauto_tracker;
     grant select on schema_migrations to mauto_api, mauto_worker;
 
-    revoke execute on function drop_oldest_hits(timestamptz) from public;
+    -- What works with its owner's rights is called by name only; a trigger's function needs no grant to fire.
+    for found in
+        select format('%s', oid::regprocedure) from pg_proc
+        where prosecdef and pronamespace in (select oid from pg_namespace
+            where nspname in ('public', 'analytics', 'rollups')) and pg_has_role(proowner, 'usage')
+    loop
+        execute format('revoke execute on function %s from public', found);
+    end loop;
     grant execute on function drop_oldest_hits(timestamptz) to mauto_worker;
+    grant execute on function ensure_month_partition(regclass, date) to mauto_api, mauto_worker;
+    grant execute on function existing_contacts(bigint[]) to mauto_api, mauto_worker, mauto_tracker;
+    grant execute on function analytics.reporting_currency() to mauto_api, mauto_worker, mauto_analyst;
 
     grant usage, create on schema staging to mauto_worker;
     grant usage on schema staging to mauto_api;
@@ -70,6 +82,14 @@ begin
     grant usage on schema staging to mauto_eraser;
     grant select, update, delete on all tables in schema staging to mauto_eraser;
     revoke update, delete, truncate on erased_contacts from mauto_api, mauto_worker;
+
+    -- Writing to a simple view writes to its table with the rights of the view's owner, past all of the above.
+    for found in
+        select format('%I.%I', schemaname, viewname) from pg_views
+        where schemaname in ('public', 'analytics', 'rollups') and pg_has_role(viewowner, 'usage')
+    loop
+        execute format('revoke insert, update, delete, truncate on %s from mauto_api, mauto_worker, mauto_eraser', found);
+    end loop;
 exception
     when insufficient_privilege then
         raise notice 'single-role mode: grants were not changed';

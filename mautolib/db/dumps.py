@@ -19,7 +19,7 @@ from mautolib.errors import InvalidInput, Misconfigured, ProviderUnavailable
 #: Everything of ours goes, whatever it is; pg_dump brings the schemas back.
 _WIPE: Final = (
     "set lock_timeout = '15s'; drop schema if exists staging cascade; drop schema if exists analytics cascade; "
-    "drop schema if exists public cascade; create schema public"
+    "drop schema if exists rollups cascade; drop schema if exists public cascade; create schema public"
 )
 #: Written by newer programs, unknown to older servers.
 _NEW_SETTINGS: Final = (b"SET transaction_timeout",)
