@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from mautolib import log
-from mautolib.cli import campaigns, desk, imports, mail, state, users, warehouse, webhooks
+from mautolib.cli import campaigns, desk, imports, lake, mail, state, users, warehouse, webhooks
 
 app = desk.group("Operate MarketingAutomation-Lite without SQL. Settings come from MAUTO_... or the running stack.")
 for part in (warehouse, state, imports):
@@ -17,6 +17,7 @@ app.add_typer(mail.ledger, name="ledger")
 app.add_typer(mail.unknown, name="unknown")
 app.add_typer(webhooks.commands, name="dead-letters")
 app.add_typer(warehouse.partitions, name="partitions")
+app.add_typer(lake.commands, name="lake")
 
 
 def main() -> None:
