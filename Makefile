@@ -11,7 +11,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev up down status logs psql dev migrate demo recipe reset test test-all lint fmt bench contract \
-	openapi fuzz-api bench-security \
+	openapi docs fuzz-api bench-security \
 	check-ledger check-real chaos chaos-ops planted-bugs lock scale-check
 
 help:  ## Show this list
@@ -78,6 +78,9 @@ contract: install-dev  ## List the operations of the HTTP contract: served, not 
 
 openapi: install-dev  ## Write docs/openapi.json anew
 	@$(PY) -m tests.api.contract --write
+
+docs: install  ## Write docs/analytics.md anew from the comments of the running warehouse
+	@$(STACK) run -- $(PY) -m mautolib.analytics.documentation docs/analytics.md
 
 fuzz-api: install-dev  ## Fuzz every operation of the API (CASES=10000 SEED=1 ONLY=/api/v1/tags/)
 	@$(PY) -m tests.fuzz.api --cases $(or $(CASES),10000) --seed $(or $(SEED),1) $(if $(ONLY),--only '$(ONLY)')

@@ -8,16 +8,18 @@ when) into `analytics.contact_cohorts` and, for each day somebody was scored, `a
 **When it runs.** Hourly, and right after the nightly scores.
 
 **Safe to run again.** Yes: cells are counted from events, the ledger, snapshots and moves, never added to. `from` and
-`to` say which days (sign-ups, activity, mail, scores) are restated, `rebuild` restates all.
+`to` say which days (sign-ups, activity, mail, scores) are restated, `rebuild` restates all. Where `MAUTO_LAKE_TARGET`
+names a folder or bucket, what changed is then written there as Parquet (all days are looked at once a UTC day).
 
-**A failure means** that the warehouse was away; the tables keep their last state.
+**A failure means** that the warehouse was away; the tables keep their last state. Of `export`, that the lake's folder
+or bucket does not take files; what is there stays whole.
 """
 
 from datetime import timedelta
 
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
 
-from mauto_airflow import conventions, runs
+from mauto_airflow import conventions, lake, runs
 
 PARAMS = {
     "as_of": conventions.optional_moment("As of", "Compute as of this moment; empty: when the run is due."),
@@ -39,7 +41,11 @@ def cohort_analytics():
     def refresh(outlet_events, **context):
         return runs.refresh_analytics(context, outlet_events[conventions.ANALYTICS])
 
-    refresh()
+    @task(pool="warehouse", task_id="export")
+    def export_changes():
+        return lake.export()
+
+    refresh() >> export_changes()
 
 
 cohort_analytics()

@@ -144,8 +144,11 @@ class Settings:
     attribution_click_days: int = _s("data", "days in which a click, or a test's mail, counts for an order", 5)
     attribution_open_days: int = _s("data", "days in which an open does, where there was no click", 1)
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
-    s3_endpoint_url: str = _s("data", "S3 server that imports are read from; empty: AWS", "")
+    s3_endpoint_url: str = _s("data", "S3 server of imports and of the lake; empty: AWS", "")
     s3_region: str = _s("data", "its region; empty: as boto3 finds it", "")
+    lake_target: str = _s(
+        "data", "folder or s3://bucket/prefix that gets schema analytics as Parquet, hourly; empty: none", ""
+    )
     disposable_domains: tuple[str, ...] = _s(
         "data", "files of more disposable mail domains (one a line or a JSON list, also .gz), comma-separated", ()
     )

@@ -7,7 +7,7 @@ import sys
 
 from mautolib import log
 from mautolib.cli import (
-    airflow, campaigns, desk, figures, holdout, imports, mail, state, users, warehouse, watching, webhooks,
+    airflow, campaigns, desk, figures, holdout, imports, lake, mail, state, users, warehouse, watching, webhooks,
 )  # fmt: skip
 
 app = desk.group("Operate MarketingAutomation-Lite without SQL. Settings come from MAUTO_... or the running stack.")
@@ -24,6 +24,7 @@ app.add_typer(figures.commands, name="analytics")
 app.add_typer(watching.alert, name="alert")
 app.add_typer(warehouse.partitions, name="partitions")
 app.add_typer(airflow.commands, name="airflow")
+app.add_typer(lake.commands, name="lake")
 
 
 def main() -> None:

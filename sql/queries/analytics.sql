@@ -363,3 +363,24 @@ order by newest.moved_at desc, performance.campaign_id desc
 select *
 from analytics.campaign_performance
 where campaign_id = cast(:campaign_id as bigint)
+
+-- name: comments
+-- The comments of every relation of schema analytics (name empty) and of each of its columns.
+select
+    relations.relname as relation,
+    coalesce(cast(columns.attname as text), '') as name,
+    coalesce(
+        case
+            when columns.attnum is null then obj_description(relations.oid, 'pg_class')
+            else col_description(relations.oid, columns.attnum)
+        end, '') as description
+from pg_class as relations
+inner join pg_namespace as schemas on schemas.oid = relations.relnamespace
+inner join lateral (
+    select cast(null as name) as attname, cast(null as smallint) as attnum
+    union all
+    select attname, attnum
+    from pg_attribute
+    where attrelid = relations.oid and attnum > 0 and not attisdropped
+) as columns on true
+where schemas.nspname = 'analytics' and relations.relkind in ('r', 'p', 'v', 'm')

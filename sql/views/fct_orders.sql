@@ -5,10 +5,9 @@ select
     order_key as order_id, contact_id, source, order_id as order_number, placed_at,
     date_trunc('month', placed_at, 'UTC')::date as placed_month, currency, total, discount,
     shipping, tax, refunded_total, net_total as order_net,
-    case
-        when abs(net_total * fx_rate) < 99999999999999
-            then cast(net_total * fx_rate as numeric(18, 4))
-    end as net_revenue, reporting_currency, fx_rate, fx_date,
+    cast(
+        case when abs(net_total * fx_rate) < 99999999999999 then net_total * fx_rate end
+        as numeric(18, 4)) as net_revenue, reporting_currency, fx_rate, fx_date,
     jsonb_array_length(lines)::bigint as line_count, received_at
 from orders;
 comment on view analytics.fct_orders is 'One row per order, without its lines.';

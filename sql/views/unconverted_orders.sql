@@ -10,7 +10,7 @@ select
     end as reason,
     count(*) as orders,
     count(distinct orders.contact_id) filter (where orders.contact_id > 0) as customers,
-    analytics.amount(sum(orders.net_total)) as order_net,
+    cast(analytics.amount(sum(orders.net_total)) as numeric(18, 4)) as order_net,
     min(orders.placed_at) as first_placed_at,
     max(orders.placed_at) as last_placed_at
 from orders

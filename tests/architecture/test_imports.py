@@ -45,7 +45,7 @@ BANNED = {
     "plugins": {"api", "dags"},
 }
 _SQL = re.compile(r"\s*(select\b.+\bfrom|insert\s+into|update\b.+\bset|delete\s+from|with\b.+\bas)\s", re.I | re.S)
-HEAVY = {"pandas", "scipy", "boto3", "numpy"}
+HEAVY = {"pandas", "scipy", "boto3", "numpy", "pyarrow"}
 
 
 def offences(source: str, face: str, module: str) -> list[str]:

@@ -162,6 +162,20 @@ def test_cohorts_count_the_contacts_of_a_week(run_dag: Any, fresh_engine: Engine
     assert scalar(fresh_engine, "select count(*) from analytics.lifecycle_funnel") == 0, "nobody was scored"
 
 
+def test_the_lake_is_written_where_one_is_set(
+    run_dag: Any, fresh_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fresh_engine.begin() as tx:
+        create(tx, NewContact(email="c@shop.example"), actor="test", now=datetime.now(UTC))
+    monkeypatch.setenv("MAUTO_LAKE_TARGET", str(tmp_path / "lake"))
+    assert run_dag("cohort_analytics").state == "success"
+    assert (tmp_path / "lake/_SUCCESS").exists()
+    assert (tmp_path / "lake/dim_contacts/part-0.parquet").exists()
+    monkeypatch.setenv("MAUTO_LAKE_TARGET", "relative/folder")
+    run = run_dag("cohort_analytics")
+    assert {one.task_id: one.state for one in run.get_task_instances()} == {"refresh": "success", "export": "failed"}
+
+
 def test_analytics_follow_the_scores(run_dag: Any, fresh_engine: Engine) -> None:
     now = datetime.now(UTC)
     with fresh_engine.begin() as tx:

@@ -123,7 +123,7 @@ def test_a_body_longer_than_announced_is_bounded_while_it_comes(
     bed: Bed, script: s3_server.Script, at: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script.content = b"email\n" + b"a@x.co\n" * 1000
-    monkeypatch.setattr(remote, "_client", lambda settings: Client(ContentLength=5, Body=Body(script.content)))
+    monkeypatch.setattr(remote, "client", lambda settings: Client(ContentLength=5, Body=Body(script.content)))
     with pytest.raises(InvalidInput, match="larger than 100 bytes"):
         remote.fetch(at("", max_import_bytes=100), "s3://lists/a.csv")
     assert stored(at("")) == []

@@ -3,7 +3,7 @@
 Promises bounded memory, a bounded size and room left on the disk; that an object is fetched once, whole, or not at
 all; and errors that say who has to do what: what may pass is `ProviderUnavailable`, a key that is not there is
 `InvalidInput`, a refusal `Misconfigured`. Credentials come by boto3's own chain, the server from the settings alone:
-an address never names a host. Called by `running`; nothing here sees a database.
+an address never names a host. Called by `running`; nothing here sees a database. The lake export shares `client`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mautolib.contacts.imports.requests import StoredFile, store_upload
 from mautolib.errors import InvalidInput, MautoError, Misconfigured, ProviderUnavailable
 from mautolib.settings import Settings
 
-__all__ = ["fetch"]
+__all__ = ["BUSY", "MISSING", "client", "failure", "fetch"]
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -26,11 +26,12 @@ _BLOCK = 1 << 20
 #: Left free on the disk for everybody else.
 _ROOM = 256 * 1024 * 1024
 _CONNECT_SECONDS, _READ_SECONDS, _TRIES = 5, 60, 3
-_MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "404", "NoSuchVersion"})
+#: Codes of errors: not there, refused, and what may pass.
+MISSING = frozenset({"NoSuchKey", "NoSuchBucket", "404", "NoSuchVersion"})
 _REFUSED = frozenset({"AccessDenied", "403", "401", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken",
                       "InvalidToken", "AllAccessDisabled", "AccountProblem", "AuthorizationHeaderMalformed",
                       "PermanentRedirect", "301"})  # fmt: skip
-_BUSY = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "InternalError",
+BUSY = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "InternalError",
                    "ServiceUnavailable", "OperationAborted"})  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def fetch(settings: Settings, uri: str, *, check: Callable[[], None] = lambda: N
         ProviderUnavailable: S3 cannot be reached or is busy, or the disk is full.
     """
     place = place_of(uri)
-    answer = _asked(lambda: _client(settings).get_object(Bucket=place.bucket, Key=place.key), place)
+    answer = _asked(lambda: client(settings).get_object(Bucket=place.bucket, Key=place.key), place)
     body, size = answer["Body"], int(answer["ContentLength"])
     try:
         if size > settings.max_import_bytes:
@@ -66,7 +67,8 @@ def _blocks(body: Any, check: Callable[[], None]) -> Iterator[bytes]:
         yield block
 
 
-def _client(settings: Settings) -> Any:
+def client(settings: Settings) -> Any:
+    """A client of S3 as the settings have it; nothing is asked before the first call."""
     import boto3
     from botocore.config import Config
 
@@ -99,15 +101,15 @@ def _asked(call: Callable[[], T], place: Place) -> T:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         raise _refusal(place, error.response.get("Error", {}).get("Code", ""), status) from error
     except (BotoCoreError, ValueError) as error:
-        raise _failure(place, error) from error
+        raise failure(place, error) from error
     except OSError as error:
         raise ProviderUnavailable(f"{place} could not be written to storage: {error.strerror or error}") from error
 
 
 def _refusal(place: Place, code: str, status: int) -> MautoError:
-    if code in _BUSY or status >= 500 or status == 429:
+    if code in BUSY or status >= 500 or status == 429:
         return ProviderUnavailable(f"S3 is busy ({code or status}); the import of {place} goes on later")
-    if code in _MISSING:
+    if code in MISSING:
         return InvalidInput(f"There is no object {place} ({code})", code="unreadable_file")
     if code in _REFUSED or status in (401, 403):
         return Misconfigured(f"S3 refuses {place} ({code}): the worker's credentials, their rights to s3:GetObject, "
@@ -115,7 +117,7 @@ def _refusal(place: Place, code: str, status: int) -> MautoError:
     return InvalidInput(f"S3 does not give {place}: {code or status}", code="unreadable_file")
 
 
-def _failure(place: Place, error: Exception) -> MautoError:
+def failure(place: Place, error: Exception) -> MautoError:
     """Of boto3 itself: credentials and names are wrong for good, connections and cut answers may pass."""
     from botocore import exceptions as of
 
