@@ -7,6 +7,8 @@ volumes, limits, the network - is not seen.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import secrets
 import shutil
@@ -111,16 +113,18 @@ def _service(name: str, folder: Path, environ: dict[str, str]) -> Iterator[None]
 
 
 def _all_well(names: list[str], environ: dict[str, str]) -> None:
-    waiting, until = list(names), time.monotonic() + 300
+    waiting, until = list(names), time.monotonic() + 600
     while waiting:
         for name in list(waiting):
             asked = SERVICES[name]["healthcheck"]["test"]
             assert asked[1:4] == ["python", "-m", "mautolib.stack.container_health"]
-            if container_health.main(asked[4:], environ) == 0:
+            with contextlib.redirect_stderr(io.StringIO()) as why:
+                is_well = container_health.main(asked[4:], environ) == 0
+            if is_well:
                 waiting.remove(name)
                 print(f"{name} is well", flush=True)
         if time.monotonic() > until:
-            raise TimeoutError(f"not well: {waiting}")
+            raise TimeoutError(f"not well: {waiting}; {why.getvalue()}")
         time.sleep(1)
 
 
