@@ -1,4 +1,4 @@
-"""`mauto airflow dags`, `pools`: what an Airflow that is not started by us has to be told (docs/your-own-airflow.md)."""
+"""`mauto airflow dags`, `pools`: what an Airflow of your own has to be told (docs/your-own-airflow.md)."""
 
 from __future__ import annotations
 

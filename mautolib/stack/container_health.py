@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 
 __all__ = ["ADDRESSES", "JOBS", "main"]
 
-#: Parts that answer themselves -> where.
-ADDRESSES = {"api": "http://127.0.0.1:8000/ready", "mail-sink": "http://127.0.0.1:8025/",
-             "airflow-api-server": "http://127.0.0.1:8080/api/v2/version"}  # fmt: skip
+#: Parts that answer themselves -> the name of their port, and what is asked.
+ADDRESSES = {"api": ("API_PORT", "/ready"), "mail-sink": ("MAIL_PAGE_PORT", "/"),
+             "airflow-api-server": ("AIRFLOW_PORT", "/api/v2/version")}  # fmt: skip
 #: Parts whose heartbeat Airflow's API server knows -> by which name.
 JOBS = {"airflow-scheduler": "scheduler", "airflow-dag-processor": "dag_processor", "airflow-triggerer": "triggerer"}
 _SECONDS = 5.0
+_PORTS = {"API_PORT": "8000", "MAIL_PAGE_PORT": "8025", "AIRFLOW_PORT": "8080"}
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
@@ -38,16 +39,21 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | No
 
 def _ask(name: str, environ: Mapping[str, str]) -> None:
     if name in ADDRESSES:
-        _get(ADDRESSES[name])
+        port, path = ADDRESSES[name]
+        _get(f"http://127.0.0.1:{_port(port, environ)}{path}")
     elif name in JOBS:
         server = environ.get("MAUTO_CONTAINER_AIRFLOW", "airflow-api-server")
-        told = json.loads(_get(f"http://{server}:8080/api/v2/monitor/health"))[JOBS[name]]
+        told = json.loads(_get(f"http://{server}:{_port('AIRFLOW_PORT', environ)}/api/v2/monitor/health"))[JOBS[name]]
         if told["status"] != "healthy":
             raise RuntimeError(f"no heartbeat: {told}")
     elif name == "airflow-worker":
         _ping(environ)
     else:
         raise ValueError("there is no such part")
+
+
+def _port(name: str, environ: Mapping[str, str]) -> str:
+    return environ.get(f"MAUTO_CONTAINER_{name}", _PORTS[name])
 
 
 def _get(url: str) -> bytes:

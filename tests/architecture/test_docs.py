@@ -25,8 +25,8 @@ _PATH = re.compile(r"(?<![\w/.-])(?:api|benchmarks|dags|docker|docs|mautolib|plu
 _MODULE = re.compile(r"python -m ((?:mautolib|api|benchmarks|tests)[\w.]*)")
 #: Where the installed package keeps what a checkout has beside it.
 _ONLY_INSTALLED = {"mautolib/_files/"}
-#: Not settings of the product: of tests.
-_OTHER = {"MAUTO_TEST_DATABASE_URL", "MAUTO_REAL_DATA"}
+#: Not settings of the product: of tests, and of docker-compose.yml alone.
+_OTHER = {"MAUTO_TEST_DATABASE_URL", "MAUTO_REAL_DATA", "MAUTO_CONTAINER_WORKERS", "MAUTO_CONTAINER_WORKER_SLOTS"}
 
 
 def _name(path: Path) -> str:

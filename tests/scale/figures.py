@@ -9,8 +9,9 @@ from datetime import datetime
 
 from sqlalchemy import Engine, text
 
-# The night may have computed the same moment already, when there were contacts.
-_MIDNIGHT = "select distinct contact_id, total_score from score_history where as_of = :midnight"
+# What was asked for: the night may have computed the same moment, too, before all of the history was loaded.
+_ASKED = "as_of = :midnight and source = 'recomputed'"
+_MIDNIGHT = f"select contact_id, total_score from score_history where {_ASKED}"
 _CAMPAIGN = "from analytics.campaign_performance order by campaign_id limit 1"
 #: What is counted -> a query of one value.
 COUNTS = {
@@ -40,15 +41,17 @@ COUNTS = {
 #: What is compared row by row -> a query of one text a row.
 ROWS = {
     "contacts": "select concat_ws('|', email_key, subscribed, consent_status, country, language) from contacts",
-    "scores as of midnight": """
-        select distinct concat_ws('|', c.email_key, round(cast(h.total_score as numeric), 9), h.grade)
-        from score_history as h inner join contacts as c using (contact_id) where h.as_of = :midnight""",
+    "scores as of midnight": f"""
+        select concat_ws('|', c.email_key, round(cast(h.total_score as numeric), 9), h.grade)
+        from score_history as h inner join contacts as c using (contact_id) where {_ASKED}""",
     "messages": """
         select concat_ws('|', c.email_key, m.kind, m.status, m.reason)
         from messages as m inner join contacts as c using (contact_id)""",
+    # Whether a score crosses a mark within these minutes depends on the minute.
     "events": """
         select concat_ws('|', c.email_key, e.event_type, e.source)
-        from events as e inner join contacts as c using (contact_id)""",
+        from events as e inner join contacts as c using (contact_id)
+        where e.event_type not in ('score_changed', 'milestone_reached')""",
     "opens and clicks": """
         select concat_ws('|', c.email_key, h.kind, v.verdict)
         from hits as h inner join contacts as c using (contact_id) left join hit_verdicts as v using (hit_id)""",

@@ -1,4 +1,4 @@
-"""The way into an Airflow that is there already: the wheel, a plain Airflow, DAGs, plugin, pools, a database of one's own.
+"""The way into an Airflow that is there already: wheel, plain Airflow, DAGs, plugin, pools, a database of one's own.
 
 Everything docs/your-own-airflow.md says is done here, in a fresh environment with no checkout in sight.
 """

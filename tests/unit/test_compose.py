@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +181,31 @@ def test_the_image_runs_as_a_user_and_copies_what_there_is() -> None:
     assert lock == len([name for name in copied if name.startswith("requirements")]) == 2
 
 
+def test_a_part_without_a_heartbeat_is_not_well(capsys: pytest.CaptureFixture[str]) -> None:
+    class Airflow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = {"scheduler": {"status": "healthy"}, "triggerer": {"status": "unhealthy"}}
+            self.send_response(200 if self.path == "/api/v2/monitor/health" else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(found).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Airflow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        given = {"MAUTO_CONTAINER_AIRFLOW": "127.0.0.1", "MAUTO_CONTAINER_AIRFLOW_PORT": str(server.server_port)}
+        assert container_health.main(["airflow-scheduler"], given) == 0
+        assert container_health.main(["airflow-triggerer"], given) == 1
+        assert container_health.main(["airflow-dag-processor"], given) == 1, "nothing is told of it"
+        assert container_health.main(["airflow-api-server"], given) == 1, "404"
+        server.shutdown()
+    assert "no heartbeat" in capsys.readouterr().err
+
+
 def test_health_of_a_part_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert container_health.main(["airflow-scheduler"], {"MAUTO_CONTAINER_AIRFLOW": "127.0.0.1:1/nowhere?"}) == 1
+    nowhere = {"MAUTO_CONTAINER_AIRFLOW": "127.0.0.1", "MAUTO_CONTAINER_AIRFLOW_PORT": "1"}
+    assert container_health.main(["airflow-scheduler"], nowhere) == 1
     assert container_health.main([], {"MAUTO_CONTAINER_PART": "nothing"}) == 1
     assert container_health.main([], {}) == 1
     lines = capsys.readouterr().err.splitlines()
