@@ -213,6 +213,17 @@ BUGS: Final = (
           "each.last_observed_at or each.last_handover_at"),),
         (f"{_AB_RESULTS}::test_the_deadline_waits_for_the_last_hand_over",),
     ),
+    Bug(
+        "who was held out for a part of a time is compared",
+        (("mautolib/analytics/incrementality.py", "bounds = [each.bound for each in within]",
+          "bounds = [within[-1].bound]"),),
+        ("tests/integration/test_holdout.py::test_who_was_held_out_for_a_part_of_the_time_is_in_no_group",),
+    ),
+    Bug(
+        "who is held out gets marketing mail that waited",
+        (("sql/migrations/0058_holdout.sql", "    < (select bound from", "    < 0 * (select bound from"),),
+        ("tests/integration/test_holdout.py::test_what_waits_follows_at_the_claim_and_mail_that_is_no_marketing_goes",),
+    ),
 )
 
 

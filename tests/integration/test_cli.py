@@ -26,7 +26,7 @@ from mautolib.ledger.journal import journal_folder
 from mautolib.ledger.model import Result, Stage, Verdict
 from mautolib.settings import Settings
 from mautolib.stack.mailsink import MailSink
-from tests.builders import make_contact, make_event
+from tests.builders import make_contact, make_event, make_order
 from tests.integration.mailing import NOW, add_campaign, add_contacts, launched, null, rows, run_pump, states
 
 Mauto = Callable[..., Ran]
@@ -335,3 +335,37 @@ def test_figures_are_brought_up_to_date_by_hand(fresh_engine: Engine, mauto: Mau
     assert "is not a day" in mauto("analytics", "refresh", "--to", "yesterday", code=2).output
     assert "leave out" in mauto("analytics", "refresh", "--rebuild", "--to", "2026-01-01", code=2).output
     assert audited(fresh_engine)[:3] == ["analytics.refresh"] * 3
+
+
+def test_a_share_is_held_out_and_what_mail_earned_is_said(fresh_engine: Engine, mauto: Mauto, tmp_path: Path) -> None:
+    assert "nobody was ever held out" in mauto("holdout", "status").output
+    assert json.loads(mauto("holdout", "report", "--json", code=1).output)[0]["verdict"] == "no_holdout"
+    for wrong in ("51", "-1", "a few", "0.001", "NaN"):
+        mauto("holdout", "set", "--", wrong, code=2)
+    assert mauto("holdout", "set", "10").output.startswith("10 % are held out since 20")
+    mauto("holdout", "set", "12.5")
+    mauto("holdout", "set", "12.5", "--reshuffle", code=1, stdin="n\n")
+    known = json.loads(mauto("holdout", "status", "--json").output)
+    assert [each["percent"] for each in known] == ["10", "12.5"] and known[0]["draw"] == known[1]["draw"]
+    assert all(each["by"].startswith("cli:") for each in known)
+    # Those of a month, begun long ago.
+    with fresh_engine.begin() as tx:
+        tx.execute(text("delete from holdout_periods where percent = 10"))
+        tx.execute(text("update holdout_periods set begun_at = '2026-03-01T00:00:00Z'"))
+        people = [make_contact(tx) for _ in range(1500)]
+        for place, each in enumerate(people):
+            if place % 5 == 0:
+                placed_at = datetime(2026, 3, 1 + place % 28, 12, tzinfo=UTC)
+                make_order(tx, each, placed_at, total=str(10 + place % 7))
+    target = tmp_path / "lift.csv"
+    month = ("--from", "2026-03-01", "--to", "2026-03-29")
+    shown = json.loads(mauto("holdout", "report", *month, "--csv", str(target), "--json").output)[0]
+    assert shown["verdict"] == "measured" and shown["mailed_orders"] + shown["held_out_orders"] == 300
+    assert shown["incremental_revenue_low"] < shown["incremental_revenue"] < shown["incremental_revenue_high"]
+    lines = dict(line.split(",", 1) for line in target.read_text(encoding="utf-8").splitlines())
+    assert lines["mailed_contacts"] == str(shown["mailed_contacts"]) and lines["holdout_percent"] == "12.5"
+    assert "mailed_contacts" in mauto("holdout", "report", *month, "--pre-days", "0").output
+    mauto("holdout", "report", "--from", "2026-02-01", "--to", "2026-03-29", code=1)
+    mauto("holdout", "report", "--from", "2026-03-29", "--to", "2026-03-01", code=2)
+    assert mauto("holdout", "set", "0").output == "nobody is held out\n"
+    assert audited(fresh_engine) == ["holdout.set"] * 3

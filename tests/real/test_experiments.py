@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mautolib import statistics as s
+from mautolib.analytics.incrementality import Arm, Verdict, measure
 from mautolib.campaigns.deciding import Counts, Decision, Metric, Results, decide
 from mautolib.statistics import Moments, Pairs, Variance
 from tests.published_statistics import close, computed, pair_figures
@@ -145,6 +146,36 @@ def test_what_was_spent_before_says_little_of_what_hillstrom_measured(data: Path
     print(f"theta {found.theta:.6f}, reduction {found.reduction:.6f}, {found.test.interval}")
     assert 0 < found.reduction < 0.01
     assert found.test.difference == pytest.approx(0.77, abs=0.01)
+
+
+def test_the_hold_out_report_on_hillstrom(data: Path, golden: Any) -> None:
+    """Its "No E-Mail" arm is a hold-out: mailed and not mailed, two to one, as the golden file compares the arms."""
+    for name in ("Mens E-Mail", "Womens E-Mail"):
+        groups: dict[bool, list[tuple[Decimal, Decimal, int]]] = {True: [], False: []}
+        for row in rows_of(data / "hillstrom.csv.gz"):
+            if row["segment"] in (name, "No E-Mail"):
+                values = (Decimal(row["spend"]), Decimal(row["history"]), int(row["conversion"]))
+                groups[row["segment"] == name].append(values)
+        arms = {
+            is_mailed: Arm(contacts=len(rows), customers=sum(row[2] for row in rows), orders=0, pairs=Pairs(
+                n=len(rows), y=sum(y for y, _, _ in rows), yy=sum(y * y for y, _, _ in rows),
+                x=sum(x for _, x, _ in rows), xx=sum(x * x for _, x, _ in rows), xy=sum(x * y for y, x, _ in rows)))
+            for is_mailed, rows in groups.items()
+        }  # fmt: skip
+        found = measure(arms[True], arms[False], shares=(1, 1), from_at=NOW, to_at=NOW, percent=Decimal(50),
+                        before=(NOW, NOW))  # fmt: skip
+        assert found.verdict is Verdict.MEASURED and found.srm is not None and found.srm.p_value > 0.5
+        assert found.revenue is not None and found.conversion is not None and found.adjusted is not None
+        wanted = golden["tests"][f"{name} vs No E-Mail"]
+        spend, bought = wanted["spend"], wanted["conversion"]
+        assert close([found.revenue.difference, found.revenue.p_value, found.revenue.low, found.revenue.high],
+                     [spend["diff"], spend["p"], *spend["ci95"]])  # fmt: skip
+        effect = found.conversion
+        assert effect.lift is not None
+        assert close([effect.difference / 100, effect.low / 100, effect.high / 100, effect.p_value, effect.lift],
+                     [bought["diff"], *bought["ci95_newcombe"], bought["p_z_pooled"], bought["relative_lift"]])
+        assert found.total == found.adjusted.difference * arms[True].contacts
+        assert abs(found.adjusted.difference - found.revenue.difference) < 0.01
 
 
 def alarms(data: Path) -> dict[str, list[Results]]:
