@@ -369,3 +369,34 @@ def test_a_share_is_held_out_and_what_mail_earned_is_said(fresh_engine: Engine, 
     mauto("holdout", "report", "--from", "2026-03-29", "--to", "2026-03-01", code=2)
     assert mauto("holdout", "set", "0").output == "nobody is held out\n"
     assert audited(fresh_engine) == ["holdout.set"] * 3
+
+
+def test_watch_and_alerts(
+    fresh_engine: Engine, mauto: Mauto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert mauto("watch").output.strip() == "nothing is stuck"
+    assert "MAUTO_ALERT_EMAIL" in mauto("alert", "test", code=2).output
+    with fresh_engine.begin() as tx:
+        tx.execute(text("insert into imports (storage_uri, created_at) values ('/x', now() - interval '2 hours')"))
+        tx.execute(text("insert into heartbeats values ('ledger_check', now(), '{\"findings\": 2}')"))
+    monkeypatch.setenv("MAUTO_BACKUP_MAX_AGE_HOURS", "24")
+    with MailSink(tmp_path / "sink") as sink:
+        monkeypatch.setenv("MAUTO_SMTP_PORT", str(sink.smtp_port))
+        monkeypatch.setenv("MAUTO_ALERT_EMAIL", "ops@shop.example")
+        assert mauto("alert", "test").output == "mail: taken\n"
+        found = json.loads(mauto("watch", "--json", code=1).stdout)
+        assert [one["finding"] for one in found] == ["stuck.imports_waiting", "backup.old", "ledger.unclean"]
+        assert "docs/operations.md#after-a-crash" in found[0]["do"] and found[0]["what"].endswith("1, since 2 h")
+        assert "2 new, 0 over, 0 notes wait" in mauto("watch", "--tell", "--mend", code=1).output
+        shown = {row["finding"]: row["told"] for row in json.loads(mauto("alert", "list", "--json").stdout)}
+        assert shown == {"stuck.imports_waiting": False, "backup.old": True, "ledger.unclean": True}
+        mauto("backup", str(tmp_path / "mauto.dump"))
+        mauto("ledger", "check")
+        assert "0 new, 2 over" in mauto("watch", "--tell", code=1).output
+        assert sorted(mail.subject.partition(":")[0] for mail in sink.wait_for(3)) == [
+            "[mauto] no backup within 24 hours", "[mauto] resolved", "[mauto] test"]  # fmt: skip
+    doctor = {row["check"]: row for row in json.loads(mauto("doctor", "--json", code=1).stdout)}
+    assert doctor["watchdog"]["state"] == "NOT OK" and "imports that nobody works on: 1" in doctor["watchdog"]["what"]
+    assert audited(fresh_engine) == ["watch.mend", "warehouse.backup"]
+    monkeypatch.setenv("MAUTO_WATCH_MINUTES", "nothing=5")
+    assert "MAUTO_WATCH_MINUTES" in mauto("watch", code=2).output

@@ -170,3 +170,13 @@ def test_a_backup_too_old_and_an_unclean_ledger_are_findings(tx: Connection, set
     assert found() == {"ledger.unclean"}
     maintenance.heartbeat(tx, watch.LEDGER_CHECK, now, {"findings": 0})
     assert found() == set()
+
+
+@pytest.mark.parametrize("role", ["mauto_api", "mauto_worker"])
+def test_the_roles_of_service_and_workers_may_look(tx: Connection, settings: Settings, role: str) -> None:
+    now = datetime.now(UTC)
+    tx.execute(text(f"set local role {role}"))
+    families = {family.name for family in gauges.collect(tx, settings, now=now)}
+    assert {"mauto_dag_lag_seconds", "mauto_alerts_open"} <= families
+    assert {family.name for family in gauges.watchdog(tx, settings, now=now)} == {
+        "mauto_stuck", "mauto_stuck_oldest_seconds"}  # fmt: skip
