@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 
 from mautolib import log
-from mautolib.cli import campaigns, desk, imports, mail, state, users, warehouse, webhooks
+from mautolib.cli import campaigns, desk, imports, mail, state, users, warehouse, webhooks, work
 
 app = desk.group("Operate MarketingAutomation-Lite without SQL. Settings come from MAUTO_... or the running stack.")
-for part in (warehouse, state, imports):
+for part in (warehouse, state, imports, work):
     app.registered_commands += part.commands.registered_commands
 app.add_typer(users.commands, name="users")
 app.add_typer(campaigns.commands, name="campaign")
 app.add_typer(mail.sending, name="sending")
 app.add_typer(mail.ledger, name="ledger")
 app.add_typer(mail.unknown, name="unknown")
+app.add_typer(imports.known, name="imports")
+app.add_typer(webhooks.addresses, name="webhooks")
 app.add_typer(webhooks.commands, name="dead-letters")
 app.add_typer(warehouse.partitions, name="partitions")
 
