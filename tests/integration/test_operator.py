@@ -127,6 +127,10 @@ def test_an_operator_resolves_everything(desk: Desk, tmp_path: Path) -> None:
     assert len(replayed) == DEAD
     assert "no dead delivery" in desk("dead-letters", "give-up", "--delivery", "1", "--yes", code=1).output
     assert f"{DEAD} deliveries" in desk("dead-letters", "give-up", "--webhook", str(lost), "--yes").output
+    desk("webhooks", "disable", str(lost))
+    assert [row["webhook"] for row in desk.told("webhooks", "list") if not row["active"]] == [lost]
+    assert "is queued" in desk("imports", "again", str(killed)).output
+    desk("imports", "cancel", str(max(done) + 2))
 
     desk("run")
     everything_is_in_order(desk, (campaign_id, paused, unplanned))
