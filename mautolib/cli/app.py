@@ -7,11 +7,11 @@ import sys
 
 from mautolib import log
 from mautolib.cli import (
-    airflow, campaigns, desk, figures, holdout, imports, lake, mail, state, users, warehouse, watching, webhooks,
+    airflow, campaigns, desk, figures, holdout, imports, lake, mail, state, users, warehouse, watching, webhooks, work,
 )  # fmt: skip
 
 app = desk.group("Operate MarketingAutomation-Lite without SQL. Settings come from MAUTO_... or the running stack.")
-for part in (warehouse, state, imports, watching):
+for part in (warehouse, state, imports, watching, work):
     app.registered_commands += part.commands.registered_commands
 app.add_typer(users.commands, name="users")
 app.add_typer(campaigns.commands, name="campaign")
@@ -19,6 +19,8 @@ app.add_typer(holdout.commands, name="holdout")
 app.add_typer(mail.sending, name="sending")
 app.add_typer(mail.ledger, name="ledger")
 app.add_typer(mail.unknown, name="unknown")
+app.add_typer(imports.known, name="imports")
+app.add_typer(webhooks.addresses, name="webhooks")
 app.add_typer(webhooks.commands, name="dead-letters")
 app.add_typer(figures.commands, name="analytics")
 app.add_typer(watching.alert, name="alert")

@@ -16,10 +16,11 @@ from mautolib.db.engine import parse_url
 from mautolib.db.pgprograms import psql_binary
 from mautolib.errors import InvalidInput, Misconfigured, ProviderUnavailable
 
+#: Every schema of ours, beside `public`.
+SCHEMAS: Final = ("analytics", "rollups", "staging")
 #: Everything of ours goes, whatever it is; pg_dump brings the schemas back.
 _WIPE: Final = (
-    "set lock_timeout = '15s'; drop schema if exists staging cascade; drop schema if exists analytics cascade; "
-    "drop schema if exists rollups cascade; drop schema if exists public cascade; create schema public"
+    f"set lock_timeout = '15s'; drop schema if exists {', '.join(SCHEMAS)}, public cascade; create schema public"
 )
 #: Written by newer programs, unknown to older servers.
 _NEW_SETTINGS: Final = (b"SET transaction_timeout",)

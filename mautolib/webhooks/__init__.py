@@ -7,11 +7,11 @@ until it is taken or its schedule ends. Every attempt is logged, every one carri
 """
 
 from mautolib.webhooks.model import DeliveryStatus, TestResult
-from mautolib.webhooks.replaying import retry_delivery, retry_many
+from mautolib.webhooks.replaying import give_up, retry_delivery, retry_many
 from mautolib.webhooks.secrets import new_secret, open_secret, rotate_secret, seal_secret
 from mautolib.webhooks.testing import send_test
 
 __all__ = [
-    "DeliveryStatus", "TestResult", "new_secret", "open_secret", "retry_delivery", "retry_many", "rotate_secret",
-    "seal_secret", "send_test",
+    "DeliveryStatus", "TestResult", "give_up", "new_secret", "open_secret", "retry_delivery", "retry_many",
+    "rotate_secret", "seal_secret", "send_test",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Replaying: deliveries that ended are sent again, with the id they had.
+"""Replaying: deliveries that ended are sent again, with the id they had; or dead ones are given up for good.
 
 Promise: a replay begins the schedule anew and keeps the message id and the log of earlier attempts. The commit wakes
-the delivery. Called by the API, in its transaction.
+the delivery. Called by the API and the command line, in their transactions.
 """
 
 from __future__ import annotations
@@ -45,3 +45,16 @@ def retry_many(
         raise NotFound("Webhook not found")
     values = {"endpoint_id": endpoint_id, "since": since, "until": until, "status": str(status), "now": now}
     return tx.execute(statement("webhooks.replay_many"), values).rowcount
+
+
+def give_up(tx: Connection, *, endpoint_id: int | None = None, delivery_id: int | None = None) -> int:
+    """Remove dead deliveries (of one endpoint, one of them, or all) with the log of their attempts; returns how many.
+
+    Raises:
+        NotFound: the delivery asked for is not there, or not dead.
+    """
+    values = {"endpoint_id": endpoint_id, "delivery_id": delivery_id}
+    count = tx.execute(statement("webhooks.give_up_dead"), values).rowcount
+    if delivery_id is not None and not count:
+        raise NotFound("There is no dead delivery with that id")
+    return count

@@ -37,6 +37,13 @@ where endpoint_id = cast(:endpoint_id as bigint)
     and created_at >= coalesce(cast(:since as timestamptz), '-infinity')
     and created_at < coalesce(cast(:until as timestamptz), 'infinity');
 
+-- name: give_up_dead
+-- Removes dead deliveries, with the log of their attempts.
+delete from webhook_deliveries
+where status = 'dead'
+    and endpoint_id = coalesce(cast(:endpoint_id as bigint), endpoint_id)
+    and delivery_id = coalesce(cast(:delivery_id as bigint), delivery_id);
+
 -- name: expand
 -- Makes deliveries of the oldest facts not looked at yet, one for each endpoint that listens; each fact once.
 with taken as materialized (
