@@ -1,9 +1,9 @@
 """Bring the tables up to date that analysts and the dashboard read.
 
 **What it does.** Counts again what changed since the last run: `analytics.contact_period_activity`,
-`daily_email_metrics` and `deliverability_by_domain`. Computes sign-up cohorts by day, week and month (who came back
-when) into `analytics.contact_cohorts` and, for each day somebody was scored, `analytics.score_distribution` and
-`analytics.lifecycle_funnel`. Cells whose period is not over yet are null, never a guess.
+`daily_email_metrics`, `deliverability_by_domain`, sign-up cohorts by day, week and month (who came back when) in
+`contact_cohorts`, the tables of orders, and, for each day somebody was scored, `score_distribution` and
+`lifecycle_funnel`. Cells whose period is not over yet are null, never a guess.
 
 **When it runs.** Hourly, and right after the nightly scores.
 

@@ -1,18 +1,20 @@
 """Sign-up cohorts: who of those who came together is still there, by day, week and month.
 
-Promise: `analytics.contact_cohorts` is restated from contacts and events in one transaction, so readers see the old
-table or the new one, and late events change the cells they belong to. A cell that is not over for everybody of its
-cohort is null. Called by the `cohort_analytics` DAG.
+Promise: `analytics.contact_cohorts` is counted from contacts and events in one transaction, so readers see the old
+table or the new one, and late events change the cells they belong to: such cells, and those that are over since the
+last refresh, are counted again as a whole. A cell that is not over for everybody of its cohort is null. Called by
+`refreshing`.
 """
 
 from __future__ import annotations
 
 import logging
 from datetime import date, datetime
+from typing import Any
 
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, text
 
-from mautolib.analytics.work import Work
+from mautolib.analytics.work import Work, configure
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput
@@ -58,15 +60,24 @@ def refresh_within(tx: Tx, *, as_of: datetime, from_: date | None = None, to: da
     """
     if from_ is not None and to is not None and from_ > to:
         raise InvalidInput(f"the range of sign-up days ends ({to}) before it begins ({from_})", path=("to",))
-    binds = {"as_of": as_of, "from_day": from_, "to_day": to, "periods": PERIODS, "day_cohorts": DAY_COHORTS}
-    # Two refreshes at once would write the same cells: the second one waits and restates them again.
-    tx.execute(text("lock table analytics.contact_cohorts in share row exclusive mode"))
-    for name, value in _SETTINGS.items():
-        tx.execute(select(func.set_config(name, value, True)))
+    binds = _prepare(tx, as_of, from_, to)
     tx.execute(statement("analytics.clear_cohorts"), binds)
     return int(tx.execute(statement("analytics.restate_cohorts"), binds).rowcount)
 
 
 def restate(tx: Tx, work: Work) -> int:
-    """The table as `refreshing` asks for it."""
-    return refresh_within(tx, as_of=work.as_of, from_=work.from_, to=work.to)
+    """The table as `refreshing` asks for it; where it is known what changed, only such cells are written."""
+    if work.since is None or work.is_limited:
+        return refresh_within(tx, as_of=work.as_of, from_=work.from_, to=work.to)
+    binds = {**work.binds, **_prepare(tx, work.as_of, None, None)}
+    # The cells are few, and their keys are texts: sorting people by them would cost most of the time.
+    configure(tx, enable_mergejoin="off")
+    days = tx.scalars(statement("rollups.changed_days"), {**binds, "subject": "activity"}).all()
+    return int(tx.execute(statement("analytics.follow_cohorts"), {**binds, "days": list(days)}).rowcount)
+
+
+def _prepare(tx: Tx, as_of: datetime, from_: date | None, to: date | None) -> dict[str, Any]:
+    # Two refreshes at once would write the same cells: the second one waits and restates them again.
+    tx.execute(text("lock table analytics.contact_cohorts in share row exclusive mode"))
+    configure(tx, **_SETTINGS)
+    return {"as_of": as_of, "from_day": from_, "to_day": to, "periods": PERIODS, "day_cohorts": DAY_COHORTS}

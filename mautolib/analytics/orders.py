@@ -21,7 +21,7 @@ from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 
 __all__ = ["DEFAULT_CLICK_DAYS", "DEFAULT_OPEN_DAYS", "keep_windows", "restate_attribution", "restate_campaigns",
-           "restate_cohorts", "restate_months", "restate_revenue", "restate_rfm", "restate_value"]  # fmt: skip
+           "restate_cohorts", "restate_months", "restate_revenue", "restate_rfm", "restate_value", "windows"]  # fmt: skip
 
 #: Windows of attribution until `keep_windows` says others; `campaign_performance` has the same.
 DEFAULT_CLICK_DAYS: Final = 5
@@ -49,6 +49,14 @@ def keep_windows(tx: Tx, *, click_days: int, open_days: int) -> None:
     tx.execute(statement("order_analytics.keep_windows"), {"click_days": click_days, "open_days": open_days})
 
 
+def windows(tx: Tx) -> dict[str, int]:
+    """The windows of attribution: `click_days` and `open_days` before an order."""
+    kept = tx.execute(statement("order_analytics.windows")).one_or_none()
+    if kept is None:
+        return {"click_days": DEFAULT_CLICK_DAYS, "open_days": DEFAULT_OPEN_DAYS}
+    return {"click_days": kept.click_days, "open_days": kept.open_days}
+
+
 def restate_months(tx: Tx, work: Work) -> int:
     """Bring `customer_months` up to date; returns the rows written."""
     return _restate_rows(tx, _scope(tx, work, "customer_months"), "customer_months")
@@ -64,12 +72,7 @@ def restate_cohorts(tx: Tx, work: Work) -> int:
 def restate_attribution(tx: Tx, work: Work) -> int:
     """Bring `attribution` up to date, and the campaigns that `customer_value` has from it; returns the rows written."""
     scope = _scope(tx, work, "attribution")
-    windows = tx.execute(statement("order_analytics.windows")).one_or_none()
-    days = (
-        {"click_days": windows.click_days, "open_days": windows.open_days} if windows
-        else {"click_days": DEFAULT_CLICK_DAYS, "open_days": DEFAULT_OPEN_DAYS}
-    )  # fmt: skip
-    rows = _restate_rows(tx, scope, "attribution", **days)
+    rows = _restate_rows(tx, scope, "attribution", **windows(tx))
     if scope.people is None or scope.people:
         tx.execute(statement("order_analytics.correct_acquisitions"), scope.binds)
     return rows

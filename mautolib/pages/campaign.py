@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from mautolib.analytics import readers_campaigns
+from mautolib.analytics import readers_campaigns, readers_sales
 from mautolib.analytics.figures import percent
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
@@ -65,7 +65,7 @@ def _cards(tx: Tx, campaign_id: int, counts: Mapping[str, Any]) -> list[Card]:
         Card(label="Unsubscribed", value=rate_text(rates["unsubscribe_rate"]),
              note=f"{counts['unsubscribed']:,} contacts, {counts['complained']:,} complaints"),
     ]  # fmt: skip
-    sold = readers_campaigns.sales(tx, campaign_id)
+    sold = readers_sales.campaign_sales(tx, campaign_id)
     if sold.orders:
         cards.append(Card(
             label="Revenue", value=f"{sold.revenue:,.2f}", note=f"{sold.reporting_currency} of {sold.orders:,} orders"

@@ -37,12 +37,15 @@ with grains as (
 ),
 signup_days as (
     select
-        date_trunc('day', created_at, 'UTC') as signup_day,
-        count(*) as contact_count,
-        count(*) filter (where subscribed) as subscribed_count
-    from contacts
-    where created_at < cast(:as_of as timestamptz)
-    group by 1
+        signup_day::timestamp at time zone 'UTC' as signup_day, contact_count, subscribed_count
+    from (
+        select
+            utc_day(created_at) as signup_day, count(*) as contact_count,
+            count(*) filter (where subscribed) as subscribed_count
+        from contacts
+        where created_at < cast(:as_of as timestamptz)
+        group by 1
+    ) as living
     union all
     -- Erased people stay counted.
     select signup_day::timestamp at time zone 'UTC', contact_count, 0
@@ -63,6 +66,23 @@ where starts.cohort_start >= grains.oldest
     and starts.cohort_start <= coalesce(cast(:to_day as date), 'infinity')
     and starts.cohort_start + grains.cohort_length > coalesce(cast(:from_day as date), '-infinity')
 group by 1, 2, 3, 4
+
+-- name: cohort_cells
+-- The cells of all cohorts that have begun, and whether they are over for everybody.
+select
+    cohorts.*, spans.period_offset, spans.begins_at, spans.ends_at,
+    spans.ends_at <= cast(:as_of as timestamptz) as is_complete
+from cohorts
+cross join lateral (
+    select
+        period_offset,
+        cohorts.cohort_start + make_interval(days => period_offset * cohorts.period_days)
+            as begins_at,
+        cohorts.cohort_end + make_interval(days => (period_offset + 1) * cohorts.period_days)
+            as ends_at
+    from generate_series(0, cast(:periods as int) - 1) as period_offset
+) as spans
+where spans.begins_at < cast(:as_of as timestamptz)
 
 -- name: cohort_activity
 -- How many contacts of each cohort had a human open or click in each period since their own sign-up.
@@ -132,14 +152,7 @@ activity as (
     -- include: cohort_activity
 ),
 cells as (
-    select
-        cohorts.*, period_offset,
-        cohorts.cohort_end + make_interval(days => (period_offset + 1) * cohorts.period_days)
-            <= cast(:as_of as timestamptz) as is_complete
-    from cohorts
-    cross join generate_series(0, cast(:periods as int) - 1) as period_offset
-    where cohorts.cohort_start + make_interval(days => period_offset * cohorts.period_days)
-        < cast(:as_of as timestamptz)
+    -- include: cohort_cells
 )
 insert into analytics.contact_cohorts (
     granularity, cohort_start, cohort_label, cohort_size, period_offset, active_count,
@@ -160,6 +173,158 @@ left join activity
     on activity.granularity = cells.granularity
     and activity.cohort_start = cells.cohort_start
     and activity.period_offset = cells.period_offset
+
+-- name: touched_cells
+-- Cells that late events of single people lie in, by the marks since the last refresh (rollups.news).
+select
+    grains.granularity, date_trunc(grains.granularity, people.created_at, 'UTC') as cohort_start,
+    period_offset
+from news
+inner join contacts as people on people.contact_id = news.contact_id
+cross join grains
+cross join lateral generate_series(
+    floor((news.day - cast(people.created_at at time zone 'UTC' as date) - 1.0)
+        / grains.period_days)::int,
+    floor((news.day - cast(people.created_at at time zone 'UTC' as date) + 1.0)
+        / grains.period_days)::int
+) as period_offset
+where news.subject = 'activity'
+
+-- name: stale_cells
+-- Cells to be counted again: over now and not before, of a cohort that somebody joined, or with news.
+-- Somebody who was erased left no trace of the own cells: a mark of theirs means the day.
+select
+    cells.granularity, cells.cohort_start, cells.cohort_end, cells.period_offset, cells.begins_at,
+    cells.ends_at
+from cells
+left join known
+    on known.granularity = cells.granularity and known.cohort_start = cells.cohort_start::date
+    and known.period_offset = cells.period_offset
+left join touched
+    on touched.granularity = cells.granularity and touched.cohort_start = cells.cohort_start
+    and touched.period_offset = cells.period_offset
+where cells.is_complete
+    and (
+        known.active_count is null
+        or known.cohort_size <> cells.cohort_size
+        or touched.granularity is not null
+        or exists (
+            select from changed_days
+            where changed_days.day < cells.ends_at
+                and changed_days.day + interval '1 day' > cells.begins_at)
+    )
+
+-- name: stale_acts
+-- Opens and clicks since the first of the cells to be counted again began, in periods of each granularity.
+select
+    events.contact_id, contacts.created_at, grains.granularity,
+    floor((date_part('epoch', events.occurred_at) - date_part('epoch', contacts.created_at))
+        / 86400)::int / grains.period_days as period_offset
+from events
+inner join contacts on contacts.contact_id = events.contact_id
+cross join grains
+where events.event_type in ('email_opened', 'email_clicked')
+    and events.occurred_at >= (select min(begins_at) from stale)
+    and events.occurred_at < (select max(ends_at) from stale)
+    and events.occurred_at >= contacts.created_at
+
+-- name: stale_activity
+-- How many contacts were active in each of the cells to be counted again.
+select granularity, cohort_start, period_offset, sum(contact_count)::bigint as active_count
+from (
+    select stale.granularity, stale.cohort_start, stale.period_offset, 1 as contact_count
+    from acts
+    inner join stale
+        on stale.granularity = acts.granularity and stale.period_offset = acts.period_offset
+        and acts.created_at >= stale.cohort_start and acts.created_at < stale.cohort_end
+    group by acts.contact_id, stale.granularity, stale.cohort_start, stale.period_offset
+    union all
+    select granularity, date_trunc(granularity, signup_day::timestamp) at time zone 'UTC',
+        period_offset, contact_count
+    from erased_activity
+) as counted
+group by granularity, cohort_start, period_offset
+
+-- name: follow_cohorts
+-- Writes the cells that are others than before; contacts leave by erasure alone, which counts them on.
+with grains as materialized (
+    -- include: grains
+),
+news as materialized (
+    -- include: rollups.news
+),
+changed_days as materialized (
+    select day from unnest(cast(:days as date[])) as given (day)
+    union
+    select news.day
+    from news
+    left join contacts on contacts.contact_id = news.contact_id
+    where news.subject = 'activity' and news.contact_id > 0 and contacts.contact_id is null
+),
+known as (
+    select * from analytics.contact_cohorts
+),
+cohorts as materialized (
+    -- include: cohort_sizes
+),
+cells as materialized (
+    -- include: cohort_cells
+),
+touched as materialized (
+    select distinct * from (
+        -- include: touched_cells
+    ) as given
+),
+stale as materialized (
+    -- include: stale_cells
+),
+-- Materialized: or the planner, who cannot know how many there are, compares each one with every cell.
+acts as materialized (
+    -- include: stale_acts
+),
+activity as (
+    -- include: stale_activity
+),
+figures as materialized (
+    select
+        cells.granularity, cells.cohort_start::date as cohort_start,
+        to_char(cells.cohort_start, case cells.granularity
+            when 'day' then 'YYYY-MM-DD' when 'week' then 'IYYY-"W"IW' else 'YYYY-MM' end) as label,
+        cells.cohort_size, cells.period_offset, cells.subscribed_count, cells.is_complete,
+        case
+            when stale.granularity is not null then coalesce(activity.active_count, 0)
+            when cells.is_complete then known.active_count
+        end as active_count
+    from cells
+    left join stale using (granularity, cohort_start, period_offset)
+    left join activity using (granularity, cohort_start, period_offset)
+    left join known
+        on known.granularity = cells.granularity and known.cohort_start = cells.cohort_start::date
+        and known.period_offset = cells.period_offset
+),
+gone as (
+    delete from analytics.contact_cohorts as old
+    where not exists (
+        select from figures
+        where figures.granularity = old.granularity and figures.cohort_start = old.cohort_start
+            and figures.period_offset = old.period_offset)
+)
+insert into analytics.contact_cohorts as old (
+    granularity, cohort_start, cohort_label, cohort_size, period_offset, active_count,
+    subscribed_count, retention_rate, is_complete, refreshed_at
+)
+select
+    granularity, cohort_start, label, cohort_size, period_offset, active_count, subscribed_count,
+    case when active_count is not null then analytics.percent(active_count, cohort_size) end,
+    is_complete, now()
+from figures
+on conflict (granularity, cohort_start, period_offset) do update
+set cohort_size = excluded.cohort_size, active_count = excluded.active_count,
+    subscribed_count = excluded.subscribed_count, retention_rate = excluded.retention_rate,
+    is_complete = excluded.is_complete, refreshed_at = excluded.refreshed_at
+where (old.cohort_size, old.active_count, old.subscribed_count, old.is_complete)
+    is distinct from (excluded.cohort_size, excluded.active_count, excluded.subscribed_count,
+        excluded.is_complete)
 
 -- name: score_days
 -- The last complete scoring of everybody on each UTC day, and when the one before it was. What was scored on the day

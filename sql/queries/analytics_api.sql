@@ -96,17 +96,6 @@ select orders, revenue, reporting_currency
 from analytics.campaign_performance
 where campaign_id = cast(:campaign_id as bigint)
 
--- name: attributed_sales
--- The same as of the last refresh of attribution.
-select
-    coalesce(sum(orders), 0)::bigint as orders,
-    coalesce(
-        sum(revenue) filter (where reporting_currency = analytics.reporting_currency()), 0
-    ) as revenue,
-    analytics.reporting_currency() as reporting_currency
-from analytics.campaign_revenue
-where campaign_id = cast(:campaign_id as bigint) and model = 'last_touch'
-
 -- name: house
 -- Contacts, campaigns and workflows now.
 select people.*, mailings.*, flows.*

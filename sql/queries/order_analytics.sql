@@ -596,3 +596,51 @@ set as_of = excluded.as_of, recency_days = excluded.recency_days,
     reporting_currency = excluded.reporting_currency, r_score = excluded.r_score,
     f_score = excluded.f_score, m_score = excluded.m_score,
     rfm_segment = excluded.rfm_segment, refreshed_at = excluded.refreshed_at
+
+-- name: unfollowed_buyers
+-- Whose orders analytics.attribution does not show as they are now: with news since its last refresh, or later orders
+-- or refunds than it counts. Binds: since and previous_as_of of that refresh.
+with news as (
+    -- include: rollups.news
+)
+select contact_id
+from news
+where subject in ('orders', 'touches') and contact_id > 0
+union
+select contact_id
+from orders
+where contact_id > 0 and placed_at >= cast(:previous_as_of as timestamptz)
+union
+select orders.contact_id
+from refunds
+inner join orders on orders.source = refunds.source and orders.order_id = refunds.order_id
+where orders.contact_id > 0 and refunds.applied_at is not null
+    and refunds.occurred_at >= cast(:previous_as_of as timestamptz)
+
+-- name: campaign_sales
+-- The orders whose last touch was one campaign, and what they brought, now: from analytics.attribution, but for
+-- contact_ids (unfollowed_buyers), whose orders are counted here. Binds: campaign_id; as_of infinity.
+with counted as (
+    -- include: counted_orders
+),
+touches as (
+    -- include: human_touches
+),
+sold as (
+    select counted.reporting_currency, counted.net_booked
+    from touches
+    inner join counted on counted.order_key = touches.order_key
+    where touches.from_last = 1 and touches.campaign_id = cast(:campaign_id as bigint)
+    union all
+    select reporting_currency, attributed_reporting
+    from analytics.attribution
+    where model = 'last_touch' and campaign_id = cast(:campaign_id as bigint)
+        and contact_id <> all(cast(:contact_ids as bigint[]))
+)
+select
+    count(*) as orders,
+    cast(greatest(least(coalesce(
+        sum(net_booked) filter (where reporting_currency = cast(:currency as text)),
+        0), 99999999999999), -99999999999999) as numeric(18, 4)) as revenue,
+    cast(:currency as text) as reporting_currency
+from sold

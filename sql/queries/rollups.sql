@@ -34,6 +34,13 @@ set snapshot = excluded.snapshot, as_of = excluded.as_of,
     reporting_currency = excluded.reporting_currency, row_count = excluded.row_count,
     seconds = excluded.seconds, refreshed_at = excluded.refreshed_at;
 
+-- name: usable_state
+-- The last refresh of a table, for readers that add what changed since; none where they cannot know that.
+select cast(snapshot as text) as since, as_of
+from rollups.states
+where table_name = cast(:table as text)
+    and pg_snapshot_xmax(snapshot) <= pg_snapshot_xmax(pg_current_snapshot());
+
 -- name: states
 -- How far each table is.
 select table_name, as_of, row_count, seconds, refreshed_at

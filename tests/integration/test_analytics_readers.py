@@ -264,9 +264,9 @@ def test_what_one_row_is_comes_from_the_comment(tx: Connection) -> None:
 
 def test_a_new_view_appears_by_itself(tx: Connection) -> None:
     tx.exec_driver_sql(
-        "create view analytics.workflow_funnel as select 7::bigint as workflow_id, 1::int as version, "
+        "create view analytics.shelf_funnel as select 7::bigint as workflow_id, 1::int as version, "
         "'s'::text as step_path, null::bigint as nothing; "
-        "comment on view analytics.workflow_funnel is 'One row per workflow, version and step: x.'"
+        "comment on view analytics.shelf_funnel is 'One row per workflow, version and step: x.'"
     )
     tx.exec_driver_sql(
         "create table analytics.days (day date not null, kind text not null, campaign_id bigint, "
@@ -276,7 +276,7 @@ def test_a_new_view_appears_by_itself(tx: Connection) -> None:
         "insert into analytics.days values ('2026-03-01', 'b', null, '2026-03-02 01:00Z'), "
         "('2026-03-01', 'b', 7, '2026-03-02 02:00Z'), ('2026-03-01', 'a', 9, null), ('2026-02-01', 'c', null, null)"
     )
-    funnel, days = readers_views.get(tx, "workflow_funnel"), readers_views.get(tx, "days")
+    funnel, days = readers_views.get(tx, "shelf_funnel"), readers_views.get(tx, "days")
     assert (funnel.grain_columns, funnel.date_column) == (("workflow_id", "version", "step_path"), None)
     assert (days.grain, days.grain_columns) == ("UTC day, kind of mail and campaign", ("day", "kind", "campaign_id"))
     assert str(readers_views.newest(tx, days, now=NOW)) == "2026-03-02 02:00:00+00:00"

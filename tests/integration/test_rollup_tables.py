@@ -168,3 +168,28 @@ def test_an_example_of_the_docs_runs(tx: Connection, query: str) -> None:
     tx.execute(text("set local role mauto_analyst"))
     tx.execute(text("set local search_path = analytics"))
     tx.exec_driver_sql(query)
+
+
+def test_a_late_open_restates_its_own_cells_only(fresh_engine: Engine) -> None:
+    with fresh_engine.begin() as tx:
+        people = [make_contact(tx, created_at=START + timedelta(days=day)) for day in (0, 1, 40)]
+        make_event(tx, people[0], "email_opened", START + timedelta(days=1))
+    as_of = START + timedelta(days=80)
+    refreshing.refresh(fresh_engine, as_of=as_of)
+    sql = text("select granularity, cohort_start, period_offset, active_count from analytics.contact_cohorts "
+               "where active_count > 0 and refreshed_at > :since order by 1, 2, 3")  # fmt: skip
+    with fresh_engine.begin() as tx:
+        since = tx.scalar(text("select now()"))
+        make_event(tx, people[1], "email_clicked", START + timedelta(days=16))
+    assert refreshing.refresh(fresh_engine, as_of=as_of, only=["contact_cohorts"]) == {"contact_cohorts": 3}
+    with fresh_engine.begin() as tx:
+        assert [tuple(row) for row in tx.execute(sql, {"since": since})] == [
+            ("day", (START + timedelta(days=1)).date(), 15, 1), ("month", START.date().replace(day=1), 0, 2),
+            ("week", START.date(), 2, 1),
+        ]  # fmt: skip
+        make_contact(tx, created_at=START + timedelta(days=2), subscribed=False)
+    refreshing.refresh(fresh_engine, as_of=as_of, only=["contact_cohorts"])
+    with fresh_engine.connect() as tx:
+        assert tx.scalar(text("select cohort_size || ' ' || subscribed_count || ' ' || retention_rate "
+                              "from analytics.contact_cohorts where granularity = 'week' and cohort_start = :day "
+                              "and period_offset = 2"), {"day": START.date()}) == "3 2 33.3333"  # fmt: skip
