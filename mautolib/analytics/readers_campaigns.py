@@ -2,8 +2,8 @@
 
 Promise: one way of counting for all of them. Up to `LIVE_MAILS` mails of campaigns they are counted now, by the view
 analysts read; above that, where counting takes seconds, as last recounted (`campaign_totals`, made from that view: a
-few seconds old while a campaign is sent, later nine minutes or a twentieth of its age), and orders as of the last
-refresh of `analytics.attribution`. Called by the API and the dashboard; changes nothing.
+few seconds old while a campaign is sent, later nine minutes or a twentieth of its age). Orders and revenue are counted
+now, but for `sales`. Called by the API and the dashboard; changes nothing.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def metrics(tx: Tx, campaign_id: int, *, reporting_currency: str) -> dict[str, A
     if row is None:
         raise NotFound("Campaign not found")
     rates = figures.rates_of(row)
-    sold = sales(tx, campaign_id)
+    sold = tx.execute(statement("analytics_api.campaign_sales"), {"campaign_id": campaign_id}).one()
     each = sold.revenue / row.delivered if row.delivered else Decimal(0)
     return {
         "campaign_id": str(campaign_id), "campaign_name": row.campaign_name, "total_sent": row.sent,
@@ -177,7 +177,10 @@ def is_live(tx: Tx) -> bool:
 
 
 def sales(tx: Tx, campaign_id: int) -> Row[Any]:
-    """orders, revenue and reporting_currency (None without orders) of the orders whose last touch is its mail."""
+    """orders, revenue and reporting_currency (None without orders) of the orders whose last touch is its mail.
+
+    Where counting takes seconds, as of the last refresh of `analytics.campaign_revenue`.
+    """
     name = "campaign_sales" if is_live(tx) else "attributed_sales"
     return tx.execute(statement(f"analytics_api.{name}"), {"campaign_id": campaign_id}).one()
 

@@ -149,7 +149,8 @@ def test_cohorts_of_sign_ups_and_first_orders(place: Place) -> None:
                 assert row[f"p{offset}"] == ""
                 continue
             assert Decimal(row[f"p{offset}"]) == cell["retention_rate"]
-            assert float(row[f"p{offset}"]) == api[row["cohort"], offset]["retention_rate"]
+            # The API rounds to two decimals what tables keep with four.
+            assert api[row["cohort"], offset]["retention_rate"] == pytest.approx(float(row[f"p{offset}"]), abs=0.0051)
             seen += 1
     assert seen > 20
     bought = {(str(row["cohort_month"]), row["month_offset"]): row for row in place.sql("select * from order_cohorts")}
