@@ -21,7 +21,8 @@ from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 
 __all__ = ["DEFAULT_CLICK_DAYS", "DEFAULT_OPEN_DAYS", "keep_windows", "restate_attribution", "restate_campaigns",
-           "restate_cohorts", "restate_months", "restate_revenue", "restate_rfm", "restate_value", "windows"]  # fmt: skip
+           "restate_cohorts", "restate_months", "restate_revenue", "restate_rfm", "restate_value",
+           "windows"]  # fmt: skip
 
 #: Windows of attribution until `keep_windows` says others; `campaign_performance` has the same.
 DEFAULT_CLICK_DAYS: Final = 5

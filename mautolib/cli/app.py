@@ -7,7 +7,20 @@ import sys
 
 from mautolib import log
 from mautolib.cli import (
-    airflow, campaigns, desk, figures, holdout, imports, lake, mail, state, users, warehouse, watching, webhooks, work,
+    airflow,
+    campaigns,
+    desk,
+    figures,
+    holdout,
+    imports,
+    lake,
+    mail,
+    state,
+    users,
+    warehouse,
+    watching,
+    webhooks,
+    work,
 )  # fmt: skip
 
 app = desk.group("Operate MarketingAutomation-Lite without SQL. Settings come from MAUTO_... or the running stack.")

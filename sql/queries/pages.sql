@@ -297,8 +297,8 @@ left join rollups.states on states.table_name = wanted.table_name;
 -- name: rfm_grid
 -- Customers by recency and frequency score, and what they brought.
 select
-    r_score, f_score, count(*) as customers, sum(monetary) as revenue, sum(frequency)::bigint as orders,
-    sum(recency_days)::bigint as days, min(reporting_currency) as reporting_currency, min(as_of) as as_of
+    r_score, f_score, count(*) as customers, sum(monetary) as revenue,
+    min(reporting_currency) as reporting_currency, min(as_of) as as_of
 from analytics.rfm_segments
 group by r_score, f_score;
 

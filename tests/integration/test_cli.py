@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result as Ran
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 from typer.testing import CliRunner
 
