@@ -35,15 +35,7 @@ from mautolib.channels.protocol import Channel
 from mautolib.channels.registry import open_channel
 from mautolib.db.engine import connect, is_unavailable
 from mautolib.db.statements import statement
-from mautolib.errors import (
-    InvalidInput,
-    InvalidTransition,
-    MautoError,
-    NoRoom,
-    NotFound,
-    ProviderUnavailable,
-    TransientError,
-)
+from mautolib.errors import Conflict, InvalidInput, MautoError, NoRoom, NotFound, ProviderUnavailable, TransientError
 from mautolib.events.links import LinkSigner
 from mautolib.ledger import claim, installation
 from mautolib.ledger.identity import message_identity
@@ -291,7 +283,7 @@ class _Run:
         write_down(tx, self.shift.settings, outcomes, now=now, claimed_at=self._claimed_at)
         for campaign_id, reason in sorted(self.shift.stopped.items()):
             # Somebody else may have stopped it already.
-            with contextlib.suppress(InvalidTransition, NotFound):
+            with contextlib.suppress(Conflict, NotFound):
                 control.pause(tx, campaign_id, now=now, reason=reason)
 
     def _recorded(
