@@ -26,6 +26,7 @@ from mautolib.errors import (
     DomainError,
     InvalidInput,
     MautoError,
+    NoRoom,
     NotAllowed,
     NotAuthenticated,
     NotFound,
@@ -37,6 +38,7 @@ _LOG = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
+_NO_ROOM = "There is no room to keep this at the moment; try again later"
 _INPUT_CHARACTERS = 200
 _SECRETS = {"password", "current_password", "new_password", "refresh_token", "secret", "token", "key"}
 
@@ -163,7 +165,8 @@ def _of_domain(error: MautoError) -> Problem:
     if isinstance(error, RateLimited):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds or RETRY_AFTER_SECONDS)))
     elif status == 503:
-        return unavailable("A service this one needs cannot be reached; try again")
+        return unavailable(_NO_ROOM if isinstance(error, NoRoom) else "A service this one needs cannot be reached; "
+                           "try again")
     return Problem(status=status, code=error.code, detail=_clean(str(error)), headers=headers)
 
 
@@ -196,7 +199,14 @@ def _of_validation(error: RequestValidationError) -> Problem:
     return Problem(status=422, code="timezone_required" if zone else "validation_error", detail=details)
 
 
+def _is_full(error: BaseException) -> bool:
+    """Whether the disk of the database is full."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "pgcode", None) == "53100"
+
+
 def _of_database(error: BaseException) -> Problem | None:
+    if NoRoom.is_why(error) or _is_full(error):
+        return unavailable(_NO_ROOM)
     if is_unavailable(error):
         return unavailable("The database cannot be reached; try again")
     state = getattr(getattr(error, "orig", None), "pgcode", None) if isinstance(error, DBAPIError) else None

@@ -11,6 +11,7 @@
     ├── TransientError             the world is busy; the same call may succeed later
     │   ├── RateLimited            told to slow down; carries retry_after_seconds where known
     │   └── ProviderUnavailable    database, mail server or other service cannot be reached
+    │       └── NoRoom             a disk of this machine is full
     └── PermanentError             the world said no for good; retrying is useless
         ├── ProviderRejected       a provider refused this very thing
         └── Misconfigured          a setting is missing or weak; says which one
@@ -19,6 +20,8 @@ Two translators exist: `api/errors.py` (HTTP) and `plugins/mauto_airflow/failure
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class MautoError(Exception):
@@ -112,6 +115,15 @@ class RateLimited(TransientError):
 
 class ProviderUnavailable(TransientError):
     """A service this one depends on cannot be reached."""
+
+
+class NoRoom(ProviderUnavailable):
+    """A disk of this machine is full; nothing was kept of what did not fit."""
+
+    @staticmethod
+    def is_why(error: BaseException) -> bool:
+        """Whether that is what an error of the operating system says (a quota and a file's limit count too)."""
+        return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class PermanentError(MautoError):

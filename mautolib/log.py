@@ -26,14 +26,19 @@ _BOUND: ContextVar[Mapping[str, Any]] = ContextVar("mauto_log_bound", default={}
 
 
 class _OneLine(logging.Formatter):
-    """Keeps a record on one line, so that data can never fake a log entry (control characters escaped)."""
+    """Keeps a record on one line, so that data can never fake a log entry (control characters escaped).
+
+    A trace has lines of its own, each indented.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         record.message = record.getMessage().encode("unicode_escape").decode("ascii")
         record.asctime = self.formatTime(record, self.datefmt)
         text = self.formatMessage(record)
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            # The message of an error may be somebody's data, too: indented, no line of it looks like an entry.
+            trace = self.formatException(record.exc_info).split("\n")
+            text += "".join(f"\n    {line.encode('unicode_escape').decode('ascii')}" for line in trace)
         return text
 
 

@@ -30,6 +30,7 @@ from mautolib.errors import (
     InvalidInput,
     MautoError,
     Misconfigured,
+    NoRoom,
     PermanentError,
     ProviderRejected,
     ProviderUnavailable,
@@ -185,7 +186,7 @@ class Courier:
                     break
         except (TransientError, PermanentError) as error:
             self.error = error
-        if isinstance(self.error, TransientError):
+        if isinstance(self.error, TransientError) and not isinstance(self.error, NoRoom):
             has_answered = any(
                 outcome.result.code is not None and outcome.result.verdict is not Verdict.RELEASED
                 for outcome in self._outcomes.values()
@@ -278,9 +279,10 @@ class Courier:
         if result.verdict is Verdict.RELEASED and result.stage is Stage.MAIL:
             result = self._sender_refused(message, result)
         outcome = Outcome(message.contact_id, message_id, self._attempt_id, result, message.to_email)
-        if result.verdict is Verdict.SENT or result.verdict not in (Verdict.RELEASED, Verdict.SKIPPED):
-            self._shift.journal.result(outcome)
+        # Known here first: where the journal is full the answer still goes into the database with the group.
         self._outcomes[message_id] = outcome
+        if result.verdict not in (Verdict.RELEASED, Verdict.SKIPPED):
+            self._shift.journal.result(outcome)
         self._shift.note(message.campaign_id, result)
 
     def _sender_refused(self, message: Claimed, result: Result) -> Result:

@@ -35,7 +35,7 @@ from mautolib.channels.protocol import Channel
 from mautolib.channels.registry import open_channel
 from mautolib.db.engine import connect, is_unavailable
 from mautolib.db.statements import statement
-from mautolib.errors import InvalidInput, InvalidTransition, MautoError, NotFound, ProviderUnavailable, TransientError
+from mautolib.errors import Conflict, InvalidInput, MautoError, NoRoom, NotFound, ProviderUnavailable, TransientError
 from mautolib.events.links import LinkSigner
 from mautolib.ledger import claim, installation
 from mautolib.ledger.identity import message_identity
@@ -205,7 +205,12 @@ class _Run:
                 while True:
                     goes_on = error is None and time.monotonic() < self.shift.ends_at
                     asked_at, asked = time.monotonic(), self.shift.clock()
-                    group = self._turn(outcomes, goes_on, asked)
+                    try:
+                        group = self._turn(outcomes, goes_on, asked)
+                    except NoRoom as full:
+                        # Nothing further is claimed; what was handed over is told to the database all the same.
+                        self._turn(outcomes, False, asked)
+                        return error or full
                     if group is None or group.is_empty:
                         return error
                     self.counts.update({"skipped": sum(group.skipped.values())} if group.skipped else {})
@@ -239,7 +244,8 @@ class _Run:
         A commit whose answer was lost is looked up by its attempt before anything is done again.
         """
         if outcomes:
-            self.shift.journal.sync()
+            with contextlib.nullcontext() if goes_on else contextlib.suppress(NoRoom):
+                self.shift.journal.sync()
         attempt_id = 0
         waits_until = time.monotonic() + PATIENCE_SECONDS
         pause = 0.1
@@ -277,7 +283,7 @@ class _Run:
         write_down(tx, self.shift.settings, outcomes, now=now, claimed_at=self._claimed_at)
         for campaign_id, reason in sorted(self.shift.stopped.items()):
             # Somebody else may have stopped it already.
-            with contextlib.suppress(InvalidTransition, NotFound):
+            with contextlib.suppress(Conflict, NotFound):
                 control.pause(tx, campaign_id, now=now, reason=reason)
 
     def _recorded(

@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 
 from mautolib.auth import audit
 from mautolib.db.engine import connect, is_unavailable
-from mautolib.errors import InvalidInput, MautoError, Misconfigured, TransientError
+from mautolib.errors import InvalidInput, MautoError, Misconfigured, NoRoom, TransientError
 from mautolib.settings import Settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
@@ -40,10 +40,16 @@ class Group(TyperGroup):
         except MautoError as error:
             _refuse(str(error), code_of(error))
         except DBAPIError as error:
+            if getattr(error.orig, "pgcode", None) == "53100":
+                _refuse("the disk of the database is full", TRY_LATER)
             if is_unavailable(error):
                 _refuse("the database cannot be reached", TRY_LATER)
             first = str(error.orig).strip().splitlines()[0]
             _refuse(f"the database refuses: {first} (is it migrated? `mauto migrate`)", NOT_POSSIBLE)
+        except OSError as error:
+            if not NoRoom.is_why(error):
+                raise
+            _refuse(f"there is no room on the disk ({error.filename or error.strerror})", TRY_LATER)
         return None
 
 

@@ -16,6 +16,11 @@ from mautolib.errors import Misconfigured
 
 __all__ = ["connect", "is_unavailable", "parse_url", "Tx"]
 
+#: A network that swallows everything would be waited for two hours: asked after 30 s, given up after 60 s.
+_LOST_AFTER_A_MINUTE = {
+    "keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}  # fmt: skip
 #: A connection inside a transaction that its caller ends.
 Tx = Connection
 
@@ -62,6 +67,7 @@ def connect(
         "application_name": application_name,
         "connect_timeout": connect_timeout_seconds,
         "options": options,
+        **_LOST_AFTER_A_MINUTE,
     }
     return create_engine(
         parse_url(url),
@@ -76,7 +82,7 @@ def connect(
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether `error` says that the database cannot be reached or is going away (retry later)."""
+    """Whether `error` says that the database cannot be reached, is going away or has no room (retry later)."""
     if isinstance(error, DBAPIError | psycopg2.Error):
         if isinstance(error, DBAPIError) and error.connection_invalidated:
             return True
@@ -85,5 +91,6 @@ def is_unavailable(error: BaseException) -> bool:
         code = getattr(original, "pgcode", None)
         if code is None:
             return type(original).__name__ in ("OperationalError", "InterfaceError")
-        return code.startswith(("08", "57P")) or code in ("53300", "53400")
+        # 53: no room, no memory, too many connections; 58030: its disk fails. Either is somebody's to mend, not ours.
+        return str(code).startswith(("08", "57P", "53")) or code == "58030"
     return type(error).__name__ == "TimeoutError" and type(error).__module__.startswith("sqlalchemy")

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from mautolib.db.statements import statement
-from mautolib.errors import Conflict
+from mautolib.errors import Conflict, NoRoom
 from mautolib.ledger.claim import new_attempt
 from mautolib.ledger.identity import MessageIdentity
 
@@ -64,7 +64,16 @@ class Mark:
         return 0
 
     def raise_to(self, installation_id: str, attempt_id: int) -> None:
-        """Note that an attempt was committed; a lower one changes nothing."""
+        """Note that an attempt was committed; a lower one changes nothing, and neither does a full disk."""
+        try:
+            self._raise_to(installation_id, attempt_id)
+        except OSError as error:
+            if not NoRoom.is_why(error):
+                raise
+            # The attempt is committed and must not be taken back for this; a later one is noted instead.
+            _LOG.warning("%s cannot be written: %s", self._path, error.strerror)
+
+    def _raise_to(self, installation_id: str, attempt_id: int) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

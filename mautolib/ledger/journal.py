@@ -20,6 +20,7 @@ from json.encoder import encode_basestring_ascii as _quoted
 from pathlib import Path
 from typing import Any
 
+from mautolib.errors import NoRoom
 from mautolib.ledger.model import Outcome, Result, Stage, Verdict
 from mautolib.settings import Settings
 
@@ -34,11 +35,15 @@ def journal_folder(settings: Settings) -> Path:
 
 
 class Journal:
-    """The journal of one sender; written by appending whole lines only."""
+    """The journal of one sender; written by appending whole lines only.
+
+    Every note raises `NoRoom` when it is not in the file as a whole: then what it is about must not happen.
+    """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._is_torn = False
         self._write(["boot", _boot_id()])
 
     @classmethod
@@ -72,7 +77,10 @@ class Journal:
 
     def sync(self) -> None:
         """Make everything noted so far survive a power cut."""
-        os.fsync(self._descriptor)
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise NoRoom(f"The journal {self.path} cannot be kept: {error.strerror}") from error
 
     def close(self, *, is_settled: bool) -> None:
         """End the journal; it is removed if the database knows everything in it."""
@@ -84,7 +92,15 @@ class Journal:
         self._append(json.dumps(line, separators=(",", ":")) + "\n")
 
     def _append(self, line: str) -> None:
-        os.write(self._descriptor, line.encode())
+        data = (f"\n{line}" if self._is_torn else line).encode()
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError as error:
+            raise NoRoom(f"The journal {self.path} cannot be written: {error.strerror}; see MAUTO_STORAGE") from error
+        # A disk that is nearly full takes a part of a line, without an error.
+        self._is_torn = written < len(data)
+        if self._is_torn:
+            raise NoRoom(f"The journal {self.path} cannot be written: the disk is full; see MAUTO_STORAGE")
 
 
 def _json(value: object) -> str:
@@ -123,15 +139,15 @@ def dead_journals(folder: Path) -> Iterator[DeadJournal]:
 
 
 def _read(path: Path) -> DeadJournal:
-    journal = DeadJournal(path=path)
+    journal, is_whole = DeadJournal(path=path), True
     for number, raw in enumerate(path.read_bytes().split(b"\n")[:-1]):
         try:
             _take(journal, json.loads(raw))
         except (ValueError, IndexError, TypeError):
-            # A line torn by a power cut: what is readable still counts, what is missing is not concluded.
+            # Torn by a power cut or a full disk: what is readable still counts, what is missing is not concluded.
             _LOG.warning("journal %s: line %s cannot be read", path.name, number + 1)
-            journal.unbegun_is_known = False
-            break
+            is_whole = False
+    journal.unbegun_is_known &= is_whole
     return journal
 
 

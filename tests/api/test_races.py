@@ -57,7 +57,7 @@ UNIQUE: dict[str, Callable[[str, int], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("path", [path for path in UNIQUE if ("POST", path) in SERVED])
-def test_of_fifty_that_want_one_value_one_gets_it(service: LiveService, wide: httpx.Client, path: str) -> None:
+def test_j9_of_fifty_that_want_one_value_one_gets_it(service: LiveService, wide: httpx.Client, path: str) -> None:
     mark = uuid4().hex
     answers = at_once(wide, lambda n: wide.post(path, json=UNIQUE[path](mark, n)))
     assert Counter(answer.status_code for answer in answers) == {201: 1, 409: AT_ONCE - 1}
@@ -90,7 +90,7 @@ KEYED: dict[str, tuple[Callable[[str], Any], str]] = {
 
 
 @pytest.mark.parametrize("path", [path for path in KEYED if ("POST", path) in SERVED])
-def test_fifty_with_one_key_have_one_effect_and_one_answer(
+def test_j11_fifty_with_one_key_have_one_effect_and_one_answer(
     service: LiveService, wide: httpx.Client, path: str
 ) -> None:
     mark = f"k{uuid4().hex}"
@@ -190,7 +190,7 @@ def survivor(
     stop()
 
 
-def test_after_a_death_between_commit_and_answer_the_repeat_gets_the_answer(
+def test_j11_after_a_death_between_commit_and_answer_the_repeat_gets_the_answer(
     survivor: tuple[str, Path, httpx.Client, dict[str, str]], fresh_engine: Engine
 ) -> None:
     database_url, home, client, headers = survivor

@@ -32,7 +32,7 @@ def test_http_has_one_status_for_each_and_only_our_faults_are_5xx() -> None:
     expected = {
         "NotFound": 404, "Conflict": 409, "InvalidTransition": 409, "InvalidInput": 422, "NotAllowed": 403,
         "NotAuthenticated": 401, "DomainError": 400, "RateLimited": 429, "TransientError": 503,
-        "ProviderUnavailable": 503, "PermanentError": 500, "ProviderRejected": 500, "Misconfigured": 500,
+        "ProviderUnavailable": 503, "NoRoom": 503, "PermanentError": 500, "ProviderRejected": 500, "Misconfigured": 500,
         "MautoError": 500,
     }  # fmt: skip
     assert {name: status_of(name) for name in family(errors.MautoError)} == expected

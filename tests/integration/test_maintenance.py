@@ -67,7 +67,7 @@ def test_partitions_are_made_for_this_month_and_the_next_two(fresh_engine: Engin
     assert maintenance.run(fresh_engine, settings, now=at, task="partitions") == {"partitions": 0}
 
 
-def test_only_whole_months_of_hits_are_dropped(fresh_engine: Engine, settings: Settings) -> None:
+def test_k8_only_whole_months_of_hits_are_dropped(fresh_engine: Engine, settings: Settings) -> None:
     # 100 days before NOON is 2026-08-14 12:00
     ensure_months(fresh_engine, "2026-06-01", "2026-07-01", "2026-08-01")
     june = add_hit(fresh_engine, datetime(2026, 6, 5, tzinfo=UTC))

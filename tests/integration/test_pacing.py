@@ -385,7 +385,7 @@ def states_of_kind(engine: Engine, kind: str) -> list[str]:
     return [row.state for row in rows(engine, sql, kind=kind)]
 
 
-def test_parallel_campaigns_never_exceed_the_cap(fresh_engine: Engine, settings: Settings) -> None:
+def test_k10_parallel_campaigns_never_exceed_the_cap(fresh_engine: Engine, settings: Settings) -> None:
     capped = replace(settings, frequency_cap=2)
     ids = [launched(fresh_engine, settings, 40), *(planned(fresh_engine, settings) for _ in range(4))]
     with ThreadPoolExecutor(5) as threads:

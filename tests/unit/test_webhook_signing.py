@@ -71,6 +71,22 @@ def test_g15_both_secrets_sign_after_a_rotation() -> None:
     assert Webhook(SECRET).verify(body, headers) == Webhook(b"old").verify(body, headers) == {}
 
 
+@pytest.mark.parametrize(
+    ("changed", "seconds"),
+    [({}, 301), ({}, -301), ({"webhook-id": "whm_2"}, 0), ({"webhook-timestamp": "1"}, 0),
+     ({"webhook-signature": "v1,AAAA"}, 0), ({"body": b'{"a": 2}'}, 0)],
+)  # fmt: skip
+def test_g14_a_receiver_refuses_what_was_changed_or_is_old(changed: dict[str, object], seconds: int) -> None:
+    at, body = int(datetime.now(UTC).timestamp()) + seconds, b'{"a": 1}'
+    headers = {"webhook-id": "whm_1", "webhook-timestamp": str(at),
+               "webhook-signature": standard_signature((SECRET,), "whm_1", at, body)}  # fmt: skip
+    if not seconds:
+        Webhook(SECRET).verify(body, headers)
+    headers |= {name: str(value) for name, value in changed.items() if name != "body"}
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(changed.get("body", body), headers)
+
+
 def test_the_schedule_is_the_published_one_spread_by_a_fifth() -> None:
     hours = [1 / 60, 5 / 60, 30 / 60, 2, 5, 10, 14, 20, 24]
     assert [wait.total_seconds() / 3600 for wait in WAITS] == pytest.approx(hours)

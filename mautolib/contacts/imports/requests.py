@@ -33,7 +33,7 @@ from mautolib.contacts.imports.places import place_of
 from mautolib.db import tables
 from mautolib.db.copy import copy_out
 from mautolib.db.statements import load, statement
-from mautolib.errors import InvalidInput, InvalidTransition, NotFound
+from mautolib.errors import InvalidInput, InvalidTransition, NoRoom, NotFound
 from mautolib.settings import Settings
 
 __all__ = ["StoredFile", "asked_for", "cancel", "count_imports", "forget_orphans", "forget_upload", "get",
@@ -135,8 +135,10 @@ def store_upload(settings: Settings, blocks: Iterable[bytes]) -> StoredFile:
                 file.write(block)
         if head[:2] == b"PK":
             raise InvalidInput("This is a ZIP or Excel file; save it as CSV", code="unsupported_file")
-    except BaseException:
+    except BaseException as error:
         path.unlink(missing_ok=True)
+        if NoRoom.is_why(error):
+            raise NoRoom(f"There is no room for the file in {folder}; see MAUTO_STORAGE") from error
         raise
     kind = "csv.gz" if head[:2] == _GZIP else "csv"
     return StoredFile(uri=f"uploads/{path.name}", size=size, sha256=digest.hexdigest(), format=kind)
