@@ -6,7 +6,7 @@ import os
 import sys
 
 from mautolib import log
-from mautolib.cli import (
+from mautolib.cli import (  # fmt: skip
     airflow,
     campaigns,
     desk,
@@ -21,7 +21,7 @@ from mautolib.cli import (
     watching,
     webhooks,
     work,
-)  # fmt: skip
+)
 
 app = desk.group("Operate MarketingAutomation-Lite without SQL. Settings come from MAUTO_... or the running stack.")
 for part in (warehouse, state, imports, watching, work):
