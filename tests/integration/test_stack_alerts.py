@@ -106,8 +106,11 @@ def test_a_deadline_and_a_failure_reach_both_channels_and_logs_are_json(
 
     _until(has_ended_well)
     engine.dispose()
-    httpx.get(f"{stack.plan.api_url}/api/v1/contacts/4711?token=s3cret", trust_env=False)
-    log = (stack.plan.home.logs / "api.log").read_text(encoding="utf-8")
+    httpx.get(f"{stack.plan.api_url}/api/v1/contacts/4711?token=s3cret", trust_env=False, timeout=60)
+    # The line is written once the answer is out.
+    file = stack.plan.home.logs / "api.log"
+    _until(lambda: "/api/v1/contacts/{id}" in file.read_text(encoding="utf-8"))
+    log = file.read_text(encoding="utf-8")
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     (line,) = [one for one in lines if one.get("route") == "/api/v1/contacts/{id}"]
     assert (line["method"], line["status"], line["actor"], line["logger"]) == ("GET", 401, "none", "api.access")
