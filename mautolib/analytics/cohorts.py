@@ -73,7 +73,13 @@ def restate(tx: Tx, work: Work) -> int:
     # The cells are few, and their keys are texts: sorting people by them would cost most of the time.
     configure(tx, enable_mergejoin="off")
     days = tx.scalars(statement("rollups.changed_days"), {**binds, "subject": "activity"}).all()
-    return int(tx.execute(statement("analytics.follow_cohorts"), {**binds, "days": list(days)}).rowcount)
+    stale = tx.execute(statement("analytics.stale_cells"), {**binds, "days": list(days)}).all()
+    cells = {
+        "granularities": [cell.granularity for cell in stale], "cohort_starts": [cell.cohort_start for cell in stale],
+        "cohort_ends": [cell.cohort_end for cell in stale], "period_offsets": [cell.period_offset for cell in stale],
+        "begins": [cell.begins_at for cell in stale], "ends": [cell.ends_at for cell in stale],
+    }  # fmt: skip
+    return int(tx.execute(statement("analytics.follow_cohorts"), {**binds, **cells}).rowcount)
 
 
 def _prepare(tx: Tx, as_of: datetime, from_: date | None, to: date | None) -> dict[str, Any]:

@@ -69,6 +69,9 @@ group by 1, 2, 3, 4
 
 -- name: cohort_cells
 -- The cells of all cohorts that have begun, and whether they are over for everybody.
+with cohorts as (
+    -- include: cohort_sizes
+)
 select
     cohorts.*, spans.period_offset, spans.begins_at, spans.ends_at,
     spans.ends_at <= cast(:as_of as timestamptz) as is_complete
@@ -145,10 +148,7 @@ group by 1, 2, 3
 
 -- name: restate_cohorts
 -- Writes the cells of the cohorts; what is not over yet for everybody of a cohort is null.
-with cohorts as (
-    -- include: cohort_sizes
-),
-activity as (
+with activity as (
     -- include: cohort_activity
 ),
 cells as (
@@ -176,7 +176,13 @@ left join activity
 
 -- name: touched_cells
 -- Cells that late events of single people lie in, by the marks since the last refresh (rollups.news).
-select
+with grains as (
+    -- include: grains
+),
+news as (
+    -- include: rollups.news
+)
+select distinct
     grains.granularity, date_trunc(grains.granularity, people.created_at, 'UTC') as cohort_start,
     period_offset
 from news
@@ -192,12 +198,29 @@ where news.subject = 'activity'
 
 -- name: stale_cells
 -- Cells to be counted again: over now and not before, of a cohort that somebody joined, or with news.
--- Somebody who was erased left no trace of the own cells: a mark of theirs means the day.
+-- Somebody who was erased left no trace of the own cells: a mark of theirs means the day. Bind: days.
+with cells as materialized (
+    -- include: cohort_cells
+),
+touched as materialized (
+    -- include: touched_cells
+),
+news as (
+    -- include: rollups.news
+),
+changed_days as materialized (
+    select day from unnest(cast(:days as date[])) as given (day)
+    union
+    select news.day
+    from news
+    left join contacts on contacts.contact_id = news.contact_id
+    where news.subject = 'activity' and news.contact_id > 0 and contacts.contact_id is null
+)
 select
     cells.granularity, cells.cohort_start, cells.cohort_end, cells.period_offset, cells.begins_at,
     cells.ends_at
 from cells
-left join known
+left join analytics.contact_cohorts as known
     on known.granularity = cells.granularity and known.cohort_start = cells.cohort_start::date
     and known.period_offset = cells.period_offset
 left join touched
@@ -214,8 +237,23 @@ where cells.is_complete
                 and changed_days.day + interval '1 day' > cells.begins_at)
     )
 
+-- name: stale
+-- Those cells, as stale_cells gave them.
+select granularity, cohort_start, cohort_end, period_offset, begins_at, ends_at
+from unnest(
+    cast(:granularities as text[]), cast(:cohort_starts as timestamptz[]),
+    cast(:cohort_ends as timestamptz[]), cast(:period_offsets as int[]),
+    cast(:begins as timestamptz[]), cast(:ends as timestamptz[])
+) as given (granularity, cohort_start, cohort_end, period_offset, begins_at, ends_at)
+
 -- name: stale_acts
 -- Opens and clicks since the first of the cells to be counted again began, in periods of each granularity.
+with grains as (
+    -- include: grains
+),
+stale as (
+    -- include: stale
+)
 select
     events.contact_id, contacts.created_at, grains.granularity,
     floor((date_part('epoch', events.occurred_at) - date_part('epoch', contacts.created_at))
@@ -230,6 +268,13 @@ where events.event_type in ('email_opened', 'email_clicked')
 
 -- name: stale_activity
 -- How many contacts were active in each of the cells to be counted again.
+with stale as (
+    -- include: stale
+),
+-- Materialized: or the planner, who cannot know how many there are, compares each one with every cell.
+acts as materialized (
+    -- include: stale_acts
+)
 select granularity, cohort_start, period_offset, sum(contact_count)::bigint as active_count
 from (
     select stale.granularity, stale.cohort_start, stale.period_offset, 1 as contact_count
@@ -247,40 +292,11 @@ group by granularity, cohort_start, period_offset
 
 -- name: follow_cohorts
 -- Writes the cells that are others than before; contacts leave by erasure alone, which counts them on.
-with grains as materialized (
-    -- include: grains
-),
-news as materialized (
-    -- include: rollups.news
-),
-changed_days as materialized (
-    select day from unnest(cast(:days as date[])) as given (day)
-    union
-    select news.day
-    from news
-    left join contacts on contacts.contact_id = news.contact_id
-    where news.subject = 'activity' and news.contact_id > 0 and contacts.contact_id is null
-),
-known as (
-    select * from analytics.contact_cohorts
-),
-cohorts as materialized (
-    -- include: cohort_sizes
-),
-cells as materialized (
+with cells as materialized (
     -- include: cohort_cells
 ),
-touched as materialized (
-    select distinct * from (
-        -- include: touched_cells
-    ) as given
-),
-stale as materialized (
-    -- include: stale_cells
-),
--- Materialized: or the planner, who cannot know how many there are, compares each one with every cell.
-acts as materialized (
-    -- include: stale_acts
+stale as (
+    -- include: stale
 ),
 activity as (
     -- include: stale_activity
@@ -298,7 +314,7 @@ figures as materialized (
     from cells
     left join stale using (granularity, cohort_start, period_offset)
     left join activity using (granularity, cohort_start, period_offset)
-    left join known
+    left join analytics.contact_cohorts as known
         on known.granularity = cells.granularity and known.cohort_start = cells.cohort_start::date
         and known.period_offset = cells.period_offset
 ),
