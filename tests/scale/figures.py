@@ -10,8 +10,8 @@ from datetime import datetime
 from sqlalchemy import Engine, text
 
 # What was asked for: the night may have computed the same moment, too, before all of the history was loaded.
-_ASKED = "as_of = :midnight and source = 'recomputed'"
-_MIDNIGHT = f"select contact_id, total_score from score_history where {_ASKED}"
+_ASKED = "h.as_of = :midnight and h.source = 'recomputed'"
+_MIDNIGHT = f"select contact_id, total_score from score_history as h where {_ASKED}"
 _CAMPAIGN = "from analytics.campaign_performance order by campaign_id limit 1"
 #: What is counted -> a query of one value.
 COUNTS = {
@@ -74,7 +74,7 @@ def figures(engine: Engine, midnight: datetime) -> dict[str, str]:
     """
     given = {"midnight": midnight}
     with engine.connect() as tx:
-        found = {name: f"{tx.execute(text(query), given).scalar_one():,}" for name, query in COUNTS.items()}
+        found = {name: f"{tx.execute(text(query), given).scalar() or 0:,}" for name, query in COUNTS.items()}
         for name, query in ROWS.items():
             digest = f"select count(*), md5(string_agg(line, chr(10) order by line)) from ({query}) as rows (line)"
             count, value = tx.execute(text(digest), given).one()
