@@ -11,7 +11,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev up down status logs psql dev migrate demo recipe reset test test-all lint fmt bench contract \
-	openapi docs fuzz-api bench-security \
+	openapi docs fuzz-api bench-security floors \
 	check-ledger check-real chaos chaos-ops planted-bugs lock scale-check
 
 help:  ## Show this list
@@ -84,6 +84,9 @@ docs: install  ## Write docs/analytics.md anew from the comments of the running 
 
 fuzz-api: install-dev  ## Fuzz every operation of the API (CASES=10000 SEED=1 ONLY=/api/v1/tags/)
 	@$(PY) -m tests.fuzz.api --cases $(or $(CASES),10000) --seed $(or $(SEED),1) $(if $(ONLY),--only '$(ONLY)')
+
+floors: install-dev  ## Run a part of the tests with the oldest packages that requirements.in allows
+	@$(PY) -m tests.floors $(ARGS)
 
 chaos: install-dev  ## Kill senders 650 times, freeze them, restart the database: nobody lost, nobody mailed twice (ARGS=--help)
 	@$(PY) -m tests.chaos $(ARGS)
