@@ -116,23 +116,26 @@ def restate_revenue(tx: Tx, work: Work) -> int:
 def restate_rfm(tx: Tx, work: Work) -> int:
     """Bring `rfm_segments` up to date: as of the last midnight (UTC); returns the rows written.
 
-    On the same day only rows that are others than before are written; on another day all are.
+    What follows the marks writes only rows that are others than before; on another day everybody is scored anew.
     """
     as_of, currency = _moment(tx, work, "rfm_segments"), _currency(tx)
     midnight = datetime.combine(as_of.astimezone(UTC).date(), time(), UTC)
-    is_same_day = tx.scalar(text("select min(as_of) from analytics.rfm_segments")) == midnight.date()
-    is_followed = is_same_day and work.since is not None and not work.is_limited
-    if is_followed and not tx.scalar(statement("order_analytics.rfm_news"), work.binds):
+    is_same_day = tx.scalar(text("select as_of from rollups.rfm_day")) == midnight.date()
+    is_followed = work.since is not None and not work.is_limited
+    if is_followed and is_same_day and not tx.scalar(statement("order_analytics.rfm_news"), work.binds):
         return 0
     configure(tx, jit="off", work_mem="128MB")
     if currency is None:
-        return int(tx.execute(statement("order_analytics.clear_rfm_segments")).rowcount)
+        return int(tx.execute(statement("order_analytics.clear_rfm_scores")).rowcount)
     today = tx.scalars(statement("order_analytics.customers_of_the_day"), {"as_of": as_of, "midnight": midnight})
     binds = {"as_of": midnight, "currency": currency, "contact_ids": list(today)}
+    tx.execute(statement("order_analytics.keep_rfm_day"), binds)
     if is_followed:
-        return int(tx.execute(statement("order_analytics.correct_rfm_segments"), binds).rowcount)
-    tx.execute(statement("order_analytics.clear_rfm_segments"))
-    return int(tx.execute(statement("order_analytics.restate_rfm_segments"), binds).rowcount)
+        # All customers are compared: the plan must not depend on fresh statistics.
+        configure(tx, enable_nestloop="off")
+        return int(tx.execute(statement("order_analytics.correct_rfm_scores"), binds).rowcount)
+    tx.execute(statement("order_analytics.clear_rfm_scores"))
+    return int(tx.execute(statement("order_analytics.restate_rfm_scores"), binds).rowcount)
 
 
 def _restate_rows(tx: Tx, scope: _Scope, table: str, **more: Any) -> int:

@@ -514,7 +514,8 @@ with counted as (
 ),
 customers as materialized (
     select
-        contact_id, cast(cast(:as_of as timestamptz) at time zone 'UTC' as date)
+        contact_id, cast(last_order_at at time zone 'UTC' as date) as last_order_day,
+        cast(cast(:as_of as timestamptz) at time zone 'UTC' as date)
         - cast(last_order_at at time zone 'UTC' as date) as recency_days,
         orders as frequency, net_revenue as monetary, cast(net_revenue as float8) as money
     from (
@@ -539,7 +540,7 @@ cuts as materialized (
 -- Materialized, so that each score is found once and not at each place it is named.
 scored as materialized (
     select
-        customers.contact_id, customers.recency_days, customers.frequency, customers.monetary,
+        customers.contact_id, customers.last_order_day, customers.frequency, customers.monetary,
         cast(5 - (recency_days > r[1])::int - (recency_days > r[2])::int
             - (recency_days > r[3])::int - (recency_days > r[4])::int as smallint) as r_score,
         cast(1 + (frequency > f[1])::int + (frequency > f[2])::int
@@ -550,51 +551,54 @@ scored as materialized (
     cross join cuts
 )
 select
-    contact_id, cast(cast(:as_of as timestamptz) at time zone 'UTC' as date) as as_of,
-    recency_days, frequency, monetary, cast(:currency as char(3)) as reporting_currency,
-    r_score, f_score, m_score, analytics.rfm_segment(r_score, f_score, m_score) as rfm_segment,
-    now() as refreshed_at
+    contact_id, last_order_day, frequency, monetary,
+    cast(:currency as char(3)) as reporting_currency, r_score, f_score, m_score,
+    analytics.rfm_segment(r_score, f_score, m_score) as rfm_segment, now() as refreshed_at
 from scored
 
--- name: clear_rfm_segments
--- Takes out everybody: on another day every row is another one.
-delete from analytics.rfm_segments
+-- name: keep_rfm_day
+-- Notes the day the scores are as of.
+insert into rollups.rfm_day (as_of)
+values (cast(cast(:as_of as timestamptz) at time zone 'UTC' as date))
+on conflict (is_only) do update set as_of = excluded.as_of
 
--- name: restate_rfm_segments
+-- name: clear_rfm_scores
+-- Takes out everybody.
+delete from rollups.rfm_scores
+
+-- name: restate_rfm_scores
 -- Writes the scores of everybody into the empty table.
-insert into analytics.rfm_segments (
-    contact_id, as_of, recency_days, frequency, monetary, reporting_currency, r_score, f_score,
-    m_score, rfm_segment, refreshed_at
+insert into rollups.rfm_scores (
+    contact_id, last_order_day, frequency, monetary, reporting_currency, r_score, f_score, m_score,
+    rfm_segment, refreshed_at
 )
 -- include: rfm_scores
 order by contact_id
 
--- name: correct_rfm_segments
--- Writes the scores that are others than before on the same day, and takes out who is no customer any more.
+-- name: correct_rfm_scores
+-- Writes the scores that are others than before, and takes out who is no customer any more.
 with scores as materialized (
     -- include: rfm_scores
 ),
 gone as (
-    delete from analytics.rfm_segments
-    where not exists (select from scores where scores.contact_id = rfm_segments.contact_id)
+    delete from rollups.rfm_scores as old
+    where not exists (select from scores where scores.contact_id = old.contact_id)
 )
-insert into analytics.rfm_segments (
-    contact_id, as_of, recency_days, frequency, monetary, reporting_currency, r_score, f_score,
-    m_score, rfm_segment, refreshed_at
+insert into rollups.rfm_scores (
+    contact_id, last_order_day, frequency, monetary, reporting_currency, r_score, f_score, m_score,
+    rfm_segment, refreshed_at
 )
 select scores.*
 from scores
-left join analytics.rfm_segments as known on known.contact_id = scores.contact_id
+left join rollups.rfm_scores as known on known.contact_id = scores.contact_id
 where known.contact_id is null
-    or (known.as_of, known.recency_days, known.frequency, known.monetary, known.r_score,
-        known.f_score, known.m_score)
-    <> (scores.as_of, scores.recency_days, scores.frequency, scores.monetary, scores.r_score,
-        scores.f_score, scores.m_score)
+    or known.last_order_day <> scores.last_order_day or known.frequency <> scores.frequency
+    or known.monetary <> scores.monetary or known.r_score <> scores.r_score
+    or known.f_score <> scores.f_score or known.m_score <> scores.m_score
 on conflict (contact_id) do update
-set as_of = excluded.as_of, recency_days = excluded.recency_days,
-    frequency = excluded.frequency, monetary = excluded.monetary,
-    reporting_currency = excluded.reporting_currency, r_score = excluded.r_score,
-    f_score = excluded.f_score, m_score = excluded.m_score,
+set last_order_day = excluded.last_order_day, frequency = excluded.frequency,
+    monetary = excluded.monetary, reporting_currency = excluded.reporting_currency,
+    r_score = excluded.r_score, f_score = excluded.f_score, m_score = excluded.m_score,
     rfm_segment = excluded.rfm_segment, refreshed_at = excluded.refreshed_at
 
 -- name: unfollowed_buyers
