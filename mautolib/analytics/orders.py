@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy import func, select, text
 
-from mautolib.analytics.work import Work, configure
+from mautolib.analytics.work import Work, configure, runs
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 
@@ -95,18 +95,24 @@ def restate_campaigns(tx: Tx, work: Work) -> int:
 
 
 def restate_revenue(tx: Tx, work: Work) -> int:
-    """Bring `revenue_by_month` up to date, whole months at a time; returns the rows written."""
+    """Bring `revenue_by_month` up to date, from sums by day that are kept; returns the rows written."""
     as_of = _moment(tx, work, "revenue_by_month")
     configure(tx, jit="off", work_mem="128MB")
-    spans: list[tuple[date | None, date | None]] = [(None, None)]
+    days: list[tuple[date | None, date | None]] = [(None, None)]
+    months = days
     if work.is_limited:
         first = work.from_.replace(day=1) if work.from_ else None
-        spans = [(first, _next_month(work.to) if work.to else None)]
+        days = months = [(first, _next_month(work.to) if work.to else None)]
     elif work.since is not None:
-        months = tx.scalars(statement("order_analytics.revenue_news"), work.binds)
-        spans = [(month, _next_month(month)) for month in sorted(months)]
+        news = tx.scalars(statement("order_analytics.revenue_news"), work.binds).all()
+        days = [(first, last + timedelta(days=1)) for first, last in runs(news)]
+        months = [(month, _next_month(month)) for month in sorted({day.replace(day=1) for day in news})]
+    for first, until in days:
+        binds = {"first": first, "until": until, "as_of": as_of}
+        tx.execute(statement("order_analytics.clear_revenue_days"), binds)
+        tx.execute(statement("order_analytics.restate_revenue_days"), binds)
     rows = 0
-    for first, until in spans:
+    for first, until in months:
         binds = {"first": first, "until": until, "as_of": as_of}
         tx.execute(statement("order_analytics.clear_revenue_by_month"), binds)
         rows += tx.execute(statement("order_analytics.restate_revenue_by_month"), binds).rowcount

@@ -65,3 +65,22 @@ begin
     return null;
 end
 $$;
+
+-- Revenue is added up by day first, so that an order that changed months ago does not read all orders of its month.
+create table rollups.revenue_days (
+    day date not null,
+    currency char(3) not null,
+    reporting_currency char(3) not null,
+    orders bigint not null,
+    gross numeric not null,
+    order_net numeric not null,
+    converted_orders bigint not null,
+    net_revenue numeric,
+    first_fx_date date,
+    last_fx_date date,
+    primary key (day, currency, reporting_currency)
+);
+comment on table rollups.revenue_days is
+    'One row per UTC day, currency and reporting currency: what analytics.revenue_by_month is added up from.';
+-- The next refresh makes the days.
+delete from rollups.states where table_name = 'revenue_by_month';

@@ -40,7 +40,8 @@ signup_days as (
         signup_day::timestamp at time zone 'UTC' as signup_day, contact_count, subscribed_count
     from (
         select
-            utc_day(created_at) as signup_day, count(*) as contact_count,
+            date '1970-01-01' + floor(date_part('epoch', created_at) / 86400)::int as signup_day,
+            count(*) as contact_count,
             count(*) filter (where subscribed) as subscribed_count
         from contacts
         where created_at < cast(:as_of as timestamptz)
@@ -268,7 +269,9 @@ spans as materialized (
 acts as materialized (
     select
         events.contact_id, events.occurred_at,
-        cast(contacts.created_at at time zone 'UTC' as date) as signup_day,
+        -- By whole numbers: naming a time zone costs more than the rest of the row.
+        date '1970-01-01'
+        + floor(date_part('epoch', contacts.created_at) / 86400)::int as signup_day,
         floor((date_part('epoch', events.occurred_at) - date_part('epoch', contacts.created_at))
             / 86400)::int as day_offset
     from events
