@@ -6,14 +6,11 @@ write; only opens and clicks whose raw hits are kept no longer stay as they were
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import date, timedelta
+from datetime import date
 
-from mautolib.analytics.work import Work, configure
+from mautolib.analytics.work import Work, configure, runs
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
-
-_DAY = timedelta(days=1)
 
 
 def restate_metrics(tx: Tx, work: Work) -> int:
@@ -32,22 +29,10 @@ def _restate(tx: Tx, work: Work, *, subject: str, clear: str, write: str) -> int
     spans: list[tuple[date | None, date | None]] = [(work.from_, work.to)]
     if work.since is not None and not work.is_limited:
         days = tx.scalars(statement("rollups.changed_days"), {**work.binds, "subject": subject})
-        spans = [*_runs(days)]
+        spans = [*runs(days)]
     rows = 0
     for first, last in spans:
         binds = {"from_day": first, "to_day": last, "as_of": work.as_of}
         tx.execute(statement(clear), binds)
         rows += tx.execute(statement(write), binds).rowcount
     return rows
-
-
-def _runs(days: Iterable[date]) -> Iterable[tuple[date, date]]:
-    """Days as runs without a gap: first and last day of each."""
-    first = last = None
-    for day in sorted(days):
-        if first is not None and last is not None and day > last + _DAY:
-            yield first, last
-            first = None
-        first, last = first or day, day
-    if first is not None and last is not None:
-        yield first, last

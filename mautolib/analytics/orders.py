@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from sqlalchemy import func, select, text
 
-from mautolib.analytics.work import Work, configure
+from mautolib.analytics.work import Work, configure, runs
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 
@@ -95,18 +95,24 @@ def restate_campaigns(tx: Tx, work: Work) -> int:
 
 
 def restate_revenue(tx: Tx, work: Work) -> int:
-    """Bring `revenue_by_month` up to date, whole months at a time; returns the rows written."""
+    """Bring `revenue_by_month` up to date, from sums by day that are kept; returns the rows written."""
     as_of = _moment(tx, work, "revenue_by_month")
     configure(tx, jit="off", work_mem="128MB")
-    spans: list[tuple[date | None, date | None]] = [(None, None)]
+    days: list[tuple[date | None, date | None]] = [(None, None)]
+    months = days
     if work.is_limited:
         first = work.from_.replace(day=1) if work.from_ else None
-        spans = [(first, _next_month(work.to) if work.to else None)]
+        days = months = [(first, _next_month(work.to) if work.to else None)]
     elif work.since is not None:
-        months = tx.scalars(statement("order_analytics.revenue_news"), work.binds)
-        spans = [(month, _next_month(month)) for month in sorted(months)]
+        news = tx.scalars(statement("order_analytics.revenue_news"), work.binds).all()
+        days = [(first, last + timedelta(days=1)) for first, last in runs(news)]
+        months = [(month, _next_month(month)) for month in sorted({day.replace(day=1) for day in news})]
+    for first, until in days:
+        binds = {"first": first, "until": until, "as_of": as_of}
+        tx.execute(statement("order_analytics.clear_revenue_days"), binds)
+        tx.execute(statement("order_analytics.restate_revenue_days"), binds)
     rows = 0
-    for first, until in spans:
+    for first, until in months:
         binds = {"first": first, "until": until, "as_of": as_of}
         tx.execute(statement("order_analytics.clear_revenue_by_month"), binds)
         rows += tx.execute(statement("order_analytics.restate_revenue_by_month"), binds).rowcount
@@ -116,23 +122,26 @@ def restate_revenue(tx: Tx, work: Work) -> int:
 def restate_rfm(tx: Tx, work: Work) -> int:
     """Bring `rfm_segments` up to date: as of the last midnight (UTC); returns the rows written.
 
-    On the same day only rows that are others than before are written; on another day all are.
+    What follows the marks writes only rows that are others than before; on another day everybody is scored anew.
     """
     as_of, currency = _moment(tx, work, "rfm_segments"), _currency(tx)
     midnight = datetime.combine(as_of.astimezone(UTC).date(), time(), UTC)
-    is_same_day = tx.scalar(text("select min(as_of) from analytics.rfm_segments")) == midnight.date()
-    is_followed = is_same_day and work.since is not None and not work.is_limited
-    if is_followed and not tx.scalar(statement("order_analytics.rfm_news"), work.binds):
+    is_same_day = tx.scalar(text("select as_of from rollups.rfm_day")) == midnight.date()
+    is_followed = work.since is not None and not work.is_limited
+    if is_followed and is_same_day and not tx.scalar(statement("order_analytics.rfm_news"), work.binds):
         return 0
     configure(tx, jit="off", work_mem="128MB")
     if currency is None:
-        return int(tx.execute(statement("order_analytics.clear_rfm_segments")).rowcount)
+        return int(tx.execute(statement("order_analytics.clear_rfm_scores")).rowcount)
     today = tx.scalars(statement("order_analytics.customers_of_the_day"), {"as_of": as_of, "midnight": midnight})
     binds = {"as_of": midnight, "currency": currency, "contact_ids": list(today)}
+    tx.execute(statement("order_analytics.keep_rfm_day"), binds)
     if is_followed:
-        return int(tx.execute(statement("order_analytics.correct_rfm_segments"), binds).rowcount)
-    tx.execute(statement("order_analytics.clear_rfm_segments"))
-    return int(tx.execute(statement("order_analytics.restate_rfm_segments"), binds).rowcount)
+        # All customers are compared: the plan must not depend on fresh statistics.
+        configure(tx, enable_nestloop="off")
+        return int(tx.execute(statement("order_analytics.correct_rfm_scores"), binds).rowcount)
+    tx.execute(statement("order_analytics.clear_rfm_scores"))
+    return int(tx.execute(statement("order_analytics.restate_rfm_scores"), binds).rowcount)
 
 
 def _restate_rows(tx: Tx, scope: _Scope, table: str, **more: Any) -> int:

@@ -7,9 +7,9 @@ all that changed; days from `previous_as_of` on are theirs to restate too, becau
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -59,3 +59,15 @@ def configure(tx: Tx, **options: str) -> None:
     """Set options of the server until the transaction ends."""
     for name, value in options.items():
         tx.execute(select(func.set_config(name, value, True)))
+
+
+def runs(days: Iterable[date]) -> Iterable[tuple[date, date]]:
+    """Days as runs without a gap: first and last day of each."""
+    first = last = None
+    for day in sorted(days):
+        if first is not None and last is not None and day > last + timedelta(days=1):
+            yield first, last
+            first = None
+        first, last = first or day, day
+    if first is not None and last is not None:
+        yield first, last

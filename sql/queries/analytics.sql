@@ -40,7 +40,8 @@ signup_days as (
         signup_day::timestamp at time zone 'UTC' as signup_day, contact_count, subscribed_count
     from (
         select
-            utc_day(created_at) as signup_day, count(*) as contact_count,
+            date '1970-01-01' + floor(date_part('epoch', created_at) / 86400)::int as signup_day,
+            count(*) as contact_count,
             count(*) filter (where subscribed) as subscribed_count
         from contacts
         where created_at < cast(:as_of as timestamptz)
@@ -68,9 +69,15 @@ where starts.cohort_start >= grains.oldest
 group by 1, 2, 3, 4
 
 -- name: cohort_cells
--- The cells of all cohorts that have begun, and whether they are over for everybody.
+-- The cells of cohorts that have begun, and whether they are over for everybody. Binds: what cohort_sizes gave.
 with cohorts as (
-    -- include: cohort_sizes
+    select *
+    from unnest(
+        cast(:granularities as text[]), cast(:period_days as int[]),
+        cast(:starts as timestamptz[]), cast(:ends as timestamptz[]), cast(:sizes as bigint[]),
+        cast(:subscribed as bigint[])
+    ) as given (
+        granularity, period_days, cohort_start, cohort_end, cohort_size, subscribed_count)
 )
 select
     cohorts.*, spans.period_offset, spans.begins_at, spans.ends_at,
@@ -239,56 +246,81 @@ where cells.is_complete
 
 -- name: stale
 -- Those cells, as stale_cells gave them.
-select granularity, cohort_start, cohort_end, period_offset, begins_at, ends_at
+select granularity, cohort_start, period_offset, begins_at, ends_at
 from unnest(
-    cast(:granularities as text[]), cast(:cohort_starts as timestamptz[]),
-    cast(:cohort_ends as timestamptz[]), cast(:period_offsets as int[]),
-    cast(:begins as timestamptz[]), cast(:ends as timestamptz[])
-) as given (granularity, cohort_start, cohort_end, period_offset, begins_at, ends_at)
-
--- name: stale_acts
--- Opens and clicks since the first of the cells to be counted again began, in periods of each granularity.
-with grains as (
-    -- include: grains
-),
-stale as (
-    -- include: stale
-)
-select
-    events.contact_id, contacts.created_at, grains.granularity,
-    floor((date_part('epoch', events.occurred_at) - date_part('epoch', contacts.created_at))
-        / 86400)::int / grains.period_days as period_offset
-from events
-inner join contacts on contacts.contact_id = events.contact_id
-cross join grains
-where events.event_type in ('email_opened', 'email_clicked')
-    and events.occurred_at >= (select min(begins_at) from stale)
-    and events.occurred_at < (select max(ends_at) from stale)
-    and events.occurred_at >= contacts.created_at
+    cast(:stale_granularities as text[]), cast(:stale_starts as timestamptz[]),
+    cast(:stale_offsets as int[]), cast(:stale_begins as timestamptz[]),
+    cast(:stale_ends as timestamptz[])
+) as given (granularity, cohort_start, period_offset, begins_at, ends_at)
 
 -- name: stale_activity
--- How many contacts were active in each of the cells to be counted again.
+-- How many contacts were active in each of the cells to be counted again, and in parts of other cells: each
+-- granularity is counted from where its first such cell begins to where its last one ends.
 with stale as (
     -- include: stale
 ),
--- Materialized: or the planner, who cannot know how many there are, compares each one with every cell.
+spans as materialized (
+    select
+        granularity, min(begins_at) as begins_at, max(ends_at) as ends_at,
+        cast(min(cohort_start) at time zone 'UTC' as date) as first_day
+    from stale
+    group by granularity
+),
 acts as materialized (
-    -- include: stale_acts
-)
-select granularity, cohort_start, period_offset, sum(contact_count)::bigint as active_count
-from (
-    select stale.granularity, stale.cohort_start, stale.period_offset, 1 as contact_count
-    from acts
-    inner join stale
-        on stale.granularity = acts.granularity and stale.period_offset = acts.period_offset
-        and acts.created_at >= stale.cohort_start and acts.created_at < stale.cohort_end
-    group by acts.contact_id, stale.granularity, stale.cohort_start, stale.period_offset
+    select
+        events.contact_id, events.occurred_at,
+        -- By whole numbers: naming a time zone costs more than the rest of the row.
+        date '1970-01-01'
+        + floor(date_part('epoch', contacts.created_at) / 86400)::int as signup_day,
+        floor((date_part('epoch', events.occurred_at) - date_part('epoch', contacts.created_at))
+            / 86400)::int as day_offset
+    from events
+    inner join contacts on contacts.contact_id = events.contact_id
+    where events.event_type in ('email_opened', 'email_clicked')
+        and events.occurred_at >= cast(:first as timestamptz)
+        and events.occurred_at < cast(:last as timestamptz)
+        and events.occurred_at >= contacts.created_at
+),
+-- One branch a granularity: half the time of a join with them.
+by_signup_day as (
+    select 'day' as granularity, signup_day, period_offset, count(*) as contact_count
+    from (
+        select distinct acts.contact_id, acts.signup_day, acts.day_offset as period_offset
+        from acts
+        inner join spans
+            on spans.granularity = 'day' and acts.signup_day >= spans.first_day
+            and acts.occurred_at >= spans.begins_at and acts.occurred_at < spans.ends_at
+    ) as days
+    group by 2, 3
     union all
-    select granularity, date_trunc(granularity, signup_day::timestamp) at time zone 'UTC',
-        period_offset, contact_count
+    select 'week', signup_day, period_offset, count(*)
+    from (
+        select distinct acts.contact_id, acts.signup_day, acts.day_offset / 7 as period_offset
+        from acts
+        inner join spans
+            on spans.granularity = 'week' and acts.signup_day >= spans.first_day
+            and acts.occurred_at >= spans.begins_at and acts.occurred_at < spans.ends_at
+    ) as weeks
+    group by 2, 3
+    union all
+    select 'month', signup_day, period_offset, count(*)
+    from (
+        select distinct acts.contact_id, acts.signup_day, acts.day_offset / 30 as period_offset
+        from acts
+        inner join spans
+            on spans.granularity = 'month' and acts.signup_day >= spans.first_day
+            and acts.occurred_at >= spans.begins_at and acts.occurred_at < spans.ends_at
+    ) as months
+    group by 2, 3
+    union all
+    select granularity, signup_day, period_offset, contact_count
     from erased_activity
-) as counted
-group by granularity, cohort_start, period_offset
+)
+select
+    granularity, date_trunc(granularity, signup_day::timestamp) at time zone 'UTC' as cohort_start,
+    period_offset, sum(contact_count)::bigint as active_count
+from by_signup_day
+group by 1, 2, 3
 
 -- name: follow_cohorts
 -- Writes the cells that are others than before; contacts leave by erasure alone, which counts them on.

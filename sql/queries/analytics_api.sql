@@ -381,7 +381,7 @@ order by newest.cohort_start, offsets.period_offset
 -- What there is to read in schema analytics: name, comment, key, and columns with their types.
 select
     relations.relname as view,
-    relations.relkind <> 'v' as is_stored,
+    relations.relkind <> 'v' or 'refreshed_at' = any(columns.names) as is_stored,
     coalesce(obj_description(relations.oid, 'pg_class'), '') as description,
     keys.key_columns,
     columns.names,

@@ -171,35 +171,30 @@ from judged
 
 -- name: touch_days
 -- Opens and clicks by day; what is first in its message counts once, where nothing human came before these days.
-with touches as (
+with touches as materialized (
     -- include: touches
+),
+earlier as (
+    select firsts.message_id, bool_or(hits.kind = 'click') as has_click
+    from (select message_id from touches where is_human and place = 1) as firsts
+    inner join hits on hits.message_id = firsts.message_id
+    where hits.kind in ('open', 'click')
+        and hits.occurred_at < coalesce(cast(:from_day as date), '-infinity')
+        and (
+            select verdict from hit_verdicts where hit_verdicts.hit_id = hits.hit_id
+            order by rule_version desc limit 1) = 'human'
+    group by firsts.message_id
 )
 select
     utc_day(touches.occurred_at) as day, messages.kind,
     case when messages.kind = 'campaign' then messages.campaign_id end as campaign_id,
     touches.kind as touch, touches.is_human,
-    touches.is_human and touches.place = 1 and not (
-        cast(:from_day as date) is not null and exists (
-            select
-            from hits
-            where hits.message_id = touches.message_id and hits.kind in ('open', 'click')
-                and hits.occurred_at < cast(:from_day as date)
-                and (
-                    select verdict from hit_verdicts where hit_verdicts.hit_id = hits.hit_id
-                    order by rule_version desc limit 1) = 'human')
-    ) as is_first,
-    touches.is_human and touches.kind = 'click' and touches.place_of_kind = 1 and not (
-        cast(:from_day as date) is not null and exists (
-            select
-            from hits
-            where hits.message_id = touches.message_id and hits.kind = 'click'
-                and hits.occurred_at < cast(:from_day as date)
-                and (
-                    select verdict from hit_verdicts where hit_verdicts.hit_id = hits.hit_id
-                    order by rule_version desc limit 1) = 'human')
-    ) as is_first_click
+    touches.is_human and touches.place = 1 and earlier.message_id is null as is_first,
+    touches.is_human and touches.kind = 'click' and touches.place_of_kind = 1
+    and not coalesce(earlier.has_click, false) as is_first_click
 from touches
 inner join messages on messages.message_id = touches.message_id
+left join earlier on earlier.message_id = touches.message_id
 where messages.kind not in ('test', 'internal')
 
 -- name: clear_days

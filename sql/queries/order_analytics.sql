@@ -221,6 +221,9 @@ near as (
             when 'click' then make_interval(days => cast(:click_days as int))
             else make_interval(days => cast(:open_days as int))
         end
+    -- Said of hits, too, so that those of few people are found by an index.
+    where cast(:contact_ids as bigint[]) is null
+        or hits.contact_id = any(cast(:contact_ids as bigint[]))
 ),
 judged as (
     select
@@ -340,33 +343,33 @@ from analytics.attribution
 group by 1, 2, 3, 4
 
 -- name: revenue_news
--- Months in which orders changed since the last refresh, came into view by time, or were refunded meanwhile.
+-- Days of orders that changed since the last refresh, came into view by time, or were refunded meanwhile.
 with news as (
     -- include: rollups.news
 )
-select cast(date_trunc('month', cast(day as timestamp)) as date) as month
+select day
 from news
 where subject = 'orders'
 union
-select cast(date_trunc('month', placed_at, 'UTC') as date)
+select utc_day(placed_at)
 from orders
 where placed_at >= cast(:previous_as_of as timestamptz) and placed_at < cast(:as_of as timestamptz)
 union
-select cast(date_trunc('month', orders.placed_at, 'UTC') as date)
+select utc_day(orders.placed_at)
 from refunds
 inner join orders on orders.source = refunds.source and orders.order_id = refunds.order_id
 where refunds.applied_at is not null
     and refunds.occurred_at >= cast(:previous_as_of as timestamptz)
     and refunds.occurred_at < cast(:as_of as timestamptz)
 
--- name: clear_revenue_by_month
--- Takes out the months that are about to be restated: from the first day `first` to before `until` (null: no limit).
-delete from analytics.revenue_by_month
-where month >= coalesce(cast(:first as date), '-infinity')
-    and month < coalesce(cast(:until as date), 'infinity')
+-- name: clear_revenue_days
+-- Takes out the days that are about to be added up anew: from `first` to before `until` (null: no limit).
+delete from rollups.revenue_days
+where day >= coalesce(cast(:first as date), '-infinity')
+    and day < coalesce(cast(:until as date), 'infinity')
 
--- name: restate_revenue_by_month
--- Adds all orders of these months up by currency, as they stood at as_of.
+-- name: restate_revenue_days
+-- Adds all orders of these days up by currency, as they stood at as_of.
 with later as (
     select source, order_id, sum(amount) as amount
     from refunds
@@ -391,16 +394,37 @@ counted as (
         and orders.placed_at < coalesce(
             cast(cast(:until as date) as timestamp) at time zone 'UTC', 'infinity')
 )
+insert into rollups.revenue_days (
+    day, currency, reporting_currency, orders, gross, order_net, converted_orders, net_revenue,
+    first_fx_date, last_fx_date
+)
+select
+    utc_day(placed_at), currency, reporting_currency, count(*), sum(total), sum(order_net),
+    count(net_revenue), sum(net_revenue), min(fx_date) filter (where net_revenue is not null),
+    max(fx_date) filter (where net_revenue is not null)
+from counted
+group by 1, 2, 3
+
+-- name: clear_revenue_by_month
+-- Takes out the months that are about to be restated: from the first day `first` to before `until` (null: no limit).
+delete from analytics.revenue_by_month
+where month >= coalesce(cast(:first as date), '-infinity')
+    and month < coalesce(cast(:until as date), 'infinity')
+
+-- name: restate_revenue_by_month
+-- Adds the days of these months up.
 insert into analytics.revenue_by_month (
     month, currency, reporting_currency, orders, gross, order_net, converted_orders, net_revenue,
     first_fx_date, last_fx_date, refreshed_at
 )
 select
-    cast(date_trunc('month', placed_at, 'UTC') as date), currency, reporting_currency, count(*),
-    analytics.amount(sum(total)), analytics.amount(sum(order_net)), count(net_revenue),
-    analytics.amount(sum(net_revenue)), min(fx_date) filter (where net_revenue is not null),
-    max(fx_date) filter (where net_revenue is not null), now()
-from counted
+    cast(date_trunc('month', cast(day as timestamp)) as date), currency, reporting_currency,
+    sum(orders), analytics.amount(sum(gross)), analytics.amount(sum(order_net)),
+    sum(converted_orders), analytics.amount(sum(net_revenue)), min(first_fx_date),
+    max(last_fx_date), now()
+from rollups.revenue_days
+where day >= coalesce(cast(:first as date), '-infinity')
+    and day < coalesce(cast(:until as date), 'infinity')
 group by 1, 2, 3
 
 -- name: acquisitions
@@ -514,8 +538,8 @@ with counted as (
 ),
 customers as materialized (
     select
-        contact_id, cast(cast(:as_of as timestamptz) at time zone 'UTC' as date)
-        - cast(last_order_at at time zone 'UTC' as date) as recency_days,
+        contact_id,
+        date '1970-01-01' + floor(date_part('epoch', last_order_at) / 86400)::int as last_order_day,
         orders as frequency, net_revenue as monetary, cast(net_revenue as float8) as money
     from (
         select contact_id, last_order_at, orders, net_revenue
@@ -531,70 +555,78 @@ customers as materialized (
 ),
 cuts as materialized (
     select
-        percentile_cont(array[0.2, 0.4, 0.6, 0.8]) within group (order by recency_days) as r,
+        percentile_cont(array[0.2, 0.4, 0.6, 0.8]) within group (
+            order by utc_day(cast(:as_of as timestamptz)) - last_order_day) as r,
         percentile_cont(array[0.2, 0.4, 0.6, 0.8]) within group (order by frequency) as f,
         percentile_cont(array[0.2, 0.4, 0.6, 0.8]) within group (order by money) as m
     from customers
-),
--- Materialized, so that each score is found once and not at each place it is named.
-scored as materialized (
-    select
-        customers.contact_id, customers.recency_days, customers.frequency, customers.monetary,
-        cast(5 - (recency_days > r[1])::int - (recency_days > r[2])::int
-            - (recency_days > r[3])::int - (recency_days > r[4])::int as smallint) as r_score,
-        cast(1 + (frequency > f[1])::int + (frequency > f[2])::int
-            + (frequency > f[3])::int + (frequency > f[4])::int as smallint) as f_score,
-        cast(1 + (money > m[1])::int + (money > m[2])::int
-            + (money > m[3])::int + (money > m[4])::int as smallint) as m_score
-    from customers
-    cross join cuts
 )
 select
-    contact_id, cast(cast(:as_of as timestamptz) at time zone 'UTC' as date) as as_of,
-    recency_days, frequency, monetary, cast(:currency as char(3)) as reporting_currency,
-    r_score, f_score, m_score, analytics.rfm_segment(r_score, f_score, m_score) as rfm_segment,
-    now() as refreshed_at
-from scored
+    contact_id, last_order_day, frequency, monetary,
+    cast(5 - (recency_days > r[1])::int - (recency_days > r[2])::int
+        - (recency_days > r[3])::int - (recency_days > r[4])::int as smallint) as r_score,
+    cast(1 + (frequency > f[1])::int + (frequency > f[2])::int
+        + (frequency > f[3])::int + (frequency > f[4])::int as smallint) as f_score,
+    cast(1 + (money > m[1])::int + (money > m[2])::int
+        + (money > m[3])::int + (money > m[4])::int as smallint) as m_score
+from (
+    select *, utc_day(cast(:as_of as timestamptz)) - last_order_day as recency_days
+    from customers
+) as aged
+cross join cuts
 
--- name: clear_rfm_segments
--- Takes out everybody: on another day every row is another one.
-delete from analytics.rfm_segments
+-- name: keep_rfm_day
+-- Notes the day the scores are as of.
+insert into rollups.rfm_day (as_of)
+values (cast(cast(:as_of as timestamptz) at time zone 'UTC' as date))
+on conflict (is_only) do update set as_of = excluded.as_of
 
--- name: restate_rfm_segments
+-- name: clear_rfm_scores
+-- Takes out everybody.
+delete from rollups.rfm_scores
+
+-- name: restate_rfm_scores
 -- Writes the scores of everybody into the empty table.
-insert into analytics.rfm_segments (
-    contact_id, as_of, recency_days, frequency, monetary, reporting_currency, r_score, f_score,
-    m_score, rfm_segment, refreshed_at
+insert into rollups.rfm_scores (
+    contact_id, last_order_day, frequency, monetary, reporting_currency, r_score, f_score, m_score,
+    rfm_segment, refreshed_at
 )
--- include: rfm_scores
+with scores as materialized (
+    -- include: rfm_scores
+)
+select
+    contact_id, last_order_day, frequency, monetary, cast(:currency as text), r_score, f_score,
+    m_score, analytics.rfm_segment(r_score, f_score, m_score), now()
+from scores
 order by contact_id
 
--- name: correct_rfm_segments
--- Writes the scores that are others than before on the same day, and takes out who is no customer any more.
+-- name: correct_rfm_scores
+-- Writes the scores that are others than before, and takes out who is no customer any more.
 with scores as materialized (
     -- include: rfm_scores
 ),
 gone as (
-    delete from analytics.rfm_segments
-    where not exists (select from scores where scores.contact_id = rfm_segments.contact_id)
+    delete from rollups.rfm_scores as old
+    where not exists (select from scores where scores.contact_id = old.contact_id)
 )
-insert into analytics.rfm_segments (
-    contact_id, as_of, recency_days, frequency, monetary, reporting_currency, r_score, f_score,
-    m_score, rfm_segment, refreshed_at
+insert into rollups.rfm_scores (
+    contact_id, last_order_day, frequency, monetary, reporting_currency, r_score, f_score, m_score,
+    rfm_segment, refreshed_at
 )
-select scores.*
+select
+    scores.contact_id, scores.last_order_day, scores.frequency, scores.monetary,
+    cast(:currency as text), scores.r_score, scores.f_score, scores.m_score,
+    analytics.rfm_segment(scores.r_score, scores.f_score, scores.m_score), now()
 from scores
-left join analytics.rfm_segments as known on known.contact_id = scores.contact_id
+left join rollups.rfm_scores as known on known.contact_id = scores.contact_id
 where known.contact_id is null
-    or (known.as_of, known.recency_days, known.frequency, known.monetary, known.r_score,
-        known.f_score, known.m_score)
-    <> (scores.as_of, scores.recency_days, scores.frequency, scores.monetary, scores.r_score,
-        scores.f_score, scores.m_score)
+    or known.last_order_day <> scores.last_order_day or known.frequency <> scores.frequency
+    or known.monetary <> scores.monetary or known.r_score <> scores.r_score
+    or known.f_score <> scores.f_score or known.m_score <> scores.m_score
 on conflict (contact_id) do update
-set as_of = excluded.as_of, recency_days = excluded.recency_days,
-    frequency = excluded.frequency, monetary = excluded.monetary,
-    reporting_currency = excluded.reporting_currency, r_score = excluded.r_score,
-    f_score = excluded.f_score, m_score = excluded.m_score,
+set last_order_day = excluded.last_order_day, frequency = excluded.frequency,
+    monetary = excluded.monetary, reporting_currency = excluded.reporting_currency,
+    r_score = excluded.r_score, f_score = excluded.f_score, m_score = excluded.m_score,
     rfm_segment = excluded.rfm_segment, refreshed_at = excluded.refreshed_at
 
 -- name: unfollowed_buyers
