@@ -58,6 +58,7 @@ TABLES: Final = (
     RollUp(table="contact_period_activity", restate=activity.restate),
     RollUp(table="daily_email_metrics", restate=mail_days.restate_metrics),
     RollUp(table="deliverability_by_domain", restate=mail_days.restate_deliverability),
+    RollUp(table="campaign_days", restate=mail_days.restate_campaigns),
     RollUp(table="contact_cohorts", restate=cohorts.restate),
     RollUp(table="lifecycle_funnel", restate=score_days.restate),
     RollUp(table="customer_months", restate=orders.restate_months),

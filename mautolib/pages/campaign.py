@@ -1,12 +1,13 @@
 """One campaign: what became of its messages, who reacted where and when.
 
-The figures on top are those of the API (`readers_campaigns`); links, hours and domains are counted from ledger and
-hits when the page is asked for.
+The figures on top are those of the API (`readers_campaigns`). Links, hours and domains of a small or young campaign
+are counted from ledger and hits when the page is asked for, those of a large one are as of the last refresh.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from mautolib.analytics import readers_campaigns, readers_sales
@@ -22,6 +23,9 @@ from mautolib.pages.view import Asked, Card, View, rate_text
 __all__ = ["build"]
 
 _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+#: Up to so many mails everything is counted while somebody waits, and later than so long after it began nothing else.
+_SMALL: Final = 5_000
+_YOUNG: Final = timedelta(hours=1)
 _DOMAINS: Final = 20
 _LINKS: Final = 50
 _WHAT: Final = {"click": "Clicks", "open": "Opens"}
@@ -34,6 +38,8 @@ def build(tx: Tx, asked: Asked) -> View:
         NotFound: no such campaign.
     """
     binds = {"campaign_id": asked.subject_id}
+    as_of = _counted_until(tx, binds)
+    live = "" if as_of else "live_"
     row = tx.execute(statement("pages.campaign"), binds).mappings().first()
     found = readers_campaigns.counts(tx, asked.subject_id)
     if row is None or found is None:
@@ -43,16 +49,26 @@ def build(tx: Tx, asked: Asked) -> View:
     funnel, touches = _funnel(counts), _touches(counts)
     return View(
         template="campaign.html", title=row["campaign_name"],
-        tables=[funnel, touches, _hours(tx, binds, what), _links(tx, binds), _domains(tx, binds), _states(tx, binds)],
+        tables=[funnel, touches, _hours(tx, binds, what, live), _links(tx, binds, live), _domains(tx, binds, live),
+                _states(tx, binds)],
         charts=[
             chart_of(funnel, Drawn.FUNNEL, ["count"]),
             chart_of(touches, Drawn.STACK, ["human", "machine"], muted="machine"),
         ],
         values={
-            "campaign": row, "choices": asked.choices("hours", _WHAT, what),
+            "campaign": row, "as_of": as_of, "choices": asked.choices("hours", _WHAT, what),
             "cards": _cards(tx, asked.subject_id, counts),
         },
     )  # fmt: skip
+
+
+def _counted_until(tx: Tx, binds: Mapping[str, Any]) -> datetime | None:
+    """As of when links, hours and domains were counted; None: they are to be counted now."""
+    known = tx.execute(statement("pages.campaign_size"), binds).one_or_none()
+    if known is None or known.as_of is None or known.started_at is None or (known.recipients or 0) <= _SMALL:
+        return None
+    as_of: datetime = known.as_of
+    return as_of if as_of >= known.started_at + _YOUNG else None
 
 
 def _cards(tx: Tx, campaign_id: int, counts: Mapping[str, Any]) -> list[Card]:
@@ -130,8 +146,8 @@ def _states(tx: Tx, binds: Mapping[str, Any]) -> Table:
     )  # fmt: skip
 
 
-def _links(tx: Tx, binds: Mapping[str, Any]) -> Table:
-    found = tx.execute(statement("pages.campaign_links"), {**binds, "limit": _LINKS}).mappings()
+def _links(tx: Tx, binds: Mapping[str, Any], live: str) -> Table:
+    found = tx.execute(statement(f"pages.{live}campaign_links"), {**binds, "limit": _LINKS}).mappings()
     return Table(
         name="links", caption="Links", rows=[dict(row) for row in found], sortable=True, is_titled=True,
         empty=("No link was clicked yet", "Every tracked link that was clicked is listed here."),
@@ -145,9 +161,9 @@ def _links(tx: Tx, binds: Mapping[str, Any]) -> Table:
     )  # fmt: skip
 
 
-def _hours(tx: Tx, binds: Mapping[str, Any], what: str) -> Table:
+def _hours(tx: Tx, binds: Mapping[str, Any], what: str, live: str) -> Table:
     """Human opens or clicks by weekday and hour (UTC)."""
-    found = tx.execute(statement("pages.campaign_hours"), {**binds, "kind": what})
+    found = tx.execute(statement(f"pages.{live}campaign_hours"), {**binds, "kind": what})
     counts = {(row.weekday, row.hour): row.hits for row in found}
     shade = shades_up_to(max(counts.values(), default=0))
     rows = [
@@ -164,8 +180,8 @@ def _hours(tx: Tx, binds: Mapping[str, Any], what: str) -> Table:
     )  # fmt: skip
 
 
-def _domains(tx: Tx, binds: Mapping[str, Any]) -> Table:
-    found = tx.execute(statement("pages.campaign_domains"), {**binds, "limit": _DOMAINS}).mappings()
+def _domains(tx: Tx, binds: Mapping[str, Any], live: str) -> Table:
+    found = tx.execute(statement(f"pages.{live}campaign_domains"), {**binds, "limit": _DOMAINS}).mappings()
     return Table(
         name="domains", caption="Mail domains", rows=[dict(row) for row in found], sortable=True, is_titled=True,
         empty=("No messages yet", f"The {_DOMAINS} largest domains of its recipients appear here."),

@@ -58,6 +58,14 @@ select
 from campaigns
 where campaign_id = cast(:campaign_id as bigint);
 
+-- name: campaign_size
+-- How many mails a campaign has as last recounted, when it began, and as of when its days are counted; all may be null.
+select totals.recipients, campaigns.started_at, states.as_of
+from campaigns
+left join campaign_totals as totals on totals.campaign_id = campaigns.campaign_id
+left join rollups.states on states.table_name = 'campaign_days'
+where campaigns.campaign_id = cast(:campaign_id as bigint);
+
 -- name: message_states
 -- The messages of a campaign by state, and by reason where a state has one.
 select
@@ -86,28 +94,53 @@ where messages.campaign_id = cast(:campaign_id as bigint)
     and messages.kind = 'campaign'
     and hits.kind in ('open', 'click')
 
+-- name: counted_links
+-- Clicks on the links of a campaign, counted now.
+select
+    coalesce(touches.url, '') as url, count(*) as raw_clicks,
+    count(*) filter (where is_human) as human_clicks,
+    count(distinct message_id) filter (where is_human) as unique_clicks
+from (
+    -- include: campaign_hits
+) as touches
+where kind = 'click'
+group by coalesce(touches.url, '')
+
+-- name: rolled_links
+-- The same as of the last refresh.
+select
+    name as url, sum(raw)::bigint as raw_clicks, sum(human)::bigint as human_clicks,
+    sum(messages)::bigint as unique_clicks
+from rollups.campaign_days
+where campaign_id = cast(:campaign_id as bigint) and part = 'link'
+group by name
+
 -- name: campaign_links
 -- The links of a campaign that were clicked, the most clicked by people first.
-with touches as (
-    -- include: campaign_hits
-)
 select
-    coalesce(url, '') as url,
-    count(*) as raw_clicks,
-    count(*) filter (where is_human) as human_clicks,
-    count(distinct message_id) filter (where is_human) as unique_clicks,
-    analytics.percent(
-        count(*) filter (where is_human),
-        cast(sum(count(*) filter (where is_human)) over () as bigint)
-    ) as click_share
-from touches
-where kind = 'click'
-group by coalesce(url, '')
+    url, raw_clicks, human_clicks, unique_clicks,
+    analytics.percent(human_clicks, cast(sum(human_clicks) over () as bigint)) as click_share
+from (
+    -- include: rolled_links
+) as counted
 order by human_clicks desc, raw_clicks desc, url
 limit cast(:limit as int);
 
+-- name: live_campaign_links
+-- The same, counted now.
+-- include: campaign_links with rolled_links = counted_links
+
 -- name: campaign_hours
 -- Opens or clicks of a campaign by people, by weekday (1 is Monday) and hour, UTC; hours without one are left out.
+select
+    extract(isodow from day)::int as weekday, cast(name as int) as hour,
+    sum(human)::bigint as hits
+from rollups.campaign_days
+where campaign_id = cast(:campaign_id as bigint) and part = cast(:kind as text) || 's' and human > 0
+group by 1, 2;
+
+-- name: live_campaign_hours
+-- The same, counted now.
 with touches as (
     -- include: campaign_hits
 )
@@ -119,8 +152,8 @@ from touches
 where kind = cast(:kind as text) and is_human
 group by 1, 2;
 
--- name: campaign_domains
--- The largest mail domains of a campaign's recipients; those of erased people are one without a name.
+-- name: counted_domains
+-- What became of the mails of a campaign by the domain of the address at the hand-over, counted now.
 with touched as (
     -- include: campaign_hits
 ),
@@ -129,33 +162,60 @@ opened as (
     from touched
     where is_human
 ),
-counted as (
+addressed as (
     select
-        coalesce(split_part(contacts.email_key, '@', 2), 'erased') as domain,
-        count(*) filter (
-            where messages.sent_at is not null or messages.status in ('bounced', 'unknown')
-                or (messages.status = 'failed' and messages.last_code between 500 and 599)
-        ) as attempted,
-        count(*) filter (where messages.sent_at is not null) as sent,
-        count(*) filter (
-            where messages.sent_at is not null and messages.status <> 'bounced'
-        ) as delivered,
-        count(*) filter (where messages.status = 'bounced') as bounced,
-        count(opened.message_id) as unique_opens
+        messages.*, opened.message_id is not null as is_opened,
+        tries.tried_at is not null as is_attempted,
+        case when messages.to_key is null and contacts.contact_id is null then 'erased'
+            else split_part(
+                coalesce(messages.to_key, earlier.email_key, contacts.email_key), '@', -1)
+        end as domain
     from messages
+    cross join lateral (
+        select attempted_at(status, last_code, sent_at, bounced_at, next_try_at) as tried_at
+    ) as tries
     left join contacts on contacts.contact_id = messages.contact_id
+    left join contact_history as earlier
+        on earlier.contact_id = messages.contact_id
+        and earlier.valid_from <= tries.tried_at and earlier.valid_to > tries.tried_at
     left join opened on opened.message_id = messages.message_id
-    where messages.campaign_id = cast(:campaign_id as bigint)
-        and messages.kind = 'campaign'
-        and messages.status <> 'skipped'
-    group by 1
+    where messages.campaign_id = cast(:campaign_id as bigint) and messages.kind = 'campaign'
 )
+select
+    domain,
+    count(*) filter (where is_attempted) as attempted,
+    count(*) filter (where sent_at is not null) as sent,
+    count(*) filter (where sent_at is not null and status <> 'bounced') as delivered,
+    count(*) filter (where status = 'bounced') as bounced,
+    count(*) filter (where is_opened) as unique_opens
+from addressed
+group by domain
+
+-- name: rolled_domains
+-- The same as of the last refresh.
+select
+    name as domain, sum(attempted)::bigint as attempted, sum(sent)::bigint as sent,
+    sum(delivered)::bigint as delivered, sum(bounced)::bigint as bounced,
+    sum(messages)::bigint as unique_opens
+from rollups.campaign_days
+where campaign_id = cast(:campaign_id as bigint) and part in ('mails', 'readers')
+group by name
+
+-- name: campaign_domains
+-- The largest mail domains of the mails of a campaign; those of erased people are one without a name.
 select
     domain, sent, delivered, bounced, analytics.percent(bounced, attempted) as bounce_rate,
     analytics.percent(unique_opens, delivered) as open_rate
-from counted
+from (
+    -- include: rolled_domains
+) as counted
+where attempted > 0
 order by sent desc, domain
 limit cast(:limit as int);
+
+-- name: live_campaign_domains
+-- The same, counted now.
+-- include: campaign_domains with rolled_domains = counted_domains
 
 -- name: score_day
 -- The newest day with scores.
@@ -252,39 +312,43 @@ limit cast(:limit as int);
 
 -- name: workflow_steps
 -- The enrollments of one version by step: what became of their visits, who stands at it now, who left at it.
-with people as materialized (
+with people as not materialized (
     select enrollment_id, step_path, status
     from enrollments
     where workflow_id = cast(:workflow_id as bigint) and version = cast(:version as int)
 ),
 visits as (
+    -- The first visit of each enrollment is number 1: counting those needs no sorting.
     select
-        logs.step_path, logs.enrollment_id,
+        logs.step_path,
+        count(*) filter (where logs.visit = 1) as reached,
         count(*) filter (where logs.status = 'completed') as completed,
         count(*) filter (where logs.status = 'failed') as failed,
         count(*) filter (where logs.status = 'skipped') as skipped
     from workflow_logs as logs
-    inner join people on people.enrollment_id = logs.enrollment_id
     where logs.workflow_id = cast(:workflow_id as bigint)
-    group by logs.step_path, logs.enrollment_id
+        and logs.enrollment_id in (select enrollment_id from people)
+    group by logs.step_path
 ),
 places as (
     select
-        step_path, enrollment_id, status in ('running', 'waiting', 'paused') as is_here,
-        status = 'exited' as is_exit
+        people.step_path, count(*) filter (where logs.log_id is null) as reached,
+        count(*) filter (where people.status <> 'exited') as waiting,
+        count(*) filter (where people.status = 'exited') as exited
     from people
-    where status in ('running', 'waiting', 'paused', 'exited')
+    left join workflow_logs as logs
+        on logs.enrollment_id = people.enrollment_id and logs.step_path = people.step_path
+        and logs.visit = 1
+    where people.status in ('running', 'waiting', 'paused', 'exited')
+    group by people.step_path
 )
 select
-    step_path, count(*) as reached,
-    coalesce(sum(visits.completed), 0)::bigint as completed,
-    coalesce(sum(visits.failed), 0)::bigint as failed,
-    coalesce(sum(visits.skipped), 0)::bigint as skipped,
-    count(*) filter (where places.is_here) as waiting,
-    count(*) filter (where places.is_exit) as exited
+    step_path, coalesce(visits.reached, 0) + coalesce(places.reached, 0) as reached,
+    coalesce(visits.completed, 0) as completed, coalesce(visits.failed, 0) as failed,
+    coalesce(visits.skipped, 0) as skipped, coalesce(places.waiting, 0) as waiting,
+    coalesce(places.exited, 0) as exited
 from visits
-full join places using (step_path, enrollment_id)
-group by step_path;
+full join places using (step_path);
 
 -- name: refreshed
 -- As of when the oldest of some tables is; null if one of them was never made.

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from mautolib.analytics import readers_campaigns, readers_trends
+from mautolib.pages import campaign as campaign_page
 from mautolib.pages import registry, static_files
 from mautolib.pages.charts import Drawn, chart_of
 from mautolib.pages.frame import House
@@ -220,6 +221,19 @@ def test_the_parts_of_a_campaign_add_up(tx: Connection, shop: Shop) -> None:
     clicks = cells(shown(tx, f"campaigns/{campaign}"), "hours")
     assert sum(int(cell) for row in clicks for cell in row[1:]) == ledger.human_clicks
     assert [row[0] for row in clicks] == ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+
+
+def test_a_large_campaign_is_as_of_a_refresh(tx: Connection, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"campaigns/{shop.campaigns[-1]}"
+    parts = ("links", "hours", "domains", "states")
+    counted = [cells(shown(tx, address), part) for part in parts]
+    monkeypatch.setattr(campaign_page, "_SMALL", 0)
+    html = shown(tx, address)
+    assert [cells(html, part) for part in parts] == counted and all(counted)
+    assert html.count(f"As of {NOW:%d %B %Y, %H:%M} UTC") == 3
+    tx.execute(text("update rollups.states set as_of = (select started_at from campaigns where campaign_id = :id)"),
+               {"id": shop.campaigns[-1]})  # fmt: skip
+    assert "As of" not in shown(tx, address), "it was too young to be read from what was counted then"
 
 
 def test_the_funnel_of_a_workflow_follows_everybody(tx: Connection, shop: Shop) -> None:

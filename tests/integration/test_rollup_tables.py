@@ -13,10 +13,14 @@ from sqlalchemy import Connection, Engine, insert, text
 
 from mautolib.analytics import refreshing
 from mautolib.db import tables
+from mautolib.db.statements import statement
 from tests.builders import make_campaign, make_contact, make_content, make_event, make_hit, make_message, make_order
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
-TABLES = ("contact_period_activity", "daily_email_metrics", "deliverability_by_domain", "contact_cohorts")
+TABLES = (
+    "analytics.contact_period_activity", "analytics.daily_email_metrics", "analytics.deliverability_by_domain",
+    "analytics.contact_cohorts", "rollups.campaign_days",
+)  # fmt: skip
 _SUMS = [
     "attempted", "sent", "delivered", "bounced", "complained", "unsubscribed", "raw_opens", "human_opens",
     "unique_opens", "raw_clicks", "human_clicks", "unique_clicks",
@@ -25,9 +29,16 @@ _SUMS = [
 
 def rows(engine: Engine, table: str) -> list[dict[str, Any]]:
     with engine.connect() as connection:
-        sql = f"select cast(to_jsonb(t) - 'refreshed_at' as text) as row from analytics.{table} t order by 1"
+        sql = f"select cast(to_jsonb(t) - 'refreshed_at' as text) as row from {table} t order by 1"
         found = connection.execute(text(sql))
         return [row.row for row in found]
+
+
+def page_parts(tx: Connection, live: str) -> list[list[Any]]:
+    """What the page of the only campaign shows of links, hours and domains."""
+    binds = {"campaign_id": tx.scalar(text("select max(campaign_id) from campaigns")), "limit": 99, "kind": "open"}
+    names = ("links", "hours", "domains")
+    return [sorted(map(tuple, tx.execute(statement(f"pages.{live}campaign_{name}"), binds))) for name in names]
 
 
 class History:
@@ -56,7 +67,9 @@ class History:
             self.mail(tx, person)
         elif what == 2:
             contact, message = draw.choice(self.messages)
-            self.hits.append(make_hit(tx, contact, message, draw.choice(["open", "click"]), occurred_at=self.before(),
+            kind = draw.choice(["open", "click"])
+            url = f"https://shop.example/{draw.choice(['', 'tea', f'?for={contact}'])}" if kind == "click" else None
+            self.hits.append(make_hit(tx, contact, message, kind, occurred_at=self.before(), url=url,
                                       verdict=draw.choice(["human", "human", "bot"])))  # fmt: skip
         elif what == 3 and self.hits:
             self.verdicts += 1
@@ -86,6 +99,8 @@ class History:
             self.people.remove(person)
             self.messages = [pair for pair in self.messages if pair[0] != person]
             tx.execute(text("delete from contacts where contact_id = :id"), {"id": person})
+            tx.execute(text("update hits set url = regexp_replace(url, '[?#].*$', '') where contact_id = :id"),
+                       {"id": person})  # fmt: skip
 
     def mail(self, tx: Connection, person: int) -> None:
         at = self.before()
@@ -116,6 +131,9 @@ def test_what_follows_equals_a_rebuild(fresh_engine: Engine, seed: int) -> None:
     refreshing.refresh(fresh_engine, as_of=history.now, rebuild=True)
     assert followed == {table: rows(fresh_engine, table) for table in TABLES}
     assert all(followed.values())
+    with fresh_engine.connect() as connection:
+        parts = page_parts(connection, "")
+        assert parts == page_parts(connection, "live_") and parts[2]
     columns = ", ".join(f"coalesce(sum({name}), 0) as {name}" for name in _SUMS)
     with fresh_engine.connect() as connection:
         sql = f"select {columns} from analytics.daily_email_metrics where kind = 'campaign'"
