@@ -1,8 +1,9 @@
-"""Keep the warehouse in order: partitions ahead of time, search index, retention, remains of imports, erasures.
+"""Keep the warehouse in order: partitions ahead of time, search index, retention, remains of imports, erasures, ledger.
 
 **What it does.** Makes the monthly partitions of the coming months, indexes new contacts for searching, drops raw hits,
 expired tokens and old idempotency keys that are past their time, drops the staged rows and files of imports whose
-worker was killed at the very end, and takes erased people out of every store.
+worker was killed at the very end, takes erased people out of every store, and about once a day checks the send ledger:
+findings are in the log and told as an alert.
 
 **When it runs.** Hourly, and within seconds of an erasure.
 

@@ -18,16 +18,17 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-#: From each part that stands on a package of its own: HTTP, sign-in, files, mail, sending, webhooks, DAGs, scores, CLI.
+#: From each part that stands on a package of its own: HTTP, sign-in, files, mail, webhooks, DAGs, scores, CLI, lake.
 SUBSET = (
     "tests/unit", "tests/api/test_contacts.py", "tests/api/test_auth.py", "tests/api/test_metrics.py",
     "tests/api/test_analytics.py", "tests/integration/test_imports.py", "tests/integration/test_import_s3.py",
     "tests/integration/test_sending.py", "tests/integration/test_webhook_calls.py", "tests/integration/test_scoring.py",
     "tests/integration/test_cli.py", "tests/integration/test_schedules.py", "tests/security/test_d_templates.py",
     "tests/security/test_e_signing.py", "tests/dags/test_runs.py", "tests/journeys/test_main_job.py",
+    "tests/integration/test_lake_export.py",
 )  # fmt: skip
 #: What these tests need beside it, as pinned.
-HELPERS = ("standardwebhooks", "dkimpy", "pynacl", "pytest-xdist", "moto", "flask", "flask-cors")
+HELPERS = ("standardwebhooks", "dkimpy", "pynacl", "pytest-xdist", "moto", "flask", "flask-cors", "duckdb")
 
 
 def uv() -> str:

@@ -126,7 +126,7 @@ def _dags(tx: Connection, now: datetime) -> list[Family]:
              _age(backup.beat_at, now)),
     ]  # fmt: skip
     if ledger is not None:
-        kept.append(_one("mauto_ledger_findings", "Findings of the last `mauto ledger check`; missing: there was none.",
+        kept.append(_one("mauto_ledger_findings", "Findings of the last ledger check; missing: there was none.",
                          float(ledger.detail.get("findings", 0))))  # fmt: skip
     return [
         _by("mauto_dag_last_success_age_seconds", "Since each DAG last had a run that ended well.", "dag", ages),

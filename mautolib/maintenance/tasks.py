@@ -1,4 +1,4 @@
-"""Partitions ahead of time, the end of what need not be kept or was left behind, and erasures carried out.
+"""Partitions ahead of time, the end of what need not be kept or was left behind, erasures, the proof of the ledger.
 
 Each task is one or a few short transactions; a second run finds nothing left to do. Called hourly by the
 maintenance DAG. A lock that is not free within 2 s is left for the next run, so tracking never waits long.
@@ -21,6 +21,7 @@ from mautolib import privacy
 from mautolib.contacts import imports, searching
 from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput, Misconfigured
+from mautolib.maintenance import ledger_proof
 from mautolib.settings import Settings
 from mautolib.webhooks import retention
 from mautolib.workflows import control
@@ -41,17 +42,19 @@ class Task(StrEnum):
     RETENTION = "retention"
     IMPORTS = "imports"
     ERASURE = "erasure"
+    LEDGER = "ledger"
 
 
 def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str | None = None) -> dict[str, int]:
-    """Do all housekeeping, or one task of it.
+    """Do all housekeeping that is due, or one task of it.
 
     Args:
         now: the moment ages are measured at.
         task: only this one.
     Returns: `partitions` made; `contacts_indexed` for searching; `hit_months`, `idempotency_keys`, `tokens`, `notices`,
         `sign_in_failures`, `facts` for webhooks, `deliveries`, `workflow_logs` of deleted workflows, `import_tables`
-        and `uploads` removed; `waiting_deliveries` given up; `erasures` completed.
+        and `uploads` removed; `waiting_deliveries` given up; `erasures` completed; `ledger_findings` where it was
+        checked: about once a day, and whenever it is the task.
     Raises:
         InvalidInput: no such task.
         Misconfigured: MAUTO_RAW_HIT_DAYS is below 1.
@@ -59,6 +62,8 @@ def run(engine: Engine, settings: Settings, *, now: datetime, task: Task | str |
     if task is not None and task not in list(Task):
         raise InvalidInput(f"There is no task {task!r}; choose one of {', '.join(Task)}", path=("task",))
     chosen = [Task(task)] if task is not None else list(Task)
+    if task is None and not ledger_proof.is_due(engine, now=now):
+        chosen.remove(Task.LEDGER)
     counts = {name: work(engine, settings, now) for each in chosen for name, work in _WORK[each].items()}
     _LOG.info("maintenance: %s", ", ".join(f"{name} {count}" for name, count in counts.items()))
     return counts
@@ -143,6 +148,10 @@ def _erase(engine: Engine, settings: Settings, now: datetime) -> int:
     return completed
 
 
+def _prove_ledger(engine: Engine, settings: Settings, now: datetime) -> int:
+    return ledger_proof.prove(engine, now=now)
+
+
 def _rows_if_free(engine: Engine, name: str, values: dict[str, object]) -> Sequence[Row[Any]]:
     """Run a statement that locks a table in a transaction of its own; no rows when the table is busy."""
     try:
@@ -172,4 +181,6 @@ _WORK: dict[Task, dict[str, Callable[[Engine, Settings, datetime], int]]] = {
     },
     Task.IMPORTS: {"import_tables": _drop_import_rows, "uploads": _forget_uploads},
     Task.ERASURE: {"erasures": _erase},
+    # Last: it takes the longest, and nobody waits for it.
+    Task.LEDGER: {"ledger_findings": _prove_ledger},
 }

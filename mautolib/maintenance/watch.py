@@ -18,14 +18,14 @@ from sqlalchemy import Connection, Engine
 from mautolib.db.statements import statement
 from mautolib.errors import Misconfigured
 from mautolib.ledger.settle import expire_leases
+from mautolib.maintenance.ledger_proof import LEDGER_CHECK
 from mautolib.maintenance.tasks import Task, run
 from mautolib.settings import Settings
 
 __all__ = ["BACKUP", "CHECKS", "DAGS", "KINDS", "LEDGER_CHECK", "Check", "Finding", "Seen", "findings", "look", "mend"]
 
-#: Components whose heartbeats prove that something was done.
+#: The component whose heartbeat proves that a backup was made.
 BACKUP: Final = "backup"
-LEDGER_CHECK: Final = "ledger_check"
 _RUNBOOK: Final = "docs/operations.md"
 
 

@@ -34,7 +34,7 @@ _UNFINISHED = ["scheduled", "queued", "running", "restarting", "up_for_retry", "
 #: A task begins no day of a recomputation after so long; its time-out is half an hour.
 RECOMPUTING = timedelta(minutes=15)
 #: What `maintenance` can be asked to do alone.
-MAINTENANCE_TASKS = ("partitions", "search", "retention", "imports", "erasure")
+MAINTENANCE_TASKS = ("partitions", "search", "retention", "imports", "erasure", "ledger")
 
 
 def take_imports(params: Mapping[str, Any], run_id: str, outlet: Any) -> dict[str, int]:
@@ -342,7 +342,7 @@ def refresh_analytics(context: Mapping[str, Any], outlet: Any) -> dict[str, int]
 
 
 def keep_in_order(params: Mapping[str, Any]) -> dict[str, int]:
-    """Partitions ahead, retention, erasures."""
+    """Partitions ahead, retention, erasures, and about once a day the ledger check."""
     from mautolib import maintenance
 
     with warehouse() as (engine, settings):

@@ -187,3 +187,15 @@ def test_analytics_follow_the_scores(run_dag: Any, fresh_engine: Engine) -> None
     expected = [(now - timedelta(days=days)).date() for days in (2, 1)]
     assert scalar(fresh_engine, days.format("lifecycle_funnel")) == expected
     assert scalar(fresh_engine, days.format("score_distribution")) == expected
+
+
+def test_maintenance_checks_the_ledger_and_says_what_it_found(run_dag: Any, fresh_engine: Engine) -> None:
+    found = "select detail -> 'findings' from heartbeats where component = 'ledger_check'"
+    assert run_dag("maintenance").state == "success"
+    assert scalar(fresh_engine, found) == 0
+    with fresh_engine.begin() as tx:
+        tx.execute(text("insert into message_keys values ('lost', 7, 8)"))
+    assert run_dag("maintenance").state == "success"
+    assert scalar(fresh_engine, found) == 0, "once a day"
+    assert run_dag("maintenance", task="ledger").state == "success"
+    assert scalar(fresh_engine, found) == 1

@@ -7,11 +7,13 @@ import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from mautolib import maintenance
 from mautolib.contacts import imports
 from mautolib.errors import InvalidInput, Misconfigured
+from mautolib.ledger import check
+from mautolib.maintenance import ledger_proof, watch
 from mautolib.settings import Settings
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -229,8 +231,49 @@ def test_uploads_that_nobody_wants_any_more_are_removed(
     assert maintenance.run(fresh_engine, settings, now=NOON, task="imports") == {"import_tables": 0, "uploads": 0}
 
 
+def test_the_ledger_is_checked_once_a_day_or_when_asked(fresh_engine: Engine, settings: Settings) -> None:
+    def checked(hours: float, task: str | None = None) -> int | None:
+        counts = maintenance.run(fresh_engine, settings, now=NOON + timedelta(hours=hours), task=task)
+        return counts.get("ledger_findings")
+
+    assert [checked(hours) for hours in (0, 1, 23, 24, 25)] == [0, None, None, 0, None]
+    assert checked(26, task="ledger") == 0
+    assert [checked(hours) for hours in (48, 50)] == [None, 0]
+    said = "select (detail ->> 'findings')::int from heartbeats where component = 'ledger_check'"
+    assert column(fresh_engine, said) == [0]
+    assert column(fresh_engine, "select beat_at from heartbeats") == [NOON + timedelta(hours=50)]
+
+
+@pytest.mark.parametrize(("seconds", "days"), [(9.9, 1), (25.0, 2.5), (4000.0, 7)])
+def test_a_check_of_a_long_ledger_comes_less_often(fresh_engine: Engine, seconds: float, days: float) -> None:
+    with fresh_engine.begin() as tx:
+        maintenance.heartbeat(tx, ledger_proof.LEDGER_CHECK, NOON, {"findings": 0, "seconds": seconds})
+    due = [ledger_proof.is_due(fresh_engine, now=NOON + timedelta(days=days, hours=hours)) for hours in (-1, 0)]
+    assert due == [False, True]
+
+
+def test_findings_of_the_ledger_reach_the_watchdog(
+    fresh_engine: Engine, settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fresh_engine.begin() as tx:
+        tx.execute(text("insert into message_keys values ('lost', 7, 8)"))
+    # As a worker, who must be able to read all of it.
+    as_worker = (fresh_engine, "begin", lambda connection: connection.exec_driver_sql("set local role mauto_worker"))
+    event.listen(*as_worker)
+    assert maintenance.run(fresh_engine, settings, now=NOON, task="ledger") == {"ledger_findings": 1}
+    event.remove(*as_worker)
+    assert "ledger check, 1. every intention has one message: dedupe key lost" in caplog.text
+    with fresh_engine.begin() as tx:
+        assert "ledger.unclean" in {one.name for one in watch.findings(tx, settings, now=NOON)}
+    # What only the first look sees is what was at work just then.
+    looks = [[check.Finding(question="7", what="campaign 1"), check.Finding(question="1", what="x")],
+             [check.Finding(question="1", what="x")]]  # fmt: skip
+    monkeypatch.setattr(check, "check", lambda tx: looks.pop(0))
+    assert ledger_proof.prove(fresh_engine, now=NOON) == 1
+
+
 def test_an_unknown_task_is_named_with_the_known_ones(fresh_engine: Engine, settings: Settings) -> None:
-    known = "partitions, search, retention, imports, erasure"
+    known = "partitions, search, retention, imports, erasure, ledger"
     with pytest.raises(InvalidInput, match=f"no task 'hit'; choose one of {known}"):
         maintenance.run(fresh_engine, settings, now=NOON, task="hit")
 
