@@ -71,7 +71,7 @@ def group(text: str) -> typer.Typer:
 
 
 def settings() -> Settings:
-    """The settings of the environment, or of the stack that runs here.
+    """The settings of the environment, or of the stack that runs here, the demo's where only that runs.
 
     Raises:
         Misconfigured: neither names a database.
@@ -82,7 +82,12 @@ def settings() -> Settings:
     from mautolib.stack.launcher import Stack, require_running
 
     stack = Stack(Home.locate(os.environ))
-    return (stack.plan if not stack.plan.is_embedded else require_running(stack)).settings
+    if not stack.plan.is_embedded:
+        return stack.plan.settings
+    home = Home.in_use(os.environ)
+    if home != stack.home:
+        typer.echo("mauto: the stack of the demo", err=True)
+    return require_running(Stack(home)).settings
 
 
 @contextmanager

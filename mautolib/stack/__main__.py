@@ -145,9 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.home:
         home = Home(Path(options.home).expanduser().absolute())
     else:
-        home = Home.locate(os.environ)
-        is_demos = options.command == "reset" or _only_the_demo_runs(options.command, home)
-        home = Home.demo() if is_demos and "MAUTO_HOME" not in os.environ else home
+        home = _home(options.command)
     # A terminal that closes or a `kill` cleans up as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -164,12 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _only_the_demo_runs(command: str, home: Home) -> bool:
-    """Whether a command that needs a running stack can only mean the demo's."""
-    if command == "up" or home.is_running() or not Home.demo().is_running():
-        return False
-    sys.stderr.write(f"{command}: the stack of the demo\n")
-    return True
+def _home(command: str) -> Home:
+    """The home a command means: what needs a running stack means the demo's where only that runs."""
+    home = Home.locate(os.environ) if command == "up" else Home.in_use(os.environ)
+    if command == "reset" and "MAUTO_HOME" not in os.environ:
+        return Home.demo()
+    if home == Home.demo() and "MAUTO_HOME" not in os.environ:
+        sys.stderr.write(f"{command}: the stack of the demo\n")
+    return home
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -45,6 +45,12 @@ class Home:
         return cls(Path("/var/lib/mauto") if os.geteuid() == 0 else Path(".mauto").absolute())
 
     @classmethod
+    def in_use(cls, environ: Mapping[str, str]) -> Home:
+        """The home that is located, or the demo's where only the demo runs and MAUTO_HOME names none."""
+        home, demos = cls.locate(environ), cls.demo()
+        return home if environ.get("MAUTO_HOME") or home.is_running() or not demos.is_running() else demos
+
+    @classmethod
     def demo(cls) -> Home:
         """The home of `make demo`, apart from the one of `make up`."""
         return cls((CHECKOUT or Path.cwd()) / ".mauto-demo")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mautolib.cli import desk
 from mautolib.errors import Conflict, Misconfigured
 from mautolib.stack.__main__ import main as stack_main
 from mautolib.stack.home import Home, read_assignments
@@ -206,3 +207,28 @@ def test_a_command_for_the_demo_keeps_away_from_the_users_own_database(
     home.settings_file.write_text("MAUTO_DEMO=true\n", encoding="utf-8")
     assert stack_main(["--home", str(home.path), "migrate"]) == 2
     assert f"no stack runs in {home.path}" in capsys.readouterr().err
+
+
+def test_what_needs_a_running_stack_means_the_demos_where_only_that_runs(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demos = Home(tmp_path / "demo")
+    for name in [name for name in os.environ if name.startswith("MAUTO_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Home, "locate", classmethod(lambda cls, environ: home))
+    monkeypatch.setattr(Home, "demo", classmethod(lambda cls: demos))
+    home.prepare()
+    demos.prepare()
+    assert Home.in_use({}) == home, "none runs"
+    with pytest.raises(Misconfigured, match="no stack runs in"):
+        desk.settings()
+    with demos.lock():
+        assert Home.in_use({}) == demos
+        assert Home.in_use({"MAUTO_HOME": str(home.path)}) == home, "it was named"
+        assert desk.settings().home == demos.path
+        assert "the stack of the demo" in capsys.readouterr().err
+        (tmp_path / ".env").write_text("MAUTO_DATABASE_URL=postgresql://me@db.example/mine\n", encoding="utf-8")
+        assert desk.settings().database_url == "postgresql://me@db.example/mine", "a database of one's own is meant"
+        with home.lock():
+            assert Home.in_use({}) == home, "both run"
