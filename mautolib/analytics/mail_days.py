@@ -18,16 +18,17 @@ _DAY = timedelta(days=1)
 
 def restate_metrics(tx: Tx, work: Work) -> int:
     """Bring `daily_email_metrics` up to date; returns the rows written."""
-    return _restate(tx, work, subject="mail", clear="mail_days.clear_days", write="mail_days.restate_days")
+    return _restate(tx, work, table="daily_email_metrics", subject="mail", clear="mail_days.clear_days",
+                    write="mail_days.restate_days")  # fmt: skip
 
 
 def restate_deliverability(tx: Tx, work: Work) -> int:
     """Bring `deliverability_by_domain` up to date; returns the rows written."""
-    return _restate(tx, work, subject="deliveries", clear="mail_days.clear_deliverability",
-                    write="mail_days.restate_deliverability")  # fmt: skip
+    return _restate(tx, work, table="deliverability_by_domain", subject="deliveries",
+                    clear="mail_days.clear_deliverability", write="mail_days.restate_deliverability")  # fmt: skip
 
 
-def _restate(tx: Tx, work: Work, *, subject: str, clear: str, write: str) -> int:
+def _restate(tx: Tx, work: Work, *, table: str, subject: str, clear: str, write: str) -> int:
     configure(tx, jit="off", work_mem="128MB")
     spans: list[tuple[date | None, date | None]] = [(work.from_, work.to)]
     if work.since is not None and not work.is_limited:
@@ -38,6 +39,9 @@ def _restate(tx: Tx, work: Work, *, subject: str, clear: str, write: str) -> int
         binds = {"from_day": first, "to_day": last, "as_of": work.as_of}
         tx.execute(statement(clear), binds)
         rows += tx.execute(statement(write), binds).rowcount
+    if work.is_limited:
+        # What came after as_of is missing there now, though the table as a whole may be newer.
+        tx.execute(statement("rollups.mark_cut_days"), {**work.binds, "table": table, "subject": subject})
     return rows
 
 
