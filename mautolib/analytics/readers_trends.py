@@ -1,7 +1,7 @@
 """Readers of what happens over time: mail by hour, day or week, sign-up cohorts, the last days of the whole house.
 
 Promise: each thing counts at the moment it happened, in UTC. Mail is that of campaigns, workflows and automation
-rules, read from ledger, hits and events by time. Called by the API and the dashboard; changes nothing.
+rules, by `readers_days`. Called by the API and the dashboard; changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, TypedDict
 
-from mautolib.analytics import figures, readers_campaigns
+from mautolib.analytics import figures, readers_campaigns, readers_days
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 
@@ -82,10 +82,10 @@ def timeseries(
         fill: also periods in which nothing happened, as zeros.
     """
     starts = list(_periods(days, granularity, now))
-    binds = {"since": starts[0], "now": now, "granularity": str(granularity), "campaign_id": campaign_id}
+    found = readers_days.series(tx, since=starts[0], now=now, granularity=str(granularity), campaign_id=campaign_id)
     counted: dict[str, dict[datetime, int]] = {fact: {} for fact in FACTS}
-    for row in tx.execute(statement("analytics_api.mail_series"), binds):
-        counted[row.fact][row.period_start.astimezone(UTC)] = row.fact_count
+    for (fact, start), count in found.items():
+        counted[fact][start] = count
     return {
         fact: [_point(start, values.get(start, 0), granularity) for start in starts if fill or start in values]
         for fact, values in counted.items()
@@ -108,9 +108,9 @@ def cohort(tx: Tx, *, periods: int, granularity: CohortGranularity, now: datetim
 
 def dashboard(tx: Tx, *, days: int, now: datetime) -> dict[str, Any]:
     """The last `days` times 24 hours: contacts, sent campaigns, marketing mail, and two figures of health."""
-    binds = {"since": now - timedelta(days=days), "now": now, "campaign_id": None}
+    binds = {"since": now - timedelta(days=days), "now": now}
     people = tx.execute(statement("analytics_api.period_people"), binds).one()
-    mails = tx.execute(statement("analytics_api.period_mails"), binds).one()
+    mails = readers_days.period_mails(tx, since=binds["since"], now=now)
     campaigns = tx.execute(statement("analytics_api.period_campaigns"), binds).one()
     rates = figures.rates_of(mails)
     return {

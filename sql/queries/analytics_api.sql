@@ -1,5 +1,6 @@
 -- What the API's analytics show. Marketing mail is that of campaigns, workflows and automation rules; times are UTC.
--- Binds: since and now bound a stretch of time, both inclusive; campaign_id null means all marketing mail.
+-- Binds: since and now bound a stretch of time, both inclusive, until (infinity: none) ends a part of it, exclusive;
+-- campaign_id null means all marketing mail.
 
 -- name: ledger_size
 -- About how many mails of campaigns there are, as last recounted.
@@ -175,12 +176,13 @@ where messages.kind in ('campaign', 'workflow', 'automation')
     )
 
 -- name: marketing_touches
--- Opens and clicks of marketing mail by people since a moment.
+-- Opens and clicks of marketing mail by people from since until a moment.
 select hits.message_id, hits.kind, hits.occurred_at
 from hits
 inner join messages on messages.message_id = hits.message_id
 inner join hit_verdicts as given on given.hit_id = hits.hit_id and given.verdict = 'human'
 where hits.occurred_at >= cast(:since as timestamptz)
+    and hits.occurred_at < cast(:until as timestamptz)
     and hits.occurred_at <= cast(:now as timestamptz)
     and hits.kind in ('open', 'click')
     and messages.kind in ('campaign', 'workflow', 'automation')
@@ -195,41 +197,85 @@ where hits.occurred_at >= cast(:since as timestamptz)
     )
 
 -- name: marketing_opt_outs
--- Who unsubscribed from the mails of a campaign, or from another mail, for the first time since a moment.
-select contact_id, min(occurred_at) as occurred_at
+-- Who unsubscribed from the mails of a campaign, or from another mail, for the first time in a stretch of time.
+select events.contact_id, min(events.occurred_at) as occurred_at
 from events
-where event_type = 'unsubscribed'
-    and source = 'mauto'
+left join messages on messages.message_id = events.message_id and events.campaign_id is null
+where events.event_type = 'unsubscribed'
+    and events.source = 'mauto'
     and case when cast(:campaign_id as bigint) is null
-        then campaign_id is not null or message_id is not null
-        else campaign_id = cast(:campaign_id as bigint)
+        then events.campaign_id is not null or messages.kind not in ('test', 'internal')
+        else events.campaign_id = cast(:campaign_id as bigint)
     end
-group by contact_id, campaign_id, case when campaign_id is null then message_id end
-having min(occurred_at) >= cast(:since as timestamptz)
-    and min(occurred_at) <= cast(:now as timestamptz)
+group by events.contact_id, events.campaign_id, messages.message_id
+having min(events.occurred_at) >= cast(:since as timestamptz)
+    and min(events.occurred_at) < cast(:until as timestamptz)
+    and min(events.occurred_at) <= cast(:now as timestamptz)
+
+-- name: mails_handed_over
+-- Marketing mail the receiving side accepted in a stretch of time; the ledger may know of a bounce without its time.
+select
+    sent_at as occurred_at, status <> 'bounced' as is_delivered,
+    status = 'bounced' and bounced_at is null as is_bounced
+from (
+    -- include: marketing_mails
+) as mails
+where sent_at >= cast(:since as timestamptz) and sent_at < cast(:until as timestamptz)
+
+-- name: mails_refused
+-- Marketing mail that was attempted in a stretch of time and came to nothing, or is in doubt.
+select
+    coalesce(bounced_at, next_try_at) as occurred_at,
+    status = 'bounced' and bounced_at is null as is_bounced
+from (
+    -- include: marketing_mails
+) as mails
+where sent_at is null
+    and status in ('bounced', 'failed', 'unknown')
+    and (status <> 'failed' or last_code between 500 and 599)
+    and coalesce(bounced_at, next_try_at) >= cast(:since as timestamptz)
+    and coalesce(bounced_at, next_try_at) < cast(:until as timestamptz)
+
+-- name: mails_noticed
+-- Bounces and complaints of marketing mail in a stretch of time.
+select 'bounced' as fact, bounced_at as occurred_at
+from (
+    -- include: marketing_mails
+) as mails
+where status = 'bounced'
+    and bounced_at >= cast(:since as timestamptz) and bounced_at < cast(:until as timestamptz)
+union all
+select 'complained', complained_at
+from (
+    -- include: marketing_mails
+) as mails
+where complained_at >= cast(:since as timestamptz) and complained_at < cast(:until as timestamptz)
 
 -- name: mail_series
 -- What happened to marketing mail, by type and period (hour, day or ISO week); periods without anything are left out.
-with mails as not materialized (
-    -- include: marketing_mails
-),
-handed_over as (
+with handed_over as (
     select
-        date_trunc(cast(:granularity as text), sent_at, 'UTC') as period_start,
+        date_trunc(cast(:granularity as text), occurred_at, 'UTC') as period_start,
         count(*) as sent,
-        count(*) filter (where status <> 'bounced') as delivered
-    from mails
-    where sent_at >= cast(:since as timestamptz) and sent_at <= cast(:now as timestamptz)
+        count(*) filter (where is_delivered) as delivered,
+        count(*) filter (where is_bounced) as bounced
+    from (
+        -- include: mails_handed_over
+    ) as mails
+    where occurred_at <= cast(:now as timestamptz)
     group by 1
 ),
 happened as (
-    select 'bounced' as fact, bounced_at as occurred_at
-    from mails
-    where status = 'bounced' and bounced_at is not null
+    select fact, occurred_at
+    from (
+        -- include: mails_noticed
+    ) as noticed
     union all
-    select 'complained', complained_at
-    from mails
-    where complained_at is not null
+    select 'bounced', occurred_at
+    from (
+        -- include: mails_refused
+    ) as refused
+    where is_bounced
     union all
     select case touches.kind when 'open' then 'opened' else 'clicked' end, touches.occurred_at
     from (
@@ -241,41 +287,92 @@ happened as (
         -- include: marketing_opt_outs
     ) as opt_outs
 )
-select 'sent' as fact, period_start, sent as fact_count
+select facts.fact, handed_over.period_start, facts.fact_count
 from handed_over
-union all
-select 'delivered', period_start, delivered
-from handed_over
-where delivered > 0
+cross join lateral (
+    values ('sent', sent), ('delivered', delivered), ('bounced', bounced)
+) as facts (fact, fact_count)
+where facts.fact_count > 0
 union all
 select fact, date_trunc(cast(:granularity as text), occurred_at, 'UTC') as period_start, count(*)
 from happened
-where occurred_at >= cast(:since as timestamptz) and occurred_at <= cast(:now as timestamptz)
+where occurred_at <= cast(:now as timestamptz)
 group by fact, period_start
 order by fact, period_start
 
+-- name: kept_mails
+-- Marketing mail of whole UTC days as analytics.daily_email_metrics has it; people opt out from single mails, too.
+select
+    day, sent, delivered, bounced, complained, attempted, human_opens as opened,
+    human_clicks as clicked, unique_opens, unique_clicks, 0 as unsubscribed
+from analytics.daily_email_metrics
+where day = any(cast(:days as date[]))
+    and kind in ('campaign', 'workflow', 'automation')
+    and (cast(:campaign_id as bigint) is null or campaign_id = cast(:campaign_id as bigint))
+union all
+select day, 0, 0, 0, 0, 0, 0, 0, 0, 0, unsubscribed
+from analytics.daily_email_metrics
+where day = any(cast(:days as date[]))
+    and (cast(:campaign_id as bigint) is null or campaign_id = cast(:campaign_id as bigint))
+    and unsubscribed > 0
+
+-- name: kept_series
+-- The same by type and period, as mail_series tells it.
+select
+    facts.fact,
+    date_trunc(cast(:granularity as text), cast(kept.day as timestamp)) at time zone 'UTC'
+        as period_start,
+    cast(sum(facts.fact_count) as bigint) as fact_count
+from (
+    -- include: kept_mails
+) as kept
+cross join lateral (
+    values
+        ('sent', sent), ('delivered', delivered), ('opened', opened), ('clicked', clicked),
+        ('bounced', bounced), ('complained', complained), ('unsubscribed', unsubscribed)
+) as facts (fact, fact_count)
+where facts.fact_count > 0
+group by facts.fact, period_start
+
+-- name: kept_period
+-- The same in one row, as period_mails tells it.
+select
+    cast(sum(sent) as bigint) as sent,
+    cast(sum(delivered) as bigint) as delivered,
+    cast(sum(bounced) as bigint) as bounced,
+    cast(sum(attempted) as bigint) as attempted,
+    cast(sum(opened) as bigint) as opened,
+    cast(sum(clicked) as bigint) as clicked,
+    cast(sum(unique_opens) as bigint) as unique_opens,
+    cast(sum(unique_clicks) as bigint) as unique_clicks,
+    cast(sum(unsubscribed) as bigint) as unsubscribed
+from (
+    -- include: kept_mails
+) as kept
+
 -- name: period_mails
--- What happened to marketing mail since a moment; a message is opened or clicked when a person does so first.
-with mails as not materialized (
-    -- include: marketing_mails
-),
-ledger as (
+-- What happened to marketing mail in a stretch of time; a message is opened or clicked when a person does so first.
+with handed_over as (
     select
-        count(*) filter (where sent_at >= cast(:since as timestamptz)) as sent,
-        count(*) filter (where sent_at >= cast(:since as timestamptz) and status <> 'bounced')
-            as delivered,
-        count(*) filter (where status = 'bounced' and bounced_at >= cast(:since as timestamptz))
-            as bounced,
-        count(*) filter (where case
-            when sent_at is not null then sent_at >= cast(:since as timestamptz)
-            when status = 'bounced' then bounced_at >= cast(:since as timestamptz)
-            else next_try_at >= cast(:since as timestamptz)
-                and (status = 'unknown' or (status = 'failed' and last_code between 500 and 599))
-        end) as attempted
-    from mails
-    where sent_at >= cast(:since as timestamptz)
-        or bounced_at >= cast(:since as timestamptz)
-        or status in ('failed', 'unknown')
+        count(*) as sent,
+        count(*) filter (where is_delivered) as delivered,
+        count(*) filter (where is_bounced) as bounced
+    from (
+        -- include: mails_handed_over
+    ) as mails
+),
+refused as (
+    select count(*) as attempted, count(*) filter (where is_bounced) as bounced
+    from (
+        -- include: mails_refused
+    ) as mails
+),
+noticed as (
+    select count(*) as bounced
+    from (
+        -- include: mails_noticed
+    ) as notices
+    where fact = 'bounced'
 ),
 touches as materialized (
     -- include: marketing_touches
@@ -317,8 +414,13 @@ opt_outs as (
         -- include: marketing_opt_outs
     ) as told
 )
-select ledger.*, reactions.*, opt_outs.*
-from ledger
+select
+    handed_over.sent, handed_over.delivered,
+    handed_over.bounced + refused.bounced + noticed.bounced as bounced,
+    handed_over.sent + refused.attempted as attempted, reactions.*, opt_outs.*
+from handed_over
+cross join refused
+cross join noticed
 cross join reactions
 cross join opt_outs
 

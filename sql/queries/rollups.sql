@@ -46,6 +46,19 @@ where table_name = cast(:table as text)
 select table_name, as_of, row_count, seconds, refreshed_at
 from rollups.states;
 
+-- name: mark_cut_days
+-- Marks days of a table that a refresh of a range as of an earlier moment has cut off at that moment.
+insert into rollups.marks (subject, day)
+select cast(:subject as text), cast(cut.day as date)
+from rollups.states
+cross join lateral generate_series(
+    greatest(
+        utc_day(cast(:as_of as timestamptz)), coalesce(cast(:from_day as date), '-infinity')),
+    least(utc_day(states.as_of), coalesce(cast(:to_day as date), 'infinity')),
+    interval '1 day'
+) as cut (day)
+where states.table_name = cast(:table as text) and states.as_of > cast(:as_of as timestamptz);
+
 -- name: prune_marks
 -- Takes out marks that every table has seen.
 delete from rollups.marks
