@@ -132,7 +132,8 @@ where kind = 'click'
 group by campaign_id, day, url
 union all
 select
-    campaign_id, day, kind || 's', cast(date_part('hour', occurred_at at time zone 'UTC') as text), count(*),
-    count(*) filter (where is_human), 0, 0, 0, 0, 0
+    campaign_id, day, kind || 's',
+    cast(date_part('hour', occurred_at at time zone 'UTC') as text),
+    count(*), count(*) filter (where is_human), 0, 0, 0, 0, 0
 from touches
 group by campaign_id, day, kind, date_part('hour', occurred_at at time zone 'UTC')
