@@ -45,7 +45,7 @@ _FILL = (
     "'hard' end, 'b:' || k.campaign_id || ':' || c.contact_id, 1, k.campaign_id, k.sent_at, k.sent_at, k.sent_at, "
     "k.sent_at + interval '1 day', case when what = 'sent' then k.sent_at end "
     "from campaigns as k cross join contacts as c, lateral (select case (c.contact_id * 7 + k.campaign_id) % 50 "
-    "when 0 then 'skipped' when 1 then 'bounced' else 'sent' end as what) as w",
+    "when 0 then 'skipped' when 1 then 'bounced' else 'sent' end as what) as w order by k.sent_at",
     "insert into hits (contact_id, message_id, kind, occurred_at, url) "
     "select contact_id, message_id, what, sent_at + (message_id % 60) * interval '1 hour', "
     "case when what = 'click' then 'https://shop.example/' || message_id % 40 end from messages, "

@@ -141,6 +141,7 @@ class Settings:
     webhook_delivery_days: int = _s("feedback", "days that deliveries which ended, and their attempts, are kept", 30)
 
     reporting_currency: str = _s("data", "ISO 4217 code figures are converted to", "USD")
+    reporting_timezone: str = _s("data", "time zone of reporting_day in schema analytics", "UTC")
     attribution_click_days: int = _s("data", "days in which a click, or a test's mail, counts for an order", 5)
     attribution_open_days: int = _s("data", "days in which an open does, where there was no click", 1)
     max_import_bytes: int = _s("data", "largest import file, unpacked", 5 * 1024**3)
@@ -258,8 +259,9 @@ def refuse_weak(name: str, value: str) -> None:
 
 def _check_pace(values: Mapping[str, Any]) -> None:
     """Refuse what would silently send at a wrong time."""
-    if (zone := values.get("default_timezone", "UTC")) not in zoneinfo.available_timezones():
-        raise Misconfigured(f"{variable('default_timezone')} is {zone!r}; it takes a name such as Europe/Berlin")
+    for name in ("default_timezone", "reporting_timezone"):
+        if (zone := values.get(name, "UTC")) not in zoneinfo.available_timezones():
+            raise Misconfigured(f"{variable(name)} is {zone!r}; it takes a name such as Europe/Berlin")
     hours = values.get("quiet_hours", "")
     start, _, end = hours.partition("-")
     if hours and (_HOURS.fullmatch(hours) is None or start == end):

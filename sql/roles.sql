@@ -54,6 +54,7 @@ begin
     grant execute on function ensure_month_partition(regclass, date) to mauto_api, mauto_worker;
     grant execute on function existing_contacts(bigint[]) to mauto_api, mauto_worker, mauto_tracker;
     grant execute on function analytics.reporting_currency() to mauto_api, mauto_worker, mauto_analyst;
+    grant execute on function analytics.reporting_timezone() to mauto_api, mauto_worker, mauto_analyst;
 
     grant usage, create on schema staging to mauto_worker;
     grant usage on schema staging to mauto_api;
@@ -67,6 +68,8 @@ begin
     grant select, insert, update, delete on all tables in schema analytics to mauto_worker;
     grant usage on schema rollups to mauto_api, mauto_worker;
     grant select on rollups.states, rollups.marks, rollups.attribution_windows, rollups.campaign_days to mauto_api;
+    grant select on rollups.states, rollups.marks, rollups.attribution_windows to mauto_api;
+    grant select on rollups.reporting_clock to mauto_api;
     grant select, insert, update, delete on all tables in schema rollups to mauto_worker;
     -- The API reads whole views with no more rights than an analyst.
     grant mauto_analyst to mauto_api;

@@ -150,7 +150,7 @@ def engagement(tx: Tx, campaign_id: int, *, timezone: str) -> Engagement:
     binds = {"campaign_id": campaign_id, "timezone": timezone}
     rows = tx.execute(statement("analytics_api.engagement_hours"), binds).all()
     hourly = [HourOfDay(hour=row.hour, opens=row.opens, clicks=row.clicks) for row in rows]
-    minutes = tx.scalar(statement("analytics_api.minutes_to_open"), {"campaign_id": campaign_id})
+    minutes = rows[0].minutes
     return Engagement(
         hourly=hourly, peak_open_hour=max(hourly, key=lambda one: (one["opens"], -one["hour"]))["hour"],
         peak_click_hour=max(hourly, key=lambda one: (one["clicks"], -one["hour"]))["hour"],

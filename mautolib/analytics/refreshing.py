@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 
 from mautolib.analytics import activity, cohorts, mail_days, orders, score_days
 from mautolib.analytics.work import Work
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
-from mautolib.errors import NotFound
+from mautolib.errors import InvalidInput, NotFound
 
-__all__ = ["TABLES", "RollUp", "State", "refresh", "refresh_within", "states"]
+__all__ = ["TABLES", "RollUp", "State", "keep_timezone", "refresh", "refresh_within", "states"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -138,6 +138,19 @@ def refresh_within(
     how = "restated" if work.is_whole else "range" if work.is_limited else "brought up to date"
     _LOG.info("%s as of %s: %s, %s rows, %.1f s", item.table, as_of.isoformat(), how, rows, seconds)
     return rows
+
+
+def keep_timezone(tx: Tx, timezone: str) -> None:
+    """Set the time zone of `reporting_day` in the views; the tables keep UTC days.
+
+    Raises:
+        InvalidInput: the database does not know this time zone.
+    """
+    if timezone == tx.scalar(select(func.analytics.reporting_timezone())):
+        return
+    if not tx.scalar(statement("rollups.has_timezone"), {"timezone": timezone}):
+        raise InvalidInput(f"the database knows no time zone {timezone!r}", path=("reporting_timezone",))
+    tx.execute(statement("rollups.keep_timezone"), {"timezone": timezone})
 
 
 def states(tx: Tx) -> list[State]:

@@ -41,6 +41,7 @@ def refresh(
         with engine.begin() as tx:
             windows = {"click_days": given.attribution_click_days, "open_days": given.attribution_open_days}
             analytics.orders.keep_windows(tx, **windows)
+            refreshing.keep_timezone(tx, given.reporting_timezone)
             desk.note(tx, "analytics.refresh", tables=list(table or ()), rebuild=rebuild, **{"from": from_, "to": to})
         refreshing.refresh(
             engine, as_of=desk.now(), from_=first, to=last, rebuild=rebuild, only=table or (), tell=tell

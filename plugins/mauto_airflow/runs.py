@@ -332,6 +332,7 @@ def refresh_analytics(context: Mapping[str, Any], outlet: Any) -> dict[str, int]
         with engine.begin() as tx:
             windows = {"click_days": settings.attribution_click_days, "open_days": settings.attribution_open_days}
             analytics.orders.keep_windows(tx, **windows)
+            analytics.refreshing.keep_timezone(tx, settings.reporting_timezone)
         first, last = _day(params.get("from")), _day(params.get("to"))
         counts = analytics.refreshing.refresh(
             engine, as_of=as_of, from_=first, to=last, rebuild=params["rebuild"]

@@ -134,8 +134,9 @@ where messages.campaign_id = cast(:campaign_id as bigint)
     )
 
 -- name: engagement_hours
--- Opens and clicks of people of one campaign by the hour of the day in a time zone; 24 rows.
-with touches as (
+-- Opens and clicks of people of one campaign by the hour of the day in a time zone; 24 rows. Each row has the mean
+-- minutes from a mail to the first open or click of its reader, too: null when nobody opened.
+with touches as materialized (
     -- include: campaign_touches
 ),
 counted as (
@@ -145,25 +146,25 @@ counted as (
         count(*) filter (where kind = 'click') as clicks
     from touches
     group by 1
-)
-select hours.hour, coalesce(counted.opens, 0) as opens, coalesce(counted.clicks, 0) as clicks
-from generate_series(0, 23) as hours (hour)
-left join counted on counted.hour = hours.hour
-order by hours.hour
-
--- name: minutes_to_open
--- Mean minutes from a mail of one campaign to the first open or click of its reader; null when nobody opened.
-with touches as (
-    -- include: campaign_touches
 ),
 first_touches as (
     select min(sent_at) as sent_at, min(occurred_at) as opened_at
     from touches
     where sent_at is not null
     group by message_id
+),
+waited as (
+    select
+        cast(avg(greatest(0, date_part('epoch', opened_at - sent_at))) / 60 as numeric) as minutes
+    from first_touches
 )
-select cast(avg(greatest(0, date_part('epoch', opened_at - sent_at))) / 60 as numeric) as minutes
-from first_touches
+select
+    hours.hour, coalesce(counted.opens, 0) as opens, coalesce(counted.clicks, 0) as clicks,
+    waited.minutes
+from generate_series(0, 23) as hours (hour)
+left join counted on counted.hour = hours.hour
+cross join waited
+order by hours.hour
 
 -- name: marketing_mails
 -- The ledger of marketing mail, or of one campaign's.

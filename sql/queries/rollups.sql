@@ -59,6 +59,18 @@ cross join lateral generate_series(
 ) as cut (day)
 where states.table_name = cast(:table as text) and states.as_of > cast(:as_of as timestamptz);
 
+-- name: has_timezone
+-- Whether the database knows a time zone.
+select exists (select from pg_timezone_names where name = cast(:timezone as text));
+
+-- name: keep_timezone
+-- Notes the reporting time zone where it is another than before.
+insert into rollups.reporting_clock (timezone)
+values (cast(:timezone as text))
+on conflict (is_only) do update
+set timezone = excluded.timezone
+where reporting_clock.timezone <> excluded.timezone;
+
 -- name: prune_marks
 -- Takes out marks that every table has seen.
 delete from rollups.marks

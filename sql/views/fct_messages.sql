@@ -4,7 +4,8 @@ create view analytics.fct_messages as
 select
     message_id, contact_id, kind, campaign_id, workflow_id, enrollment_id, occurrence, variant_id,
     status, reason, attempt_no as attempts, last_stage, last_code, queued_at, due_at, sent_at,
-    delivered_at, bounced_at, complained_at
+    delivered_at, bounced_at, complained_at,
+    cast(sent_at at time zone (select analytics.reporting_timezone()) as date) as reporting_day
 from messages;
 comment on view analytics.fct_messages is 'One row per message of the send ledger, without addresses or content.';
 comment on column analytics.fct_messages.message_id is 'Key; the API shows the same number as text.';
@@ -28,3 +29,5 @@ comment on column analytics.fct_messages.sent_at is 'When the receiving side acc
 comment on column analytics.fct_messages.delivered_at is 'When a provider said it was delivered.';
 comment on column analytics.fct_messages.bounced_at is 'When it was refused or bounced.';
 comment on column analytics.fct_messages.complained_at is 'When the recipient reported it as spam.';
+comment on column analytics.fct_messages.reporting_day is
+    'Day of sent_at on the clocks of the reporting time zone (MAUTO_REPORTING_TIMEZONE); null: never sent.';

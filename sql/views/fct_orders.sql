@@ -8,7 +8,8 @@ select
     cast(
         case when abs(net_total * fx_rate) < 99999999999999 then net_total * fx_rate end
         as numeric(18, 4)) as net_revenue, reporting_currency, fx_rate, fx_date,
-    jsonb_array_length(lines)::bigint as line_count, received_at
+    jsonb_array_length(lines)::bigint as line_count, received_at,
+    cast(placed_at at time zone (select analytics.reporting_timezone()) as date) as reporting_day
 from orders;
 comment on view analytics.fct_orders is 'One row per order, without its lines.';
 comment on column analytics.fct_orders.order_id is 'Key; the API shows the same number as text.';
@@ -31,3 +32,5 @@ comment on column analytics.fct_orders.fx_rate is 'Units of reporting_currency f
 comment on column analytics.fct_orders.fx_date is 'Day of that rate: the last one on or before the order''s day.';
 comment on column analytics.fct_orders.line_count is 'Lines of the order.';
 comment on column analytics.fct_orders.received_at is 'When we learned of it.';
+comment on column analytics.fct_orders.reporting_day is
+    'Day of placed_at on the clocks of the reporting time zone (MAUTO_REPORTING_TIMEZONE).';
