@@ -28,6 +28,7 @@ RUN = "run"
 #: What becomes of the blocks under each heading, in their order.
 BLOCKS = {
     "Your own PostgreSQL": ("settings for a server elsewhere", "settings for a server elsewhere"),
+    "Alerts": ("settings of channels; `mauto alert test` is in test_cli.py",),
     "Backup and restore": (RUN, RUN),
     "Upgrade": ("fetches a newer version; `mauto upgrade` itself is in test_operator.py",),
     "Containers": ("needs a container engine",),
