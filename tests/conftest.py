@@ -98,7 +98,7 @@ def _in_memory() -> Path | None:
         spare = min(shutil.disk_usage(place).free, int(known["MemAvailable"].split()[0]) * 1024)
     except OSError:
         return None
-    return place if spare >= 8 * 1024**3 else None
+    return place if spare >= 4 * 1024**3 else None
 
 
 @pytest.fixture(scope="session")

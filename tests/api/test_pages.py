@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
 from mautolib.analytics import readers_campaigns, readers_trends
 from mautolib.pages import campaign as campaign_page
@@ -148,9 +149,30 @@ def cells(html: str, table: str) -> list[list[str]]:
     return [[unescape(raw) for raw in re.findall(r'data-v="([^"]*)"', row)] for row in rows]
 
 
+@pytest.fixture(scope="module")
+def stocked(cluster: Any, template_database: str) -> Iterator[tuple[Engine, Shop]]:
+    """A database with a shop in it; made once, the tests only read."""
+    from mautolib.db.engine import connect
+
+    name = cluster.create(template=template_database)
+    engine = connect(cluster.url(name))
+    with engine.begin() as tx:
+        shop = make_shop(tx, now=NOW, contacts=80, campaigns=3)
+    yield engine, shop
+    engine.dispose()
+    cluster.drop(name)
+
+
 @pytest.fixture
-def shop(tx: Connection) -> Shop:
-    return make_shop(tx, now=NOW, contacts=80, campaigns=3)
+def shop(stocked: tuple[Engine, Shop]) -> Shop:
+    return stocked[1]
+
+
+@pytest.fixture
+def filled(stocked: tuple[Engine, Shop]) -> Iterator[Connection]:
+    """A connection to the database of the shop; what a test writes is rolled back."""
+    with stocked[0].connect() as connection:
+        yield connection
 
 
 def paths(shop: Shop) -> list[str]:
@@ -159,12 +181,12 @@ def paths(shop: Shop) -> list[str]:
     return [page.path.replace("{id}", str(ids.get(page.path))) for page in registry.PAGES]
 
 
-def test_the_csv_of_every_table_is_the_table(tx: Connection, shop: Shop) -> None:
+def test_the_csv_of_every_table_is_the_table(filled: Connection, shop: Shop) -> None:
     seen = 0
     for path in paths(shop):
-        html = shown(tx, path)
+        html = shown(filled, path)
         for name in re.findall(r'<table id="t-(\w+)"', html):
-            found = registry.answer(tx, path, {"format": "csv", "table": name}, now=NOW, house=House())
+            found = registry.answer(filled, path, {"format": "csv", "table": name}, now=NOW, house=House())
             assert found.media_type.startswith("text/csv")
             assert found.headers["Content-Disposition"] == f'attachment; filename="{name}-2026-11-18.csv"'
             head, *rows = list(csv.reader(io.StringIO(found.body.removeprefix("\ufeff"))))
@@ -175,42 +197,42 @@ def test_the_csv_of_every_table_is_the_table(tx: Connection, shop: Shop) -> None
     assert seen == 5 + 1 + 6 + 1 + 4 + 3 + 5 + 2 + 4 + 1 + 1
 
 
-def test_what_people_write_is_neither_markup_nor_formula(tx: Connection, shop: Shop) -> None:
+def test_what_people_write_is_neither_markup_nor_formula(filled: Connection, shop: Shop) -> None:
     for path in paths(shop):
-        html = shown(tx, path)
+        html = shown(filled, path)
         assert "<script>alert" not in html and "<b>series" not in html
-    csv_text = registry.answer(tx, "campaigns", {"format": "csv"}, now=NOW, house=House()).body
+    csv_text = registry.answer(filled, "campaigns", {"format": "csv"}, now=NOW, house=House()).body
     (row,) = [row for row in csv.reader(io.StringIO(csv_text)) if HOSTILE in row[0]]
     assert row[0] == f"'{HOSTILE}"
 
 
-def test_the_pages_show_the_figures_of_the_api(tx: Connection, shop: Shop) -> None:
+def test_the_pages_show_the_figures_of_the_api(filled: Connection, shop: Shop) -> None:
     campaign = shop.campaigns[-1]
-    metrics = readers_campaigns.metrics(tx, campaign, reporting_currency="USD")
-    funnel = cells(shown(tx, f"campaigns/{campaign}"), "funnel")
-    of_api = [stage["count"] for stage in readers_campaigns.funnel(tx, campaign)["funnel"]]
+    metrics = readers_campaigns.metrics(filled, campaign, reporting_currency="USD")
+    funnel = cells(shown(filled, f"campaigns/{campaign}"), "funnel")
+    of_api = [stage["count"] for stage in readers_campaigns.funnel(filled, campaign)["funnel"]]
     assert [int(row[1]) for row in funnel] == of_api
     assert of_api[0] > of_api[2] > of_api[3] > 0
-    (row,) = [row for row in cells(shown(tx, "campaigns"), "campaigns") if row[2].startswith("2026-11-10")]
+    (row,) = [row for row in cells(shown(filled, "campaigns"), "campaigns") if row[2].startswith("2026-11-10")]
     assert [float(cell) for cell in row[3:8]] == [
         metrics["total_sent"], metrics["total_delivered"], metrics["open_rate"], metrics["click_rate"],
         metrics["bounce_rate"],
     ]  # fmt: skip
-    touches = cells(shown(tx, f"campaigns/{campaign}"), "touches")
+    touches = cells(shown(filled, f"campaigns/{campaign}"), "touches")
     assert touches[0][1:] == [str(metrics[name]) for name in ("unique_opens", "total_opened")] + [
         str(metrics["raw_opens"] - metrics["total_opened"]), str(metrics["raw_opens"]),
     ]  # fmt: skip
-    health = readers_trends.health(tx, now=NOW)
-    assert f"<strong>{health['score']:.1f}</strong> of 100" in shown(tx, "")
+    health = readers_trends.health(filled, now=NOW)
+    assert f"<strong>{health['score']:.1f}</strong> of 100" in shown(filled, "")
     assert metrics["orders"] > 0 and f"<dd>{metrics['revenue']:,.2f}</dd>" in shown(
-        tx, f"campaigns/{campaign}"
+        filled, f"campaigns/{campaign}"
     )
 
 
-def test_the_parts_of_a_campaign_add_up(tx: Connection, shop: Shop) -> None:
+def test_the_parts_of_a_campaign_add_up(filled: Connection, shop: Shop) -> None:
     campaign = shop.campaigns[-1]
-    html = shown(tx, f"campaigns/{campaign}", hours="open")
-    ledger = readers_campaigns.counts(tx, campaign)
+    html = shown(filled, f"campaigns/{campaign}", hours="open")
+    ledger = readers_campaigns.counts(filled, campaign)
     assert ledger
     states = cells(html, "states")
     assert sum(int(row[2]) for row in states) == 80
@@ -218,65 +240,65 @@ def test_the_parts_of_a_campaign_add_up(tx: Connection, shop: Shop) -> None:
     assert sum(int(row[1]) for row in cells(html, "domains")) == ledger.sent
     assert sum(int(cell) for row in cells(html, "hours") for cell in row[1:]) == ledger.human_opens
     assert sum(int(row[2]) for row in cells(html, "links")) == ledger.human_clicks
-    clicks = cells(shown(tx, f"campaigns/{campaign}"), "hours")
+    clicks = cells(shown(filled, f"campaigns/{campaign}"), "hours")
     assert sum(int(cell) for row in clicks for cell in row[1:]) == ledger.human_clicks
     assert [row[0] for row in clicks] == ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
-def test_a_large_campaign_is_as_of_a_refresh(tx: Connection, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_campaign_is_as_of_a_refresh(filled: Connection, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     address = f"campaigns/{shop.campaigns[-1]}"
     parts = ("links", "hours", "domains", "states")
-    counted = [cells(shown(tx, address), part) for part in parts]
+    counted = [cells(shown(filled, address), part) for part in parts]
     monkeypatch.setattr(campaign_page, "_SMALL", 0)
-    html = shown(tx, address)
+    html = shown(filled, address)
     assert [cells(html, part) for part in parts] == counted and all(counted)
     assert html.count(f"As of {NOW:%d %B %Y, %H:%M} UTC") == 3
-    tx.execute(text("update rollups.states set as_of = (select started_at from campaigns where campaign_id = :id)"),
+    filled.execute(text("update rollups.states set as_of = (select started_at from campaigns where campaign_id = :id)"),
                {"id": shop.campaigns[-1]})  # fmt: skip
-    assert "As of" not in shown(tx, address), "it was too young to be read from what was counted then"
+    assert "As of" not in shown(filled, address), "it was too young to be read from what was counted then"
 
 
-def test_the_funnel_of_a_workflow_follows_everybody(tx: Connection, shop: Shop) -> None:
-    assert cells(shown(tx, f"workflows/{shop.workflow}"), "steps") == [
+def test_the_funnel_of_a_workflow_follows_everybody(filled: Connection, shop: Shop) -> None:
+    assert cells(shown(filled, f"workflows/{shop.workflow}"), "steps") == [
         ["0 action: Welcome", "40", "100.00", "36", "0", "0", "4", "0"],
         ["1 delay: 72 hours", "40", "100.00", "40", "10", "0", "0", "0"],
         ["2 condition: country", "30", "75.00", "30", "0", "0", "0", "0"],
         ["2.then.0 action: tag", "20", "50.00", "20", "0", "0", "0", "0"],
         ["2.else.0 exit", "10", "25.00", "10", "0", "10", "0", "0"],
     ]
-    assert cells(shown(tx, "workflows"), "workflows")[0][3:8] == ["40", "10", "20", "10", "0"]
+    assert cells(shown(filled, "workflows"), "workflows")[0][3:8] == ["40", "10", "20", "10", "0"]
 
 
-def test_a_table_is_sorted_by_its_headers(tx: Connection, shop: Shop) -> None:
+def test_a_table_is_sorted_by_its_headers(filled: Connection, shop: Shop) -> None:
     def column(query: str) -> list[str]:
-        return [row[3] for row in cells(shown(tx, "campaigns", sort=query, status="sent"), "campaigns")]
+        return [row[3] for row in cells(shown(filled, "campaigns", sort=query, status="sent"), "campaigns")]
 
     assert column("campaigns:sent") == sorted(column("campaigns:-sent"), key=int) != column("campaigns:-sent")
     plain = column("")
     for odd in ("x", "campaigns:", "campaigns:nope", "links:sent", ":", "campaigns:--sent"):
         assert column(odd) == plain
-    html = shown(tx, "campaigns", sort="campaigns:-sent", status="sent")
+    html = shown(filled, "campaigns", sort="campaigns:-sent", status="sent")
     assert 'href="?status=sent&amp;sort=campaigns%3Asent"' in html and 'aria-sort="descending"' in html
     assert 'href="?status=sent&amp;sort=campaigns%3A-sent&amp;format=csv&amp;table=campaigns"' in html
     # What is not known comes last, whichever way.
-    rates = [row[5] for row in cells(shown(tx, "campaigns", sort="campaigns:open_rate"), "campaigns")]
+    rates = [row[5] for row in cells(shown(filled, "campaigns", sort="campaigns:open_rate"), "campaigns")]
     assert rates[-1] == "" and "" not in rates[:-1]
 
 
-def test_the_heat_map_of_cohorts_is_by_day_week_or_month(tx: Connection, shop: Shop) -> None:
+def test_the_heat_map_of_cohorts_is_by_day_week_or_month(filled: Connection, shop: Shop) -> None:
     for grain, label in (("day", r"2026-\d\d-\d\d"), ("week", r"2026-W\d\d"), ("month", r"2026-\d\d")):
-        rows = cells(shown(tx, "cohorts", by=grain), "cohorts")
+        rows = cells(shown(filled, "cohorts", by=grain), "cohorts")
         assert rows and all(re.fullmatch(label, row[0]) for row in rows)
-    assert cells(shown(tx, "cohorts", by="eon"), "cohorts") == cells(shown(tx, "cohorts"), "cohorts")
+    assert cells(shown(filled, "cohorts", by="eon"), "cohorts") == cells(shown(filled, "cohorts"), "cohorts")
 
 
-def test_what_is_not_there_is_said_on_a_page(tx: Connection, shop: Shop) -> None:
+def test_what_is_not_there_is_said_on_a_page(filled: Connection, shop: Shop) -> None:
     odd = ("nope", "campaigns/0", f"campaigns/{2**63}", "campaigns/" + "9" * 40, "campaigns/x", "campaigns/1/2",
            "workflows/999999", "campaigns/-1", "campaigns/٣", "campaigns//", "{id}")  # fmt: skip
     for path in odd:
-        found = registry.answer(tx, path, {}, now=NOW, house=House())
+        found = registry.answer(filled, path, {}, now=NOW, house=House())
         assert found.status == 404 and "<h1>Not found</h1>" in found.body and "nav" in found.body
-    assert registry.answer(tx, "", {"format": "csv", "table": "x"}, now=NOW, house=House()).status == 404
+    assert registry.answer(filled, "", {"format": "csv", "table": "x"}, now=NOW, house=House()).status == 404
 
 
 def test_pages_need_a_session_and_a_viewer_may_see_them(service: LiveService, browser: httpx.Client) -> None:

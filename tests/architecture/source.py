@@ -44,12 +44,22 @@ def _top_level(tree: ast.Module) -> Iterator[ast.AST]:
         yield node
 
 
-def code_lines(text: str) -> int:
-    """Lines that are neither blank nor comment nor part of a docstring."""
-    tree = ast.parse(text)
+def definitions(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The module and every class and function in it; expressions, where none can be, are not walked through."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+        inner = (ast.stmt, ast.excepthandler, ast.match_case)
+        waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, inner)]
+
+
+def code_lines(text: str, tree: ast.Module | None = None) -> int:
+    """Lines that are neither blank nor comment nor part of a docstring; `tree` is the text parsed, if it is known."""
     documented: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+    for node in definitions(tree or ast.parse(text)):
+        if node.body:
             first = node.body[0]
             if ast.get_docstring(node, clean=False) is not None:
                 documented.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
