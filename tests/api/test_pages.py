@@ -254,7 +254,7 @@ def test_a_large_campaign_is_as_of_a_refresh(filled: Connection, shop: Shop, mon
     assert [cells(html, part) for part in parts] == counted and all(counted)
     assert html.count(f"As of {NOW:%d %B %Y, %H:%M} UTC") == 3
     filled.execute(text("update rollups.states set as_of = (select started_at from campaigns where campaign_id = :id)"),
-               {"id": shop.campaigns[-1]})  # fmt: skip
+                   {"id": shop.campaigns[-1]})  # fmt: skip
     assert "As of" not in shown(filled, address), "it was too young to be read from what was counted then"
 
 
