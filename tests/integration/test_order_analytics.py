@@ -364,6 +364,22 @@ def test_attribution_alone_corrects_the_campaign_that_brought_a_customer(fresh_e
         assert value_of(connection, person).acquisition_campaign_id == campaign
 
 
+def test_a_new_day_writes_only_the_scores_that_changed(fresh_engine: Engine) -> None:
+    with fresh_engine.begin() as tx:
+        people = [make_contact(tx) for _ in range(5)]
+        for number, person in enumerate(people, 1):
+            make_order(tx, person, NOW - number * 9 * DAY, total=str(number * 10))
+    names = ["customer_value", "rfm_segments"]
+    refreshing.refresh(fresh_engine, as_of=NOW, only=names)
+    assert refreshing.refresh(fresh_engine, as_of=NOW + DAY, only=names)["rfm_segments"] == 0
+    with fresh_engine.connect() as tx:
+        found = rows(tx, "rfm_segments", "contact_id, as_of, recency_days", "1")
+    assert found == [(person, (NOW + DAY).date(), number * 9 + 1) for number, person in enumerate(people, 1)]
+    with fresh_engine.begin() as tx:
+        make_order(tx, people[0], NOW + DAY, total="1")
+    assert refreshing.refresh(fresh_engine, as_of=NOW + 2 * DAY, only=names)["rfm_segments"] == 1
+
+
 def test_who_has_no_orders_any_more_is_no_customer(fresh_engine: Engine) -> None:
     with fresh_engine.begin() as tx:
         anna, bob = make_contact(tx), make_contact(tx)

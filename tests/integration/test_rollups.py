@@ -132,7 +132,7 @@ def test_marks_of_mail(fresh_engine: Engine, seen: Seen) -> None:
         campaign = make_campaign(tx)
         waiting = make_message(tx, person, campaign_id=campaign, status="queued")
         early = make_message(tx, person, campaign_id=campaign, sent_at=NOW - 5 * DAY)
-        make_hit(tx, person, early, occurred_at=NOW - DAY)
+        newest = make_hit(tx, person, early, occurred_at=NOW - DAY)
     run(fresh_engine)
     assert seen.news[-1] >= {("mail", (NOW - 5 * DAY).date(), 0), ("deliveries", (NOW - 5 * DAY).date(), 0)}
     with fresh_engine.begin() as tx:
@@ -148,6 +148,11 @@ def test_marks_of_mail(fresh_engine: Engine, seen: Seen) -> None:
         tx.execute(text("insert into hit_verdicts values (:id, 9, 'bot', now())"), {"id": late})
     run(fresh_engine)
     assert seen.news[-1] == days | {("touches", (NOW - 3 * DAY).date(), person)}
+    with fresh_engine.begin() as tx:
+        tx.execute(text("insert into hit_verdicts values (:id, 9, 'bot', now())"), {"id": newest})
+    run(fresh_engine)
+    yesterday = (NOW - DAY).date()
+    assert seen.news[-1] == {("mail", yesterday, 0), ("touches", yesterday, person)}, "what came before stays first"
     with fresh_engine.begin() as tx:
         tx.execute(text("delete from contacts"))
     run(fresh_engine)
