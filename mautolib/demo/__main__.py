@@ -82,6 +82,7 @@ def _show(stack: Stack, contacts: int, screen: Screen) -> None:
         show.score()
         show.campaign(templates["Newsletter"])
         show.readers()
+        show.buyers(everybody)
         show.welcome(now)
         show.cohorts()
         screen.table("What happened", show.figures())

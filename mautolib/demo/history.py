@@ -88,6 +88,19 @@ def orders(everybody: Iterable[Person], ids: Mapping[str, int], today: datetime)
             yield _order(someone, contact_id, number, moment, dice)
 
 
+def sales(clicked: Iterable[Person], now: datetime) -> Iterator[dict[str, object]]:
+    """One in six of those who clicked orders something: bodies of POST /events/, the same for the same people."""
+    for someone in clicked:
+        dice = random.Random(f"sale:{someone.number}")
+        if dice.random() < 1 / 6:
+            order = _order(someone, 0, 0, now, dice)
+            yield {
+                "type": "order_placed", "source": SOURCE, "email": someone.email, "occurred_at": now.isoformat(),
+                "properties": {"order_id": f"C{someone.number:06d}", "currency": order.currency,
+                               "total": str(order.total), "lines": list(order.lines)},
+            }  # fmt: skip
+
+
 def refunds(bought: Iterable[NewOrder], today: datetime) -> Iterator[NewRefund]:
     """One order in twenty goes back within a month."""
     for order in bought:

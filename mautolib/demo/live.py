@@ -8,16 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, func, select
 
-from mautolib.db.tables import campaigns, contact_scores, contacts, enrollments, hits, messages
-from mautolib.demo import readers
+from mautolib.db.tables import campaigns, contact_scores, contacts, enrollments, hits, messages, orders
+from mautolib.demo import history, readers
 from mautolib.demo.contact_file import Truth
 from mautolib.demo.faces import Faces, wait_until
+from mautolib.demo.people import Person
 from mautolib.demo.screen import Screen
 from mautolib.errors import Conflict
 from mautolib.stack.plan import Plan
@@ -114,6 +115,26 @@ class Show:
             self.screen.line(f"{answered['open']:,} opened, {answered['click']:,} clicked, "
                              f"{answered['unsubscribe']:,} unsubscribed, {time.monotonic() - began:.1f} s")
 
+    def buyers(self, everybody: Iterable[Person]) -> None:
+        """Some of those who clicked order, as the shop would tell it."""
+        self.screen.head("Buyers: POST /events/ with the orders of some who clicked")
+        with self.engine.connect() as connection:
+            clicked = set(connection.scalars(
+                select(contacts.c.email).distinct().join(hits, hits.c.contact_id == contacts.c.contact_id)
+                .where(hits.c.kind == "click")
+            ))  # fmt: skip
+            known = connection.scalar(
+                select(func.count()).select_from(orders)
+                .where(orders.c.source == history.SOURCE, orders.c.order_id.like("C%"))
+            )  # fmt: skip
+        if known:
+            self.screen.line("they have ordered already")
+            return
+        told = list(history.sales((someone for someone in everybody if someone.email in clicked), datetime.now(UTC)))
+        for first in range(0, len(told), 100):
+            self.faces.post("/events/", told[first:first + 100])
+        self.screen.line(f"{len(told):,} orders after a click")
+
     def welcome(self, now: datetime) -> None:
         """New sign-ups through the API, who confirm; `workflow_advance` enrols them and `campaign_send` mails them."""
         self.screen.head("Workflow: new sign-ups enter the welcome series; DAGs workflow_advance and campaign_send")
@@ -149,6 +170,9 @@ class Show:
             row = connection.exec_driver_sql(
                 "select * from analytics.campaign_performance order by campaign_id limit 1"
             ).one()
+        if row.orders:
+            money = f"{row.revenue:,.2f} {row.reporting_currency}"
+            self.found["Revenue of the campaign"] = f"{money} of {row.orders:,} orders"
         self.found["Opened (people)"] = f"{row.unique_opens:,} ({row.open_rate:.1f} %)"
         self.found["Clicked (people)"] = f"{row.unique_clicks:,} ({row.click_rate:.1f} %)"
         self.found["Unsubscribed"] = f"{row.unsubscribed:,}"

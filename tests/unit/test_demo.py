@@ -44,6 +44,8 @@ def test_history_lies_in_the_past_and_has_its_own_numbers() -> None:
     orders = list(history.orders(everybody, ids, TODAY))
     assert len({order.order_id for order in orders}) == len(orders) > 50
     assert all(refund.occurred_at < TODAY for refund in history.refunds(orders, TODAY))
+    sold = list(history.sales(everybody, TODAY))
+    assert 5 < len(sold) < len(everybody) / 3 and sold == list(history.sales(everybody, TODAY))
     assert {base for _, base, _, _ in history.rates(TODAY.date())} == set(history.DOLLARS) - {"USD"}
 
 
