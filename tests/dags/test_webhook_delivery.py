@@ -67,7 +67,8 @@ def test_somebody_is_told_when_an_endpoint_is_disabled(
     run_dag: Any, fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr("mauto_airflow.alerts._mail", lambda subject, words: told.append(f"{subject}: {words}"))
+    monkeypatch.setattr("mautolib.maintenance.alerts.report", lambda engine, settings, finding, **_: told.append(
+        f"{finding.name}: {finding.summary}"))  # fmt: skip
     with fresh_engine.begin() as tx:
         # Not public: refused before any connection, which is a failure like any other.
         endpoint = add_endpoint(tx, settings, "https://127.0.0.1/", max_failures=1)
@@ -78,5 +79,5 @@ def test_somebody_is_told_when_an_endpoint_is_disabled(
     assert run_dag("webhook_delivery").state == "success"
     assert rows(fresh_engine, "select active, disabled_reason from webhook_endpoints") == [
         (False, "1 deliveries in a row failed")]
-    [line] = told
-    assert line.startswith(f"webhooks were disabled: Webhook {endpoint}: 1 deliveries in a row failed.")
+    assert told == [
+        f"webhook_disabled.{endpoint}: webhook {endpoint} was disabled: 1 deliveries in a row failed"]

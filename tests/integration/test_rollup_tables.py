@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import re
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,20 +170,6 @@ def test_links_of_a_campaign_add_up_to_its_clicks(tx: Connection) -> None:
     assert [row.first_click_at for row in found] == [START, START, None]
     whole = tx.execute(text("select human_clicks, raw_clicks from analytics.campaign_performance")).one()
     assert (sum(row.human_clicks for row in found), sum(row.raw_clicks for row in found)) == tuple(whole)
-
-
-def examples() -> list[str]:
-    """Every query of docs/analytics.md."""
-    page = (Path(__file__).parents[2] / "docs/analytics.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```sql\n(.*?)^```", page, re.S | re.M)
-    return [query.strip() for block in blocks for query in block.split(";") if query.strip()]
-
-
-@pytest.mark.parametrize("query", examples())
-def test_an_example_of_the_docs_runs(tx: Connection, query: str) -> None:
-    tx.execute(text("set local role mauto_analyst"))
-    tx.execute(text("set local search_path = analytics"))
-    tx.exec_driver_sql(query)
 
 
 def test_a_late_open_restates_its_own_cells_only(fresh_engine: Engine) -> None:

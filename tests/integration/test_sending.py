@@ -400,7 +400,7 @@ def command(fresh_engine: Engine, settings: Settings, monkeypatch: pytest.Monkey
     monkeypatch.setenv("MAUTO_SECRET_KEYS", settings.secret_keys[0])
     for name in ("database_url", "suppression_pepper", "environment", "default_from_email", "postal_address", "home"):
         monkeypatch.setenv(variable(name), str(getattr(settings, name)))
-    monkeypatch.setattr("mautolib.log.setup", lambda level: None)
+    monkeypatch.setattr("mautolib.log.setup", lambda *_: None)
     with fresh_engine.begin() as tx:
         add_contacts(tx, 3)
         campaign = add_campaign(tx)
@@ -432,7 +432,7 @@ def test_the_command_says_in_one_line_that_the_mail_server_is_away(
 
 
 def test_the_command_names_what_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("mautolib.log.setup", lambda level: None)
+    monkeypatch.setattr("mautolib.log.setup", lambda *_: None)
     monkeypatch.setenv("MAUTO_DATABASE_URL", "")
     assert sending.main([]) == 1 and "MAUTO_DATABASE_URL is not set" in capsys.readouterr().err
     for wrong in ("2/2", "x", "1", "-1/2"):
