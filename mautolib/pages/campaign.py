@@ -84,7 +84,7 @@ def _cards(tx: Tx, campaign_id: int, counts: Mapping[str, Any]) -> list[Card]:
     sold = readers_sales.campaign_sales(tx, campaign_id)
     if sold.orders:
         cards.append(Card(
-            label="Revenue", value=f"{sold.revenue:,.2f}", note=f"{sold.reporting_currency} of {sold.orders:,} orders"
+            label="Revenue", value=f"{sold.revenue:,.0f}", note=f"{sold.reporting_currency} of {sold.orders:,} orders"
         ))  # fmt: skip
     return cards
 

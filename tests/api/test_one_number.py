@@ -47,7 +47,7 @@ class Place:
 
     def card(self, path: str, label: str) -> str:
         """A big number of a page."""
-        found = re.search(rf"<dt>{label}</dt><dd>(.*?)</dd>", self.pages.get(f"/dashboard/{path}").text)
+        found = re.search(rf"<dt>{label}</dt><dd[^>]*>(.*?)</dd>", self.pages.get(f"/dashboard/{path}").text)
         assert found, (path, label)
         return found.group(1)
 
@@ -178,7 +178,7 @@ def test_revenue_by_campaign_currency_and_month(place: Place) -> None:
         assert Decimal(page["last_touch"]) == Decimal(api["revenue"]) == view["revenue"] == given["last_touch"]
         assert Decimal(page["linear"]) == (given["linear"] or 0)
         assert Decimal(page["first_touch"]) == (given["first_touch"] or 0)
-        assert place.card(f"campaigns/{view['campaign_id']}", "Revenue") == f"{view['revenue']:,.2f}"
+        assert place.card(f"campaigns/{view['campaign_id']}", "Revenue") == f"{view['revenue']:,.0f}"
         paid += 1
     assert paid >= 3
     facts = {row["currency"]: row for row in place.sql(
