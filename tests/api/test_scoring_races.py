@@ -63,6 +63,9 @@ def test_a_contact_leaves_a_stage_once(service: LiveService, editor: httpx.Clien
 
 
 def test_processing_at_once_moves_everybody_once(service: LiveService, editor: httpx.Client) -> None:
+    # Whom other tests left behind would use up the limit.
+    while editor.post(f"{LIFECYCLE}/process", params={"limit": 1000}).json()["transitions"]:
+        pass
     people = [make_contact(editor, subscribed=False) for _ in range(20)]
     told = at_once(service, lambda client: client.post(f"{LIFECYCLE}/process", params={"limit": 1000}))
     moved = [move["contact_id"] for one in told for move in one["transitions"]]
