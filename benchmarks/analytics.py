@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
 from benchmarks.ground import shop_history, shop_mail
+from benchmarks.ground.duck import duckdb_with
 from benchmarks.ground.measuring import Bench, bench, finish
-from benchmarks.scoring import copy_csv
 from mautolib.analytics import cohorts, refreshing
 
 #: Days of scores that the tables are made of.
@@ -46,6 +44,11 @@ with active as (
     from active cross join (values ('day', 1), ('week', 7), ('month', 30)) as grains (grain, period)
     where age < period * $periods
     group by all
+    -- Ours are the cells that are over for everybody, and days only as far back as they are kept.
+    having date_add(cohort_start, to_days(((period_offset + 1) * any_value(period))::int)
+            + case grain when 'day' then interval 1 day when 'week' then interval 7 day else interval 1 month end)
+            <= make_timestamp(($as_of * 1000000)::bigint)
+        and (grain <> 'day' or cohort_start >= make_timestamp((($as_of - $days * 86400) * 1000000)::bigint))
 )
 """
 
@@ -70,13 +73,14 @@ def contents(engine: Engine) -> dict[str, Any]:
     found = {}
     with engine.connect() as tx:
         for table in (*(item.table for item in refreshing.TABLES), "score_distribution"):
-            columns = tx.scalar(text(
-                "select string_agg(cast(attname as text), ', ' order by attnum) from pg_attribute where attnum > 0 "
-                "and attrelid = cast('analytics.' || :table as regclass) and attname <> 'refreshed_at'"
-            ), {"table": table})  # fmt: skip
+            relation, columns = tx.execute(text(
+                "select cast(attrelid as regclass), string_agg(cast(attname as text), ', ' order by attnum) "
+                "from pg_attribute where attnum > 0 and attname <> 'refreshed_at' and attrelid = "
+                "coalesce(to_regclass('analytics.' || :table), to_regclass('rollups.' || :table)) group by attrelid"
+            ), {"table": table}).one()  # fmt: skip
             found[table] = tx.execute(text(
                 f"select count(*), sum(cast(hashtextextended(cast(row({columns}) as text), 0) as numeric)) "
-                f"from analytics.{table}")).one()  # fmt: skip
+                f"from {relation}")).one()  # fmt: skip
     return found
 
 
@@ -92,25 +96,19 @@ def refresh(place: Bench, as_of: datetime, *, rebuild: bool) -> dict[str, float]
 
 def in_duckdb(place: Bench, as_of: datetime) -> tuple[float, bool] | None:
     """CPU seconds DuckDB takes for all sign-up cohorts, and whether its cells are ours; None without DuckDB."""
-    try:
-        import duckdb
-    except ImportError:
-        sys.stdout.write("DuckDB is not installed (requirements-dev.txt), so it is not compared\n")
-        return None
-    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as duck:
-        for name, sql in (
-            ("events", "select contact_id, extract(epoch from occurred_at) as happened from events "
-                       "where event_type in ('email_opened', 'email_clicked')"),
-            ("contacts", "select contact_id, extract(epoch from created_at) as signed_up from contacts"),
-            ("ours", "select granularity as grain, cohort_start, period_offset, active_count "
-                     "from analytics.contact_cohorts where active_count > 0"),
-        ):  # fmt: skip
-            copy_csv(place.engine, sql, Path(folder) / name)
-            duck.execute(f"create table {name} as select * from read_csv('{folder}/{name}', header = true)")
-        binds = {"as_of": as_of.timestamp(), "periods": cohorts.PERIODS}
+    with duckdb_with(place, {
+        "events": "select contact_id, extract(epoch from occurred_at) as happened from events "
+                  "where event_type in ('email_opened', 'email_clicked')",
+        "contacts": "select contact_id, extract(epoch from created_at) as signed_up from contacts",
+        "ours": "select granularity as grain, cohort_start, period_offset, active_count "
+                "from analytics.contact_cohorts where active_count > 0",
+    }) as duck:  # fmt: skip
+        if duck is None:
+            return None
+        binds = {"as_of": as_of.timestamp(), "periods": cohorts.PERIODS, "days": cohorts.DAY_COHORTS}
         with place.measured("DuckDB: the same sign-up cohorts (loaded)") as cost:
             duck.execute(f"create table theirs as {_DUCK} select * from cells", binds)
-        apart = duck.execute("select count(*) from ours left join theirs using (grain, cohort_start, period_offset) "
+        apart = duck.execute("select count(*) from ours full join theirs using (grain, cohort_start, period_offset) "
                              "where ours.active_count is distinct from theirs.active_count").fetchone()  # fmt: skip
     return cost.cpu_seconds, apart == (0,)
 

@@ -12,15 +12,14 @@ import argparse
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, text
 
+from benchmarks.ground.duck import duckdb_with
 from benchmarks.ground.measuring import Bench, Cost, bench, finish
 from benchmarks.ground.shop_history import END, build
 from mautolib import scoring
@@ -129,19 +128,13 @@ def naive(place: Bench, contacts: int) -> float:
 
 def in_duckdb(place: Bench, as_of: datetime) -> tuple[float, bool] | None:
     """CPU seconds DuckDB takes for the engagement of everybody, and whether it is ours; None without DuckDB."""
-    try:
-        import duckdb
-    except ImportError:
-        sys.stdout.write("DuckDB is not installed (requirements-dev.txt), so it is not compared\n")
-        return None
-    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as duck:
-        for name, sql in (
-            ("events", "select event_id, contact_id, event_type as kind, extract(epoch from occurred_at) as happened "
-                       "from events"),
-            ("ours", f"select contact_id, engagement_score from score_history where as_of = '{as_of.isoformat()}'"),
-        ):  # fmt: skip
-            copy_csv(place.engine, sql, Path(folder) / name)
-            duck.execute(f"create table {name} as select * from read_csv('{folder}/{name}', header = true)")
+    with duckdb_with(place, {
+        "events": "select event_id, contact_id, event_type as kind, extract(epoch from occurred_at) as happened "
+                  "from events",
+        "ours": f"select contact_id, engagement_score from score_history where as_of = '{as_of.isoformat()}'",
+    }) as duck:  # fmt: skip
+        if duck is None:
+            return None
         duck.execute("create table rules (kind text, points double, decay_days int, most int)")
         duck.executemany("insert into rules values (?, ?, ?, ?)", [
             (str(rule.event_type), rule.points, rule.decay_days, rule.max_per_contact) for rule in DEFAULT_RULES
@@ -149,16 +142,11 @@ def in_duckdb(place: Bench, as_of: datetime) -> tuple[float, bool] | None:
         duck.execute("delete from events where happened > epoch($as_of::timestamptz)", {"as_of": as_of.isoformat()})
         with place.measured("DuckDB: engagement of everybody, all events (loaded)") as cost:
             duck.execute(f"create table theirs as {_DUCK}", {"as_of": as_of.isoformat()})
-        apart = duck.execute("select count(*) from ours left join theirs using (contact_id) "
-                             "where abs(engagement_score - coalesce(engagement, 0)) > 1e-6").fetchone()  # fmt: skip
+        apart = duck.execute(
+            "select count(*) from ours full join theirs using (contact_id) "
+            "where abs(coalesce(engagement_score, 0) - coalesce(engagement, 0)) > 1e-6"
+        ).fetchone()
     return cost.cpu_seconds, apart == (0,)
-
-
-def copy_csv(engine: Engine, sql: str, path: Path) -> None:
-    """A query as a file of comma-separated values."""
-    with engine.connect() as tx, path.open("w", encoding="utf-8") as file:
-        cursor = tx.connection.cursor()
-        cursor.copy_expert(f"copy ({sql}) to stdout with (format csv, header)", file)
 
 
 def single(place: Bench, contacts: int) -> float:

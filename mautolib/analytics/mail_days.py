@@ -16,23 +16,23 @@ from mautolib.db.statements import statement
 
 def restate_metrics(tx: Tx, work: Work) -> int:
     """Bring `daily_email_metrics` up to date; returns the rows written."""
-    return _restate(tx, work, table="daily_email_metrics", subjects=["mail"], clear="mail_days.clear_days",
+    return _restate(tx, work, subjects=["mail"], clear="mail_days.clear_days",
                     write="mail_days.restate_days")  # fmt: skip
 
 
 def restate_deliverability(tx: Tx, work: Work) -> int:
     """Bring `deliverability_by_domain` up to date; returns the rows written."""
-    return _restate(tx, work, table="deliverability_by_domain", subjects=["deliveries"],
+    return _restate(tx, work, subjects=["deliveries"],
                     clear="mail_days.clear_deliverability", write="mail_days.restate_deliverability")  # fmt: skip
 
 
 def restate_campaigns(tx: Tx, work: Work) -> int:
     """Bring links, hours and mail domains of campaigns up to date; returns the rows written."""
-    return _restate(tx, work, table="campaign_days", subjects=["mail", "deliveries", "readers"],
+    return _restate(tx, work, subjects=["mail", "deliveries", "readers"],
                     clear="campaign_days.clear_days", write="campaign_days.restate_days")  # fmt: skip
 
 
-def _restate(tx: Tx, work: Work, *, table: str, subjects: Sequence[str], clear: str, write: str) -> int:
+def _restate(tx: Tx, work: Work, *, subjects: Sequence[str], clear: str, write: str) -> int:
     configure(tx, jit="off", work_mem="128MB")
     spans: list[tuple[date | None, date | None]] = [(work.from_, work.to)]
     if work.since is not None and not work.is_limited:
@@ -43,7 +43,4 @@ def _restate(tx: Tx, work: Work, *, table: str, subjects: Sequence[str], clear: 
         binds = {"from_day": first, "to_day": last, "as_of": work.as_of}
         tx.execute(statement(clear), binds)
         rows += tx.execute(statement(write), binds).rowcount
-    if work.is_limited:
-        # What came after as_of is missing there now, though the table as a whole may be newer.
-        tx.execute(statement("rollups.mark_cut_days"), {**work.binds, "table": table, "subject": subjects[0]})
     return rows

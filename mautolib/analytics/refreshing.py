@@ -85,7 +85,8 @@ def refresh(
 
     Args:
         as_of: what happened later is left out. Before the `as_of` of the last refresh, everything is restated.
-        from_: with `to`, the UTC days to restate whatever has changed; the rest stays for the next refresh.
+        from_: with `to`, the UTC days to restate whatever has changed; the rest stays for the next refresh. They are
+            restated as of the last refresh where that was later, as the rest of the table is.
         rebuild: restate everything.
         only: names of tables; none: all.
         tell: is called after each table with its name, the rows written and the seconds it took.
@@ -123,10 +124,13 @@ def refresh_within(
     # The snapshot comes first: what commits from here on may be counted now, and its mark is news the next time.
     row = tx.execute(statement("rollups.last_refresh"), {"table": item.table, "as_of": as_of}).one()
     since = None if rebuild else row.since
+    is_limited = not rebuild and (from_ is not None or to is not None)
+    if is_limited and row.previous_as_of is not None:
+        as_of = max(as_of, row.previous_as_of)
     work = Work(
         as_of=as_of,
-        from_=None if rebuild else from_,
-        to=None if rebuild else to,
+        from_=from_ if is_limited else None,
+        to=to if is_limited else None,
         since=since,
         previous_as_of=row.previous_as_of if since else None,
     )

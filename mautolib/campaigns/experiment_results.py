@@ -68,11 +68,15 @@ def last_counted(tx: Connection, test_ids: Iterable[int]) -> dict[int, VariantFi
     return {row["variant_id"]: VariantFigures(**row) for row in rows}
 
 
-def recount(tx: Connection, campaign_ids: Iterable[int], now: datetime) -> None:
-    """Count the variants of campaigns' tests for lists; called with the recount of the campaigns, under its lock."""
-    wanted = sorted(set(campaign_ids))
+def recount(tx: Connection, now: datetime) -> None:
+    """Count, for lists, the variants of tests whose campaign was recounted since, by whomever.
+
+    Recounts wait for each other, as those of campaigns do: call it last in a transaction.
+    """
+    wanted = tx.scalars(statement("experiments.overtaken")).all()
     if wanted:
-        tx.execute(statement("experiments.recount"), {"campaign_ids": wanted, "now": now})
+        tx.execute(statement("campaigns.lock_totals"))
+        tx.execute(statement("experiments.recount"), {"test_ids": wanted, "now": now})
 
 
 def deadline_of(test: AbTest, figures: Mapping[int, VariantFigures]) -> datetime | None:

@@ -38,7 +38,7 @@ def finish(engine: Engine, now: datetime) -> list[int]:
         stale = tx.scalars(statement("campaigns.stale_totals"), {"older_than": now}).all()
         aging = tx.scalars(statement("campaigns.aging_totals"), {"now": now}).all()
         totals.refresh_many(tx, [*finished, *stale, *aging], now)
-        experiment_results.recount(tx, [*finished, *stale, *aging], now)
+        experiment_results.recount(tx, now)
         _tell(tx, {row.campaign_id: row.name for row in done}, now)
     _LOG.info(
         "%s campaigns finished, %s reopened; %s leases expired, %s doubts proven, %s sent again",

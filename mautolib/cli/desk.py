@@ -73,11 +73,17 @@ def group(text: str) -> typer.Typer:
 def settings() -> Settings:
     """The settings of the environment, or of the stack that runs here, the demo's where only that runs.
 
+    Inside a container of docker-compose.yml they are those of its services.
+
     Raises:
         Misconfigured: neither names a database.
     """
     if os.environ.get("MAUTO_DATABASE_URL"):
         return Settings.from_env()
+    if os.environ.get("MAUTO_CONTAINER_PART"):
+        from mautolib.stack.container import container_plan
+
+        return container_plan(os.environ).settings
     from mautolib.stack.home import Home
     from mautolib.stack.launcher import Stack, require_running
 

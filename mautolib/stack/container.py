@@ -67,7 +67,7 @@ def container_plan(environ: Mapping[str, str]) -> Plan:
                 is_embedded=True, has_sink=has_sink, has_roles=True, airflow_host=hosts["AIRFLOW"])  # fmt: skip
 
 
-def isscaled(environ: Mapping[str, str]) -> bool:
+def is_scaled(environ: Mapping[str, str]) -> bool:
     """Whether the profile `scale` is on."""
     return _SCALE in [name.strip() for name in environ.get("COMPOSE_PROFILES", "").split(",")]
 
@@ -90,7 +90,7 @@ def scaled(environ: Mapping[str, str]) -> dict[str, str]:
     Raises:
         Misconfigured: REDIS_PASSWORD is missing or weak.
     """
-    if not isscaled(environ):
+    if not is_scaled(environ):
         return {}
     return {"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "AIRFLOW__CELERY__BROKER_URL": broker_url(environ),
             "AIRFLOW__CORE__AUTH_MANAGER": airflow_setup.FAB}  # fmt: skip
@@ -113,7 +113,7 @@ def process(plan: Plan, name: str) -> tuple[list[str], dict[str, str]]:
     if name in airflow_setup.COMPONENTS:
         return airflow_setup.command(*airflow_setup.COMPONENTS[name][0]), airflow_setup.environment(plan)
     if name == "airflow-worker":
-        if not isscaled(plan.outside):
+        if not is_scaled(plan.outside):
             raise Misconfigured("workers take no work from LocalExecutor; put COMPOSE_PROFILES=scale into .env")
         return airflow_setup.command(*airflow_setup.WORKER), airflow_setup.environment(plan)
     known = ", ".join(["secrets", "migrate", "api", "mail-sink", *airflow_setup.COMPONENTS, "airflow-worker"])

@@ -22,17 +22,30 @@ from ab_variant_observed as seen
 left join ab_variant_totals as counted on counted.variant_id = seen.variant_id
 where seen.test_id = any(cast(:test_ids as bigint[]));
 
+-- name: overtaken
+-- Tests whose campaign was recounted after their variants were.
+select tests.test_id
+from ab_tests as tests
+inner join campaign_totals on campaign_totals.campaign_id = tests.campaign_id
+where tests.planned_at is not null
+    and exists (
+        select
+        from ab_variants as variants
+        left join ab_variant_totals as counted on counted.variant_id = variants.variant_id
+        where variants.test_id = tests.test_id
+            and coalesce(counted.refreshed_at, '-infinity') < campaign_totals.refreshed_at
+    );
+
 -- name: recount
--- Counts the variants of some campaigns' tests for lists.
+-- Counts the variants of some tests for lists.
 insert into ab_variant_totals (
     variant_id, sent, bounced, unique_opens, unique_clicks, conversions, revenue, refreshed_at
 )
 select
     known.variant_id, known.sent, known.bounced, known.unique_opens, known.unique_clicks,
     known.conversions, known.revenue, cast(:now as timestamptz)
-from ab_tests as tests
-inner join ab_variant_ledger as known on known.test_id = tests.test_id
-where tests.campaign_id = any(cast(:campaign_ids as bigint[])) and tests.planned_at is not null
+from ab_variant_ledger as known
+where known.test_id = any(cast(:test_ids as bigint[]))
 on conflict (variant_id) do update
 set sent = excluded.sent, bounced = excluded.bounced, unique_opens = excluded.unique_opens,
     unique_clicks = excluded.unique_clicks, conversions = excluded.conversions,

@@ -46,19 +46,6 @@ where table_name = cast(:table as text)
 select table_name, as_of, row_count, seconds, refreshed_at
 from rollups.states;
 
--- name: mark_cut_days
--- Marks days of a table that a refresh of a range as of an earlier moment has cut off at that moment.
-insert into rollups.marks (subject, day)
-select cast(:subject as text), cast(cut.day as date)
-from rollups.states
-cross join lateral generate_series(
-    greatest(
-        utc_day(cast(:as_of as timestamptz)), coalesce(cast(:from_day as date), '-infinity')),
-    least(utc_day(states.as_of), coalesce(cast(:to_day as date), 'infinity')),
-    interval '1 day'
-) as cut (day)
-where states.table_name = cast(:table as text) and states.as_of > cast(:as_of as timestamptz);
-
 -- name: has_timezone
 -- Whether the database knows a time zone.
 select exists (select from pg_timezone_names where name = cast(:timezone as text));
@@ -83,11 +70,15 @@ using (
 where marks.xact < cast(cast(seen.oldest as text) as xid8);
 
 -- name: news
--- Marks of what changed since the last refresh.
+-- Marks of what changed since the last refresh. A snapshot counts the transaction that took it among those it sees
+-- wherever a later one has ended meanwhile; what the caller's own transaction marked is news always.
 select distinct subject, day, contact_id
 from rollups.marks
 where xact >= pg_snapshot_xmin(cast(cast(:since as text) as pg_snapshot))
-    and not pg_visible_in_snapshot(xact, cast(cast(:since as text) as pg_snapshot));
+    and (
+        xact = pg_current_xact_id_if_assigned()
+        or not pg_visible_in_snapshot(xact, cast(cast(:since as text) as pg_snapshot))
+    );
 
 -- name: changed_days
 -- UTC days of one subject in which something changed for whom it may be, and those since the last refresh.

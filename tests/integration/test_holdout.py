@@ -202,7 +202,8 @@ def test_the_report_counts_everybody_from_the_first_moment(tx: Connection) -> No
         float(found.mailed.revenue) / found.mailed.contacts - float(found.held_out.revenue) / found.held_out.contacts
     )
     assert found.reduction > 0.8
-    assert found.adjusted.low < 5 / 3 < found.adjusted.high
+    # Who is drawn depends on the numbers contacts got: four standard errors, or one run in twenty fails.
+    assert abs(found.adjusted.difference - 5 / 3) < 2 * (found.adjusted.high - found.adjusted.difference)
     assert found.adjusted.high - found.adjusted.low < (found.revenue.high - found.revenue.low) / 2
     assert found.total == pytest.approx(found.adjusted.difference * found.mailed.contacts)
     plain = incrementality.report(tx, NOW, NOW + 10 * DAY, now=NOW + 20 * DAY, pre_days=0)

@@ -140,6 +140,29 @@ def test_what_follows_equals_a_rebuild(fresh_engine: Engine, seed: int) -> None:
         assert days.one() == view.one(), "one number everywhere"
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_a_range_as_of_a_past_moment_leaves_what_later_ones_counted(fresh_engine: Engine, seed: int) -> None:
+    history = History(seed)
+    history.now += timedelta(days=12)
+    with fresh_engine.begin() as tx:
+        for _ in range(150):
+            history.happen(tx)
+    # A Friday: the days from that Wednesday on were counted before.
+    history.now = datetime(2026, 1, 23, 12, tzinfo=UTC)
+    with fresh_engine.begin() as tx:
+        for person in history.people:
+            make_event(tx, person, "page_viewed", history.now - timedelta(days=2))
+            make_order(tx, person, history.now - timedelta(days=1))
+            history.mail(tx, person)
+    refreshing.refresh(fresh_engine, as_of=history.now)
+    whole = {table: rows(fresh_engine, table) for table in TABLES}
+    day = (history.now - timedelta(days=1)).date()
+    refreshing.refresh(fresh_engine, as_of=history.now - timedelta(days=3), from_=day, to=day)
+    assert {table: rows(fresh_engine, table) for table in TABLES} == whole
+    refreshing.refresh(fresh_engine, as_of=history.now)
+    assert {table: rows(fresh_engine, table) for table in TABLES} == whole
+
+
 def test_the_rights_of_the_worker_suffice(tx: Connection) -> None:
     message = make_message(tx, make_contact(tx, email="a@gmail.com"), campaign_id=make_campaign(tx), sent_at=START)
     assert message

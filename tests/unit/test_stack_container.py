@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mautolib.cli import desk
 from mautolib.errors import Misconfigured
 from mautolib.stack.container import container_plan, make_secrets, process
 
@@ -48,6 +49,18 @@ def test_parts_find_each_other_by_the_names_of_the_services(environ: dict[str, s
     assert "airflow-api-server" in services
     assert scheduler["AIRFLOW__API__HOST"] == "0.0.0.0"
     assert scheduler["AIRFLOW__API__BASE_URL"] == "http://127.0.0.1:8080"
+
+
+def test_the_command_line_in_a_container_finds_the_services(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MAUTO_DATABASE_URL", raising=False)
+    for name, value in {**environ, "MAUTO_CONTAINER_PART": "api"}.items():
+        monkeypatch.setenv(name, value)
+    given = desk.settings()
+    assert given == container_plan(environ).settings
+    assert re.search(r"^postgresql://mauto_owner:\w+@postgres:5432/mauto$", given.url_for("owner"))
+    assert "MAUTO_CONTAINER_PART=api" in (ROOT / "docker/Dockerfile").read_text()
 
 
 def test_published_ports_move_without_moving_the_ports_inside(environ: dict[str, str]) -> None:
