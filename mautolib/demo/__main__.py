@@ -82,6 +82,8 @@ def _show(stack: Stack, contacts: int, screen: Screen) -> None:
         show.score()
         show.campaign(templates["Newsletter"])
         show.readers()
+        show.decide()
+        show.readers()
         show.buyers(everybody)
         show.welcome(now)
         show.cohorts()

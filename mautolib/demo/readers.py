@@ -1,12 +1,13 @@
 """The people who get the demo's mail: they open, click and unsubscribe through the real tracking links.
 
-Who does what is decided by a hash of the address, so a second run finds the same readers; each link is followed once.
+Who does what is decided by a hash of the address and by the subject, so a second run finds the same readers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import email
+import functools
 import hashlib
 import html
 import json
@@ -14,12 +15,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 
-OPENERS, CLICKERS, LEAVERS = 0.38, 0.11, 0.006
+#: A subject that says nothing to them makes fewer open.
+PLAIN = "The kiln is warm again"
+OPENERS, OPENERS_OF_PLAIN, CLICKERS, LEAVERS = 0.38, 0.29, 0.11, 0.006
+#: Where those who sign up live; they read their mail in a step of their own.
+NEWCOMERS = "@signup.example"
 _LINK = re.compile(r'(?:href|src)="([^"]+)"')
 _AT_ONCE = 24
 _BROWSERS = (
@@ -34,6 +40,7 @@ _BROWSERS = (
 class Visit:
     """One request of a reader."""
 
+    address: str
     kind: str
     url: str
     browser: str
@@ -44,24 +51,27 @@ def visits(mail_folder: Path) -> Iterator[Visit]:
     for line in _log(mail_folder):
         address = line["rcpt"][0]
         luck = int.from_bytes(hashlib.sha256(address.encode()).digest()[:6], "big") / 2**48
-        if luck >= OPENERS:
+        if luck >= OPENERS or address.endswith(NEWCOMERS):
             continue
-        browser = _BROWSERS[int(luck * 1e6) % len(_BROWSERS)]
-        links = _links(_message(mail_folder, line))
-        yield Visit(kind="open", url=next(link for link in links if "/track/open/" in link), browser=browser)
+        # The old policy: the new one parses every header, which is two thirds of the time here.
+        mail = email.message_from_bytes(_message(mail_folder, line))
+        if luck >= OPENERS_OF_PLAIN and mail["Subject"] == PLAIN:
+            continue
+        doer = functools.partial(Visit, address=address, browser=_BROWSERS[int(luck * 1e6) % len(_BROWSERS)])
+        links = _links(mail)
+        yield doer(kind="open", url=next(link for link in links if "/track/open/" in link))
         clicks = [link for link in links if "/track/click/" in link]
         if luck < CLICKERS and clicks:
-            yield Visit(kind="click", url=clicks[int(luck * 1e7) % len(clicks)], browser=browser)
+            yield doer(kind="click", url=clicks[int(luck * 1e7) % len(clicks)])
         if luck < LEAVERS:
-            leave = next(link for link in links if "/track/unsubscribe/" in link)
-            yield Visit(kind="unsubscribe", url=leave, browser=browser)
+            yield doer(kind="unsubscribe", url=next(link for link in links if "/track/unsubscribe/" in link))
 
 
 def confirm(mail_folder: Path) -> int:
     """Press the button behind the confirmation links in the sink's mail; returns how many were confirmed."""
     links = {
-        link for line in _log(mail_folder) if line["rcpt"][0].endswith("@signup.example")
-        for link in _links(_message(mail_folder, line)) if "/track/confirm/" in link
+        link for line in _log(mail_folder) if line["rcpt"][0].endswith(NEWCOMERS)
+        for link in _links(email.message_from_bytes(_message(mail_folder, line))) if "/track/confirm/" in link
     }  # fmt: skip
     with httpx.Client(timeout=20, trust_env=False) as client:
         return sum(client.post(link).status_code == 200 for link in sorted(links))
@@ -105,9 +115,8 @@ def _message(folder: Path, line: dict[str, Any]) -> bytes:
         return raw
 
 
-def _links(raw: bytes) -> list[str]:
-    # The old policy: the new one parses every header, which is two thirds of the time here.
-    for part in email.message_from_bytes(raw).walk():
+def _links(mail: Message) -> list[str]:
+    for part in mail.walk():
         if part.get_content_type() == "text/html":
             body = cast(bytes, part.get_payload(decode=True)).decode()
             return [html.unescape(link) for link in _LINK.findall(body)]
