@@ -32,7 +32,10 @@ BLOCKS = {
     "Backup and restore": (RUN, RUN),
     "Rotate secrets": ("test_rotation.py",) * 4,
     "The mail provider": ("test_provider_runbooks.py",) * 3,
-    "Upgrade": ("fetches a newer version; `mauto upgrade` itself is in test_operator.py",),
+    "Upgrade": (
+        "fetches a newer version; `mauto upgrade` itself is in test_operator.py",
+        "`make upgrade-check`", "`make upgrade-check`", "test_rotation.py",
+    ),
     "Containers": ("needs a container engine",),
     "Stop, reset, uninstall": ("ends the stack of this checkout; test_stack_life.py does it to one of its own",),
 }
