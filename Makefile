@@ -12,7 +12,7 @@ export PYTHON
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev up down status logs psql dev migrate demo recipe reset test test-all lint fmt bench contract \
 	openapi docs fuzz-api bench-security floors \
-	check-ledger check-real chaos chaos-ops planted-bugs lock scale-check
+	check-ledger check-real chaos chaos-ops planted-bugs lock scale-check upgrade-check
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ scale-check: install  ## Run the main job on Redis and two Celery workers, and o
 		-r requirements.txt -r requirements-scale.txt
 	@$(UV) pip install --quiet --python .venv-scale/bin/python --no-deps --no-build-isolation -e .
 	@.venv-scale/bin/python -m tests.scale $(ARGS)
+
+upgrade-check: install-dev  ## Move a warehouse with data from an older PostgreSQL to the embedded one (ARGS=--help)
+	@$(PY) -m tests.upgrade_check $(ARGS)
 
 chaos-ops: install-dev  ## Restart the database three times under load on the API: only 503s, nothing lost (ARGS=--help)
 	@$(PY) -m tests.chaos.operations $(ARGS)

@@ -1,7 +1,7 @@
 """Sealing: what must be shown again but not be readable in the database or a backup of it.
 
 Fernet (AES-128-CBC and HMAC-SHA256) with keys of the ring: the newest seals, all open. Called by the API for kept
-answers that show a secret.
+answers that show a secret, and by webhooks for theirs.
 """
 
 from __future__ import annotations
@@ -31,6 +31,20 @@ def unseal(settings: Settings, purpose: str, sealed: bytes) -> bytes:
         raise Conflict("This was sealed with a key that is no longer in use") from None
 
 
+def place_of_key(settings: Settings, purpose: str, sealed: bytes) -> int | None:
+    """Which key of the ring opens it: 0 the newest; None: none of them."""
+    for place, box in enumerate(_boxes(settings, purpose)):
+        try:
+            box.decrypt(sealed)
+        except InvalidToken:
+            continue
+        return place
+    return None
+
+
 def _box(settings: Settings, purpose: str) -> MultiFernet:
-    keys = settings.keys(f"seal/{purpose}")
-    return MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in keys])
+    return MultiFernet(_boxes(settings, purpose))
+
+
+def _boxes(settings: Settings, purpose: str) -> list[Fernet]:
+    return [Fernet(base64.urlsafe_b64encode(key)) for key in settings.keys(f"seal/{purpose}")]

@@ -13,6 +13,7 @@ from mautolib.cli import (  # fmt: skip
     figures,
     holdout,
     imports,
+    keys,
     lake,
     mail,
     state,
@@ -27,6 +28,7 @@ app = desk.group("Operate MarketingAutomation-Lite without SQL. Settings come fr
 for part in (warehouse, state, imports, watching, work):
     app.registered_commands += part.commands.registered_commands
 app.add_typer(users.commands, name="users")
+app.add_typer(keys.commands, name="secrets")
 app.add_typer(campaigns.commands, name="campaign")
 app.add_typer(holdout.commands, name="holdout")
 app.add_typer(mail.sending, name="sending")

@@ -15,10 +15,11 @@ from mautolib.cli import desk
 from mautolib.db import liveness
 from mautolib.db.migrate import pending
 from mautolib.db.statements import statement
-from mautolib.errors import MautoError
+from mautolib.errors import MautoError, Misconfigured
 from mautolib.ledger import installation
 from mautolib.maintenance import gauges, watch
 from mautolib.settings import Settings
+from mautolib.webhooks import resealing
 
 commands = desk.group("How things stand.")
 SILENCE: Final = timedelta(minutes=90)
@@ -63,6 +64,8 @@ def _look(given: Settings, engine: Engine) -> Iterator[Found]:
     for look in looks:
         with engine.begin() as tx:
             yield look(tx)
+    with engine.begin() as tx:
+        yield _stored_secrets(tx, given)
     with engine.begin() as tx:
         yield _watchdog(tx, given)
 
@@ -118,6 +121,18 @@ def _airflow(tx: Connection) -> Found:
 def _sending(tx: Connection) -> Found:
     here = installation.read(tx)
     return "sending", here.sending_enabled, "on" if here.sending_enabled else f"off ({here.reason}): mauto sending on"
+
+
+def _stored_secrets(tx: Connection, given: Settings) -> Found:
+    try:
+        found = resealing.stored(tx, given, now=desk.now())
+    except Misconfigured as error:
+        return "stored secrets", False, str(error)
+    if found.lost:
+        what = f"{found.lost} need a key that is not in MAUTO_SECRET_KEYS: put it back, or give webhooks new ones"
+        return "stored secrets", False, what
+    older = f"{found.older} need an older key: mauto secrets reseal before it goes"
+    return "stored secrets", True, older if found.older else "the newest key opens all"
 
 
 def _watchdog(tx: Connection, given: Settings) -> Found:

@@ -20,7 +20,8 @@ from mautolib.webhooks.model import ROTATION
 from mautolib.webhooks.signing import PREFIX
 
 LONGEST_SECRET = 200
-_PURPOSE = "webhook"
+#: What the keys of sealed secrets are made for.
+PURPOSE = "webhook"
 
 
 def new_secret() -> str:
@@ -43,7 +44,7 @@ def check_secret(secret: str) -> str:
 
 def seal_secret(settings: Settings, secret: str) -> bytes:
     """What is stored of a secret."""
-    return seal(settings, _PURPOSE, secret.encode())
+    return seal(settings, PURPOSE, secret.encode())
 
 
 def open_secret(settings: Settings, sealed: bytes) -> str:
@@ -52,7 +53,7 @@ def open_secret(settings: Settings, sealed: bytes) -> str:
     Raises:
         Conflict: sealed with a key that is no longer in the ring.
     """
-    return unseal(settings, _PURPOSE, bytes(sealed)).decode()
+    return unseal(settings, PURPOSE, bytes(sealed)).decode()
 
 
 def rotate_secret(

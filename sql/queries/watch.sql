@@ -20,12 +20,20 @@ where due.since < cast(:before as timestamptz);
 
 -- name: campaigns_without_progress
 -- Campaigns with mail that is due and may go by their pace, of which nothing was handed over since.
+-- What a mail server that is away puts off, a quarter of an hour at most, waits since it was due.
 select count(*) as row_count, min(due.since) as since
 from campaigns
 left join campaign_paces as paces on paces.campaign_id = campaigns.campaign_id
 left join campaign_paces as common on common.campaign_id = 0
 cross join lateral (
-    select greatest(messages.next_try_at, paces.wake_at, common.wake_at) as since
+    select
+        greatest(
+            case
+                when messages.attempt_no = 0 and messages.held_for is null then messages.due_at
+                else messages.next_try_at
+            end,
+            paces.wake_at, common.wake_at
+        ) as since
     from messages
     where messages.status = 'queued'
         and coalesce(messages.campaign_id, 0) = campaigns.campaign_id
@@ -42,14 +50,21 @@ where campaigns.status = 'sending'
     );
 
 -- name: messages_overdue
--- Mail of no campaign (workflows, rules, transactional) that is due.
-select count(*) as row_count, min(known.next_try_at) as since
+-- Mail of no campaign (workflows, rules, transactional) that is due, also if a server that is away
+-- puts it off, a quarter of an hour at most.
+select count(*) as row_count, min(known.since) as since
 from (
-    select next_try_at
+    select waiting.since
     from messages
+    cross join lateral (
+        select
+            case when attempt_no = 0 and held_for is null then due_at else next_try_at end
+                as since
+    ) as waiting
     where status = 'queued'
         and coalesce(campaign_id, 0) = 0
-        and next_try_at < cast(:before as timestamptz)
+        and next_try_at < cast(:before as timestamptz) + interval '30 minutes'
+        and waiting.since < cast(:before as timestamptz)
         and (select sending_enabled from installation)
     limit 100000
 ) as known;

@@ -30,7 +30,12 @@ BLOCKS = {
     "Your own PostgreSQL": ("settings for a server elsewhere", "settings for a server elsewhere"),
     "Alerts": ("settings of channels; `mauto alert test` is in test_cli.py",),
     "Backup and restore": (RUN, RUN),
-    "Upgrade": ("fetches a newer version; `mauto upgrade` itself is in test_operator.py",),
+    "Rotate secrets": ("test_rotation.py",) * 4,
+    "The mail provider": ("test_provider_runbooks.py",) * 3,
+    "Upgrade": (
+        "fetches a newer version; `mauto upgrade` itself is in test_operator.py",
+        "`make upgrade-check`", "`make upgrade-check`", "test_rotation.py",
+    ),
     "Containers": ("needs a container engine",),
     "Stop, reset, uninstall": ("ends the stack of this checkout; test_stack_life.py does it to one of its own",),
 }

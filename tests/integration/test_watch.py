@@ -114,6 +114,21 @@ def test_a_campaign_that_its_pace_holds_back_or_that_moves_is_not_stuck(tx: Conn
     assert counts(tx, settings, late)["campaigns_without_progress"] == 0
 
 
+@pytest.mark.parametrize("name", ["campaigns_without_progress", "messages_overdue"])
+def test_mail_that_a_server_puts_off_again_and_again_waits_since_it_was_due(
+    tx: Connection, settings: Settings, name: str
+) -> None:
+    plant(tx, name)
+    late = AT + timedelta(hours=2)
+    for changes, count in (
+        ("next_try_at = :soon", 1),
+        ("next_try_at = :soon, attempt_no = 1", 0),  # refused for now: that is the receiver's wish
+        ("next_try_at = :soon, attempt_no = 0, held_for = 'window'", 0),
+    ):
+        tx.execute(text(f"update messages set {changes}"), {"soon": late + timedelta(minutes=10)})
+        assert counts(tx, settings, late)[name] == count, changes
+
+
 def test_minutes_may_be_set_and_a_wrong_name_is_refused(tx: Connection, settings: Settings) -> None:
     plant(tx, "segments_overdue")
     now = AT + timedelta(minutes=90)
