@@ -58,14 +58,6 @@ select
 from campaigns
 where campaign_id = cast(:campaign_id as bigint);
 
--- name: campaign_size
--- How many mails a campaign has as last recounted, when it began, and as of when its days are counted; all may be null.
-select totals.recipients, campaigns.started_at, states.as_of
-from campaigns
-left join campaign_totals as totals on totals.campaign_id = campaigns.campaign_id
-left join rollups.states on states.table_name = 'campaign_days'
-where campaigns.campaign_id = cast(:campaign_id as bigint);
-
 -- name: message_states
 -- The messages of a campaign by state, and by reason where a state has one.
 select
@@ -133,7 +125,7 @@ limit cast(:limit as int);
 -- name: campaign_hours
 -- Opens or clicks of a campaign by people, by weekday (1 is Monday) and hour, UTC; hours without one are left out.
 select
-    extract(isodow from day)::int as weekday, cast(name as int) as hour,
+    extract(isodow from day)::int as weekday, cast(split_part(name, ':', 1) as int) as hour,
     sum(human)::bigint as hits
 from rollups.campaign_days
 where campaign_id = cast(:campaign_id as bigint) and part = cast(:kind as text) || 's' and human > 0
@@ -311,17 +303,17 @@ order by version desc
 limit cast(:limit as int);
 
 -- name: workflow_steps
--- The enrollments of one version by step: what became of their visits, who stands at it now, who left at it.
+-- The enrollments of one version by step, as analytics.workflow_funnel counts them for all workflows in seconds.
 with people as not materialized (
     select enrollment_id, step_path, status
     from enrollments
     where workflow_id = cast(:workflow_id as bigint) and version = cast(:version as int)
 ),
 visits as (
-    -- The first visit of each enrollment is number 1: counting those needs no sorting.
+    -- An enrollment comes to a step once: counting first visits needs no sorting.
     select
         logs.step_path,
-        count(*) filter (where logs.visit = 1) as reached,
+        count(*) filter (where logs.visit = 1 and logs.status <> 'skipped') as reached,
         count(*) filter (where logs.status = 'completed') as completed,
         count(*) filter (where logs.status = 'failed') as failed,
         count(*) filter (where logs.status = 'skipped') as skipped
@@ -333,13 +325,13 @@ visits as (
 places as (
     select
         people.step_path, count(*) filter (where logs.log_id is null) as reached,
-        count(*) filter (where people.status <> 'exited') as waiting,
+        count(*) filter (where people.status not in ('exited', 'failed')) as waiting,
         count(*) filter (where people.status = 'exited') as exited
     from people
     left join workflow_logs as logs
         on logs.enrollment_id = people.enrollment_id and logs.step_path = people.step_path
-        and logs.visit = 1
-    where people.status in ('running', 'waiting', 'paused', 'exited')
+        and logs.visit = 1 and logs.status <> 'skipped'
+    where people.status <> 'completed'
     group by people.step_path
 )
 select
