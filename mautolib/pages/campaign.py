@@ -52,7 +52,8 @@ def build(tx: Tx, asked: Asked) -> View:
             chart_of(touches, Drawn.STACK, ["human", "machine"], muted="machine"),
         ],
         values={
-            "campaign": row, "as_of": as_of, "choices": asked.choices("hours", _WHAT, what),
+            "campaign": row, "as_of": as_of, "recounted_at": campaigns.recounted_at(tx, asked.subject_id),
+            "choices": asked.choices("hours", _WHAT, what),
             "cards": _cards(tx, asked.subject_id, counts),
         },
     )  # fmt: skip

@@ -75,7 +75,7 @@ def _cards(known: Sequence[Period], found: Incrementality | None, currency: str)
     cards = [Card(label="Held out", value=f"{last.percent.normalize():f} %", note=until)]
     if found is None or found.mailed is None or found.held_out is None:
         return cards
-    for label, arm in (("Each mailed", found.mailed), ("Each held out", found.held_out)):
+    for label, arm in (("Per contact mailed", found.mailed), ("Per contact held out", found.held_out)):
         each = f"{arm.moments.mean:,.2f}" if arm.contacts else "–"
         cards.append(Card(label=label, value=each, note=f"{currency} of {arm.contacts:,} contacts"))
     effect = _best(found)
@@ -166,8 +166,8 @@ def _effects(found: Incrementality | None, currency: str) -> Table:
             Column(key="ci_low", label="From", kind=Kind.CHANGE),
             Column(key="ci_high", label="To", kind=Kind.CHANGE),
             Column(key="lift", label="Lift in %", kind=Kind.CHANGE),
-            Column(key="lift_low", label="From", kind=Kind.CHANGE),
-            Column(key="lift_high", label="To", kind=Kind.CHANGE),
+            Column(key="lift_low", label="Lift from", kind=Kind.CHANGE),
+            Column(key="lift_high", label="Lift to", kind=Kind.CHANGE),
             Column(key="p_value", label="p", kind=Kind.CHANCE),
         ),
     )  # fmt: skip

@@ -7,10 +7,13 @@ where day >= coalesce(cast(:from_day as date), '-infinity')
     and day <= coalesce(cast(:to_day as date), 'infinity')
     and (
         part = 'mails'
-        or exists (
-            select from hits
-            where hits.occurred_at >= campaign_days.day
-                and hits.occurred_at < campaign_days.day + 1)
+        or day in (
+            select days.day
+            from (select distinct day from rollups.campaign_days) as days
+            where exists (
+                select from hits
+                where hits.occurred_at >= days.day and hits.occurred_at < days.day + 1)
+        )
     )
 
 -- name: judged

@@ -259,6 +259,18 @@ def test_a_large_campaign_is_as_of_a_refresh(filled: Connection, shop: Shop, mon
     assert "As of" not in shown(filled, address), "it was too young to be read from what was counted then"
 
 
+def test_a_large_house_says_when_its_mails_were_counted(
+    filled: Connection, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {"": ("mails as counted since 18 November, 12:00", f"in the weeks after, as of {NOW:%d %B %Y, %H:%M} UTC"),
+              "campaigns": ("as counted since 18 November 2026, 12:00 UTC",),
+              f"campaigns/{shop.campaigns[0]}": ("mails as of 18 November 2026, 12:00 UTC",)}  # fmt: skip
+    assert not any(said[0] in shown(filled, path) for path, said in places.items()), "they are counted now"
+    monkeypatch.setattr(readers_campaigns, "LIVE_MAILS", -1)
+    for path, said in places.items():
+        assert all(one in shown(filled, path) for one in said), path
+
+
 def test_the_funnel_of_a_workflow_follows_everybody(filled: Connection, shop: Shop) -> None:
     assert cells(shown(filled, f"workflows/{shop.workflow}"), "steps") == [
         ["0 action: Welcome", "40", "100.00", "36", "0", "0", "4", "0"],
