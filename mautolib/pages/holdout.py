@@ -81,7 +81,8 @@ def _cards(known: Sequence[Period], found: Incrementality | None, currency: str)
     effect = _best(found)
     if effect is not None:
         lift = _rate(effect.lift)
-        cards.append(Card(label="Lift", value="–" if lift is None else f"{lift:+,.1f} %", note=_reach(effect)))
+        label = "Lift" if found.adjusted is None else "Lift (CUPED)"
+        cards.append(Card(label=label, value="–" if lift is None else f"{lift:+,.1f} %", note=_reach(effect)))
         cards.append(Card(
             label="Brought by mail", value=_money(found.total),
             note=f"{_money(found.total_low)} to {_money(found.total_high)} {currency}",

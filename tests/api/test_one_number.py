@@ -51,7 +51,7 @@ class Place:
         """A big number of a page."""
         found = re.search(rf"<dt>{label}</dt><dd[^>]*>(.*?)</dd>", self.pages.get(f"/dashboard/{path}").text)
         assert found, (path, label)
-        return found.group(1)
+        return found.group(1).replace("<wbr>", "")
 
     def sql(self, query: str, **binds: Any) -> list[Mapping[str, Any]]:
         """What analysts read in the schema."""
