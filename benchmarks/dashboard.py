@@ -71,13 +71,16 @@ _FILL = (
     "conversion_days, last_handover_at, deadline_at) select 1, 'Two subjects', 'running', sent_at, sent_at, 1, 20, 5, "
     "sent_at, sent_at + interval '4 hours' from campaigns where campaign_id = 1",
     "insert into ab_variants (test_id, position, name, subject) values (1, 0, 'Short', 'A'), (1, 1, 'Long', 'B')",
+    "insert into holdout_periods (salt, percent, begun_at, changed_by) "
+    "values ('bench', 5, cast(:now as timestamptz) - interval '100 days', 'bench')",
     "update messages set ab_part = 'test', variant_id = 1 + contact_id / 5 % 2 "
     "where campaign_id = 1 and contact_id % 5 = 0 and status = 'sent'",
 )
 _STEPS = '[{"type": "action", "action": "tag", "tag_name": "new"}, {"type": "delay", "hours": 24}]'
 _PAGES = (
-    "", "?days=365", "campaigns", "campaigns/1", "ab-tests", "ab-tests/1", "revenue", "revenue?months=60", "customers",
-    "cohorts", "cohorts?by=day", "cohorts?by=orders", "people", "workflows", "workflows/1",
+    "", "?days=365", "campaigns", "campaigns/1", "campaigns/1?hours=open", "ab-tests", "ab-tests/1", "holdout",
+    "revenue", "revenue?months=60", "customers", "cohorts", "cohorts?by=day", "cohorts?by=month", "cohorts?by=orders",
+    "cohorts?by=revenue", "people", "people?days=365", "workflows", "workflows/1",
 )  # fmt: skip
 #: What `/api/v1` answers from, by the address that asks.
 _READERS: dict[str, Callable[[Connection], object]] = {
@@ -117,6 +120,10 @@ def fill(tx: Connection, contacts: int) -> None:
         "insert into analytics.score_distribution select d::date, 1, g, n, n + 10, 500, 20, 10, 5, now() from "
         "generate_series(cast(:now as timestamptz) - interval '364 days', :now, interval '1 day') as d, "
         "unnest(array['A', 'C', 'F']) as g, generate_series(0, 90, 30) as n"), {"now": NOW})  # fmt: skip
+    tx.execute(text(
+        "insert into analytics.lifecycle_funnel select d::date, stage, stage_order, 1000, 10, 20, 10, 30, 40, now() "
+        "from lifecycle_stages, generate_series(cast(:now as timestamptz) - interval '364 days', :now, "
+        "interval '1 day') as d"), {"now": NOW})  # fmt: skip
 
 
 def answer(tx: Connection, address: str) -> float:

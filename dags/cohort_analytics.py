@@ -2,8 +2,8 @@
 
 **What it does.** Counts again what changed since the last run: `analytics.contact_period_activity`,
 `daily_email_metrics`, `deliverability_by_domain`, sign-up cohorts by day, week and month (who came back when) in
-`contact_cohorts`, the tables of orders, and, for each day somebody was scored, `score_distribution` and
-`lifecycle_funnel`. Cells whose period is not over yet are null, never a guess.
+`contact_cohorts`, the tables of orders, both groups of the hold-out, and, for each day somebody was scored,
+`score_distribution` and `lifecycle_funnel`. Cells whose period is not over yet are null, never a guess.
 
 **When it runs.** Hourly, and right after the nightly scores.
 

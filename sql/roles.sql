@@ -68,7 +68,7 @@ begin
     grant select, insert, update, delete on all tables in schema analytics to mauto_worker;
     grant usage on schema rollups to mauto_api, mauto_worker;
     grant select on rollups.states, rollups.marks, rollups.attribution_windows, rollups.campaign_days to mauto_api;
-    grant select on rollups.reporting_clock to mauto_api;
+    grant select on rollups.reporting_clock, rollups.holdout_sums to mauto_api;
     grant select, insert, update, delete on all tables in schema rollups to mauto_worker;
     -- The API reads whole views with no more rights than an analyst.
     grant mauto_analyst to mauto_api;

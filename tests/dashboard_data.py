@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, text
 
 from mautolib.analytics import refreshing
-from mautolib.campaigns import totals
+from mautolib.campaigns import holdout, totals
 from mautolib.db import tables
 from tests.builders import make_campaign, make_contact, make_content, make_event, make_hit, make_message, make_order
 
@@ -28,6 +28,7 @@ _STEPS: list[dict[str, Any]] = [
         "then": [{"type": "action", "action": "tag", "tag_name": "Iberia"}],
         "else": [{"type": "exit", "reason": "other markets"}],
     },
+    {"type": "action", "action": "tag", "tag_name": "Welcomed"},
 ]  # fmt: skip
 
 
@@ -59,6 +60,22 @@ def make_shop(tx: Connection, *, now: datetime, contacts: int = 240, campaigns: 
         refreshing.refresh_within(tx, item, as_of=now)
     _scores(tx, dice, now)
     return Shop(sent, draft, _workflow(tx, people, now), tried, drafted)
+
+
+def make_holdout(tx: Connection, *, now: datetime, contacts: int = 320) -> None:
+    """Half of everybody held out for sixty days, and contacts of whom those mailed order more. Before `make_shop`."""
+    dice = random.Random(11)
+    began = now.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=60)
+    tx.execute(text("insert into holdout_periods (salt, percent, begun_at, changed_by) "
+                    "values ('pages', 50, :began, 'test')"), {"began": began})  # fmt: skip
+    for number in range(contacts):
+        contact = make_contact(tx, email=f"regular{number}@shop.example", created_at=began - timedelta(days=90))
+        is_mailed = holdout.draw("pages", contact) >= holdout.DRAWS / 2
+        before = dice.randrange(20, 120)
+        make_order(tx, contact, began - timedelta(days=1 + 60 * dice.random()), total=str(before))
+        if dice.random() < (0.75 if is_mailed else 0.55):
+            total = before + dice.randrange(10, 40)
+            make_order(tx, contact, began + (now - began) * 0.99 * dice.random(), total=str(total))
 
 
 def _person(tx: Connection, dice: random.Random, number: int, now: datetime) -> int:
@@ -198,13 +215,16 @@ def _workflow(tx: Connection, people: list[int], now: datetime) -> int:
         "values (:w, :e, :c, :path, 0, :status, :at)"
     )
     for number, contact in enumerate(people[:40]):
-        status = ("completed", "waiting", "exited", "completed")[number % 4]
-        path = {"completed": "2.then.0", "waiting": "1", "exited": "2.else.0"}[status]
+        # One could not go on: it stands at a step that nothing is logged of.
+        status = "failed" if number == 5 else ("completed", "waiting", "exited", "completed")[number % 4]
+        path = {"completed": "3", "waiting": "1", "exited": "2.else.0", "failed": "2"}[status]
         is_over = status != "waiting"
         values = {"w": workflow, "c": contact, "key": f"k{number}", "status": status, "path": path, "at": now,
                   "due": None if is_over else now, "end": now if is_over else None}  # fmt: skip
         enrollment = tx.execute(enroll, values).scalar_one()
-        for step in ("0", "1", *(("2", path) if is_over else ())):
+        further = {"completed": ("2", "2.then.0", "3"), "exited": ("2", path, "3")}.get(status, ())
+        for step in ("0", "1", *further):
             outcome = "failed" if step == "0" and number % 10 == 0 else "completed"
+            outcome = "skipped" if step == "3" and status == "exited" else outcome
             tx.execute(log, {"w": workflow, "e": enrollment, "c": contact, "path": step, "status": outcome, "at": now})
     return workflow

@@ -3,14 +3,14 @@
 Promise: everybody who could have been mailed counts with the group their draw put them in, whatever became of them,
 from the first moment on; nobody who was mailed for a part of the time only. Nothing is said from too little data, from
 a time without one unbroken hold-out, or if the groups are not as large as drawn. The statistics are those of
-docs/statistics.md. Called by the command line; docs/incrementality.md explains the figures.
+docs/statistics.md. Called by the command line and `incrementality_sums`; docs/incrementality.md explains the figures.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -28,7 +28,8 @@ from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput
 from mautolib.statistics import Moments, Pairs, SampleRatio
 
-__all__ = ["PRE_DAYS", "Arm", "Effect", "Incrementality", "Verdict", "csv_of", "measure", "report", "stretch"]
+__all__ = ["PRE_DAYS", "Arm", "Effect", "Incrementality", "Verdict", "csv_of", "figures", "measure", "report",
+           "stretch", "told"]  # fmt: skip
 
 #: Days before the hold-out whose revenue CUPED takes into account.
 PRE_DAYS: Final = 90
@@ -136,7 +137,21 @@ def report(
         raise InvalidInput("A report is about a time that has begun before it ended, and has ended")
     if not 0 <= pre_days <= _MOST_PRE_DAYS:
         raise InvalidInput(f"The time before is 0 to {_MOST_PRE_DAYS} days")
-    known = holdout.periods(tx)
+    return told(
+        holdout.periods(tx), from_at, to_at, pre_days=pre_days,
+        sums=lambda binds: tx.execute(statement("holdout.sums"), binds).mappings().all(),
+    )  # fmt: skip
+
+
+def told(
+    known: Sequence[Period], from_at: datetime, to_at: datetime, *, pre_days: int,
+    sums: Callable[[Mapping[str, Any]], Sequence[Any]],
+) -> Incrementality:  # fmt: skip
+    """The report on [from_at, to_at) of the periods there were.
+
+    Args:
+        sums: gives both groups for the binds of `holdout.sums`; not called where there is nothing to compare.
+    """
     within = [each for each in known if each.begun_at < to_at and (each.ended_at is None or each.ended_at > from_at)]
     if not within:
         return Incrementality(from_at=from_at, to_at=to_at, verdict=Verdict.NO_HOLDOUT,
@@ -146,10 +161,10 @@ def report(
     begun_at = min(each.begun_at for each in known if each.salt == within[0].salt)
     bounds = [each.bound for each in within]
     before = begun_at - timedelta(days=pre_days)
-    rows = tx.execute(statement("holdout.sums"), {
+    rows = sums({
         "salt": within[0].salt, "held_below": min(bounds), "mailed_from": max(bounds), "from_at": from_at,
         "to_at": to_at, "before_from": before, "before_to": begun_at,
-    }).mappings().all()  # fmt: skip
+    })  # fmt: skip
     arms = {bool(row["is_held"]): _arm(row) for row in rows}
     return measure(
         arms.get(False, _NOBODY), arms.get(True, _NOBODY), shares=(DRAWS - max(bounds), min(bounds)),

@@ -9,7 +9,7 @@ those of now (`readers_sales`). Called by the API and the dashboard; changes not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, TypedDict
@@ -25,6 +25,9 @@ from mautolib.errors import InvalidInput, NotFound
 #: Up to so many mails of campaigns all of them are counted while somebody waits (about 0.1 s).
 LIVE_MAILS: Final = 50_000
 _CENT = 4
+#: Up to so many mails the reactions to a campaign are counted now, and later than so long after it began no others.
+SMALL: Final = 5_000
+_YOUNG: Final = timedelta(hours=1)
 
 
 class TopMetric(StrEnum):
@@ -140,7 +143,8 @@ def top(tx: Tx, *, metric: TopMetric, limit: int, min_sent: int) -> list[Ranked]
 def engagement(tx: Tx, campaign_id: int, *, timezone: str) -> Engagement:
     """When people open and click, by the hour on the clocks of `timezone`; zeros for an unknown campaign.
 
-    The mean time to open is that from a mail to its first open or click: a click implies an open.
+    The mean time to open is that from a mail to its first open or click: a click implies an open. Of a campaign that
+    is neither small nor young, as of `reactions_as_of`.
 
     Raises:
         InvalidInput: no such time zone.
@@ -148,7 +152,8 @@ def engagement(tx: Tx, campaign_id: int, *, timezone: str) -> Engagement:
     if not is_timezone(timezone):
         raise InvalidInput("is not an IANA time zone such as Europe/Berlin", path=("query", "timezone"))
     binds = {"campaign_id": campaign_id, "timezone": timezone}
-    rows = tx.execute(statement("analytics_api.engagement_hours"), binds).all()
+    rolled = "" if reactions_as_of(tx, campaign_id) is None else "rolled_"
+    rows = tx.execute(statement(f"analytics_api.{rolled}engagement_hours"), binds).all()
     hourly = [HourOfDay(hour=row.hour, opens=row.opens, clicks=row.clicks) for row in rows]
     minutes = rows[0].minutes
     return Engagement(
@@ -174,6 +179,15 @@ def funnels(tx: Tx, campaign_ids: Sequence[int | None]) -> list[dict[str, Any] |
 def is_live(tx: Tx) -> bool:
     """Whether there are so few mails of campaigns that they are counted while somebody waits."""
     return int(tx.scalar(statement("analytics_api.ledger_size")) or 0) <= LIVE_MAILS
+
+
+def reactions_as_of(tx: Tx, campaign_id: int) -> datetime | None:
+    """As of when links, hours and domains of a campaign are read from its days; None: they are to be counted now."""
+    known = tx.execute(statement("analytics_api.campaign_size"), {"campaign_id": campaign_id}).one_or_none()
+    if known is None or known.as_of is None or known.started_at is None or (known.recipients or 0) <= SMALL:
+        return None
+    as_of: datetime = known.as_of
+    return as_of if as_of >= known.started_at + _YOUNG else None
 
 
 def counts(tx: Tx, campaign_id: int) -> Row[Any] | None:

@@ -1,9 +1,10 @@
 """Marketing mail over time: whole UTC days from `analytics.daily_email_metrics`, and what the table lacks counted now.
 
-Promise: at every moment the figures are those of a count of ledger, hits and events, whenever the table was refreshed
-last and whether it ever was. A day is read from the table when it was over at the last refresh and no mark says that
-something in it changed since (decision 0019); all others, and today, are counted now. Opens and clicks whose raw hits
-are kept no longer are those of the table. Called by `readers_trends`; changes nothing.
+Promise: a day that was not over at the last refresh, such as today, is counted now, whether the table was ever
+refreshed. Where all mail is counted while somebody waits (`readers_campaigns.is_live`), so is a day in which something
+changed since, by its marks (decision 0019): the figures are then always those of ledger, hits and events. In a larger
+house it stays as the table, and so the analysts' view, has it. Opens and clicks whose raw hits are kept no longer are
+those of the table. Called by `readers_trends`; changes nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
+from mautolib.analytics import readers_campaigns
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 
@@ -88,9 +90,11 @@ def split(tx: Tx, *, since: datetime, now: datetime) -> Parts:
     state = tx.execute(statement("rollups.usable_state"), {"table": "daily_email_metrics"}).one_or_none()
     if state is None or first >= today:
         return Parts(kept=(), live=[(since, None)])
-    changed = set(tx.scalars(statement("rollups.changed_days"), {
-        "since": state.since, "previous_as_of": state.as_of, "as_of": now, "subject": "mail"}))  # fmt: skip
     days = [first + number * _DAY for number in range((today - first).days)]
+    changed = {day for day in days if day >= state.as_of.astimezone(UTC).date()}
+    if readers_campaigns.is_live(tx):
+        changed |= set(tx.scalars(statement("rollups.changed_days"), {
+            "since": state.since, "previous_as_of": state.as_of, "as_of": now, "subject": "mail"}))  # fmt: skip
     stretches = [(since, _midnight(first))] if since < _midnight(first) else []
     stretches += [(_midnight(day), _midnight(day + _DAY)) for day in days if day in changed]
     live = _joined([*stretches, (_midnight(today), _midnight(today))])

@@ -18,7 +18,7 @@ from typing import Final
 
 from sqlalchemy import Engine, func, select
 
-from mautolib.analytics import activity, cohorts, mail_days, orders, score_days
+from mautolib.analytics import activity, cohorts, incrementality_sums, mail_days, orders, score_days
 from mautolib.analytics.work import Work
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
@@ -68,6 +68,7 @@ TABLES: Final = (
     RollUp(table="customer_value", restate=orders.restate_value),
     RollUp(table="rfm_segments", restate=orders.restate_rfm),
     RollUp(table="revenue_by_month", restate=orders.restate_revenue),
+    RollUp(table="holdout_sums", restate=incrementality_sums.restate),
 )
 
 

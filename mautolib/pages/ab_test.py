@@ -7,7 +7,7 @@ rounded alike. Intervals are drawn into the cells of their table.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from mautolib.campaigns.experiment_results import results
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.pages.ab_tests import DECISIONS, METRICS, TYPES
-from mautolib.pages.table import Column, Kind, Table, Whisker
+from mautolib.pages.table import Column, Kind, Table, Whisker, scale_of
 from mautolib.pages.view import Asked, Card, View
 
 __all__ = ["build"]
@@ -39,8 +39,6 @@ _RATE: Final = Whisker(low="ci_low", high="ci_high", scale="scale", tone="tone")
 _DIFFERENCE: Final = Whisker(
     low="ci_low", high="ci_high", scale="scale", outer=("sequential_low", "sequential_high")
 )
-#: Room at both ends of a scale, as a share of it.
-_ROOM: Final = 0.06
 
 
 def build(tx: Tx, asked: Asked) -> View:
@@ -108,7 +106,7 @@ def _rates(found: Results) -> Table:
     rows = []
     for metric in sorted(_SUCCESSES, key=lambda metric: metric is not found.winner_metric):
         of_metric = [_rate(found, metric, place) for place in range(len(found.variants))]
-        scale = _scale([row[key] for row in of_metric for key in ("rate", "ci_low", "ci_high")])
+        scale = scale_of([row[key] for row in of_metric for key in ("rate", "ci_low", "ci_high")])
         rows += [{**row, "scale": scale} for row in of_metric]
     return Table(
         name="rates", caption="Percent of the mails sent", is_titled=True,
@@ -148,7 +146,7 @@ def _earned(found: Results, currency: str) -> Table:
          "ci_low": _number(each.ci_low), "ci_high": _number(each.ci_high)}
         for place, each in enumerate(found.variants)
     ]  # fmt: skip
-    scale = _scale([row[key] for row in rows for key in ("each", "ci_low", "ci_high")])
+    scale = scale_of([row[key] for row in rows for key in ("each", "ci_low", "ci_high")])
     return Table(
         name="earned", caption=f"Revenue per recipient ({currency}); this decides", is_titled=True,
         rows=[{**row, "scale": scale} for row in rows] if is_asked else [], columns=(
@@ -162,15 +160,6 @@ def _earned(found: Results, currency: str) -> Table:
     )  # fmt: skip
 
 
-def _scale(values: Sequence[Any]) -> tuple[float, float]:
-    """Least and most of a scale with room at both ends; (0, 0) if there is nothing to draw."""
-    known = [float(value) for value in values if value is not None]
-    if not known:
-        return 0.0, 0.0
-    room = _ROOM * (max(known) - min(known))
-    return min(known) - room, max(known) + room
-
-
 def _comparisons(found: Results, names: Mapping[str, str]) -> Table:
     rows: list[dict[str, Any]] = []
     keys = ("difference", "ci_low", "ci_high", "p_value", "p_adjusted", "sequential_low", "sequential_high")
@@ -178,7 +167,7 @@ def _comparisons(found: Results, names: Mapping[str, str]) -> Table:
         pair = f"{names[each.variant_id]} less {names[each.other_variant_id]}"
         rows.append({"pair": pair, "test": _TESTS[each.test], **{key: _number(getattr(each, key)) for key in keys}})
     ends = ("difference", "ci_low", "ci_high", "sequential_low", "sequential_high")
-    scale = _scale([0, *(row[key] for row in rows for key in ends)])
+    scale = scale_of([0, *(row[key] for row in rows for key in ends)])
     unit = "money per recipient" if found.winner_metric is Metric.REVENUE_PER_RECIPIENT else "percentage points"
     return Table(
         name="comparisons", caption=f"Differences in {unit}", is_titled=True,

@@ -42,7 +42,7 @@ def build(tx: Tx, asked: Asked) -> View:
             Column(key="name", label="Test", link="ab-tests/{test_id}", bold=True),
             Column(key="status", label="State", kind=Kind.PILL),
             Column(key="asks", label="Tries"),
-            Column(key="metric", label="Best is who"),
+            Column(key="metric", label="Judged by"),
             Column(key="variants", label="Variants", kind=Kind.NUMBER),
             Column(key="sent", label="Test mails", kind=Kind.NUMBER),
             Column(key="decision", label="Decision"),

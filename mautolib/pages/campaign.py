@@ -7,7 +7,6 @@ are counted from ledger and hits when the page is asked for, those of a large on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Any, Final
 
 from mautolib.analytics import readers_campaigns, readers_sales
@@ -23,9 +22,6 @@ from mautolib.pages.view import Asked, Card, View, rate_text
 __all__ = ["build"]
 
 _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-#: Up to so many mails everything is counted while somebody waits, and later than so long after it began nothing else.
-_SMALL: Final = 5_000
-_YOUNG: Final = timedelta(hours=1)
 _DOMAINS: Final = 20
 _LINKS: Final = 50
 _WHAT: Final = {"click": "Clicks", "open": "Opens"}
@@ -38,7 +34,7 @@ def build(tx: Tx, asked: Asked) -> View:
         NotFound: no such campaign.
     """
     binds = {"campaign_id": asked.subject_id}
-    as_of = _counted_until(tx, binds)
+    as_of = readers_campaigns.reactions_as_of(tx, asked.subject_id)
     live = "" if as_of else "live_"
     row = tx.execute(statement("pages.campaign"), binds).mappings().first()
     found = readers_campaigns.counts(tx, asked.subject_id)
@@ -56,19 +52,11 @@ def build(tx: Tx, asked: Asked) -> View:
             chart_of(touches, Drawn.STACK, ["human", "machine"], muted="machine"),
         ],
         values={
-            "campaign": row, "as_of": as_of, "choices": asked.choices("hours", _WHAT, what),
+            "campaign": row, "as_of": as_of, "recounted_at": campaigns.recounted_at(tx, asked.subject_id),
+            "choices": asked.choices("hours", _WHAT, what),
             "cards": _cards(tx, asked.subject_id, counts),
         },
     )  # fmt: skip
-
-
-def _counted_until(tx: Tx, binds: Mapping[str, Any]) -> datetime | None:
-    """As of when links, hours and domains were counted; None: they are to be counted now."""
-    known = tx.execute(statement("pages.campaign_size"), binds).one_or_none()
-    if known is None or known.as_of is None or known.started_at is None or (known.recipients or 0) <= _SMALL:
-        return None
-    as_of: datetime = known.as_of
-    return as_of if as_of >= known.started_at + _YOUNG else None
 
 
 def _cards(tx: Tx, campaign_id: int, counts: Mapping[str, Any]) -> list[Card]:

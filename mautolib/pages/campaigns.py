@@ -14,7 +14,7 @@ from mautolib.db.statements import statement
 from mautolib.pages.table import Column, Kind, Table
 from mautolib.pages.view import Asked, View
 
-__all__ = ["EMPTY", "build", "everything", "listed", "rates"]
+__all__ = ["EMPTY", "build", "everything", "listed", "rates", "recounted_at"]
 
 _MOST: Final = 500
 _LABELS: Final = {"": "All", **{str(status): str(status).capitalize() for status in Status}}
@@ -42,7 +42,7 @@ def build(tx: Tx, asked: Asked) -> View:
     table = listed(found[:_MOST], name="campaigns", empty=EMPTY if not status else (f"No campaign is {status}", ""))
     return View(
         template="campaigns.html", title="Campaigns", tables=[table],
-        values={"choices": asked.choices("status", _LABELS, status), "most": _MOST},
+        values={"choices": asked.choices("status", _LABELS, status), "most": _MOST, "recounted_at": recounted_at(tx)},
     )  # fmt: skip
 
 
@@ -50,6 +50,14 @@ def everything(tx: Tx, *, now: datetime) -> list[dict[str, Any]]:
     """Every campaign with what became of its mails, the newest first; counted as the API counts."""
     rows = tx.execute(statement("pages.live_campaigns" if readers_campaigns.is_live(tx) else "pages.campaigns"))
     return [dict(row) for row in rows.mappings() if row["moved_at"] is None or row["moved_at"] <= now]
+
+
+def recounted_at(tx: Tx, campaign_id: int | None = None) -> datetime | None:
+    """When the mails of one campaign, or of all, were counted that are shown (the oldest count); None: now."""
+    if readers_campaigns.is_live(tx):
+        return None
+    found: datetime | None = tx.scalar(statement("pages.recounted_at"), {"campaign_id": campaign_id})
+    return found
 
 
 def rates(counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from mautolib.analytics.figures import percent
+from mautolib.analytics.figures import percent, rounded
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 from mautolib.pages.charts import Drawn, chart_of
@@ -38,29 +38,41 @@ _MEANS: Final = {
 def build(tx: Tx, asked: Asked) -> View:
     """The page."""
     del asked
-    found = tx.execute(statement("pages.rfm_grid")).mappings().all()
-    cells = {(row["r_score"], row["f_score"]): dict(row) for row in found}
-    currency = found[0]["reporting_currency"] if found else ""
-    by_orders = [dict(row) for row in tx.execute(statement("pages.customer_orders")).mappings()]
-    values, repeats = _values(tx, currency), _repeats(by_orders)
+    scored = [dict(row) for row in tx.execute(statement("pages.rfm_cells")).mappings()]
+    counted = [dict(row) for row in tx.execute(statement("pages.customer_cells"), {"steps": list(_STEPS)}).mappings()]
+    currency = scored[0]["reporting_currency"] if scored else ""
+    grid = _added(scored, "r_score", "f_score")
+    values, repeats = _values(counted, currency), _repeats(counted)
     return View(
         template="customers.html", title="Customers",
-        tables=[_grid(cells, "customers", "Customers"), _grid(cells, "revenue", f"Revenue in {currency}"),
-                _names(tx, currency), values, repeats],
+        tables=[_grid(grid, "customers", "Customers"), _grid(grid, "revenue", f"Revenue in {currency}"),
+                _names(scored, currency), values, repeats],
         charts=[chart_of(values, Drawn.BARS, ["customers"]), chart_of(repeats, Drawn.BARS, ["customers"])],
         values={
-            "cards": _cards(by_orders, currency), "day": found[0]["as_of"] if found else None,
+            "cards": _cards(counted, currency), "day": scored[0]["as_of"] if scored else None,
             "as_of": read_as_of(tx, "customer_value", "rfm_segments"), "currency": currency,
-            "unconverted": sum(row["unconverted"] for row in by_orders),
+            "unconverted": sum(row["unconverted"] for row in counted),
         },
     )  # fmt: skip
 
 
-def _cards(by_orders: Sequence[Mapping[str, Any]], currency: str) -> list[Card]:
-    customers = sum(row["customers"] for row in by_orders)
-    revenue = sum((row["revenue"] for row in by_orders), Decimal(0))
-    orders = sum(row["all_orders"] for row in by_orders)
-    again = sum(row["customers"] for row in by_orders if row["orders"] > 1)
+def _added(cells: Sequence[Mapping[str, Any]], *keys: str) -> dict[Any, dict[str, Any]]:
+    """Cells added up by some of their columns (one: by its value), in the order they come."""
+    found: dict[Any, dict[str, Any]] = {}
+    for cell in cells:
+        at = tuple(cell[key] for key in keys) if len(keys) > 1 else cell[keys[0]]
+        known = found.setdefault(at, {key: cell[key] for key in keys})
+        for name, value in cell.items():
+            if name not in keys and isinstance(value, int | Decimal):
+                known[name] = known.get(name, 0) + value
+    return found
+
+
+def _cards(counted: Sequence[Mapping[str, Any]], currency: str) -> list[Card]:
+    customers = sum(row["customers"] for row in counted)
+    revenue = sum((row["revenue"] for row in counted), Decimal(0))
+    orders = sum(row["all_orders"] for row in counted)
+    again = sum(row["customers"] for row in counted if row["orders"] > 1)
     return [
         Card(label="Customers", value=f"{customers:,}", note=f"{orders:,} orders"),
         Card(label="Bought again", value=rate_text(percent(again, customers) if customers else None),
@@ -87,12 +99,19 @@ def _grid(cells: Mapping[tuple[int, int], Mapping[str, Any]], key: str, what: st
     )  # fmt: skip
 
 
-def _names(tx: Tx, currency: str) -> Table:
-    found = tx.execute(statement("pages.rfm_names")).mappings()
+def _names(scored: Sequence[Mapping[str, Any]], currency: str) -> Table:
+    named = _added(scored, "rfm_segment")
+    customers = sum(row["customers"] for row in named.values())
+    revenue = sum((row["revenue"] for row in named.values()), Decimal(0))
     rows = [
-        {**row, "name": row["rfm_segment"].replace("_", " ").capitalize(), "means": _MEANS[row["rfm_segment"]]}
-        for row in found
-    ]
+        {"name": name.replace("_", " ").capitalize(), "means": _MEANS[name], "customers": row["customers"],
+         "customer_share": percent(row["customers"], customers), "revenue": row["revenue"],
+         "revenue_share": rounded(100 * row["revenue"] / revenue, 2) if revenue else None,
+         "revenue_each": rounded(row["revenue"] / row["customers"], 2),
+         "orders_each": rounded(Decimal(row["orders"]) / row["customers"], 2),
+         "days_since_order": int(rounded(Decimal(row["days"]) / row["customers"], 0))}
+        for name, row in sorted(named.items(), key=lambda item: (-item[1]["revenue"], item[0]))
+    ]  # fmt: skip
     return Table(
         name="segments", caption="Customers by segment", rows=rows, empty=_EMPTY, sortable=True, is_titled=True,
         columns=(
@@ -108,14 +127,16 @@ def _names(tx: Tx, currency: str) -> Table:
     )  # fmt: skip
 
 
-def _values(tx: Tx, currency: str) -> Table:
-    found = [dict(row) for row in tx.execute(statement("pages.customer_values"), {"steps": list(_STEPS)}).mappings()]
-    while found and not found[-1]["customers"]:
-        found.pop()
-    for row in found:
-        row["value"] = f"{row['least']:,}–{row['next']:,}" if row["next"] else f"{row['least']:,} and more"
+def _values(counted: Sequence[Mapping[str, Any]], currency: str) -> Table:
+    known = _added([row for row in counted if row["place"] is not None], "place")
+    rows = [
+        {"value": f"{least:,}–{_STEPS[place]:,}" if place < len(_STEPS) else f"{least:,} and more",
+         **{name: known[place][of] if place in known else 0
+            for name, of in (("customers", "customers"), ("orders", "all_orders"), ("revenue", "revenue"))}}
+        for place, least in enumerate(_STEPS, start=1) if place <= max(known, default=0)
+    ]  # fmt: skip
     return Table(
-        name="values", caption=f"Customers by what they brought so far ({currency})", rows=found, empty=_EMPTY,
+        name="values", caption=f"Customers by what they brought so far ({currency})", rows=rows, empty=_EMPTY,
         columns=(
             Column(key="value", label=currency or "Value", bold=True),
             Column(key="customers", label="Customers", kind=Kind.NUMBER),
@@ -125,10 +146,11 @@ def _values(tx: Tx, currency: str) -> Table:
     )  # fmt: skip
 
 
-def _repeats(by_orders: Sequence[Mapping[str, Any]]) -> Table:
-    customers = sum(row["customers"] for row in by_orders)
+def _repeats(counted: Sequence[Mapping[str, Any]]) -> Table:
+    by_orders = _added(counted, "orders")
+    customers = sum(row["customers"] for row in by_orders.values())
     rows = []
-    for row in by_orders:
+    for _, row in sorted(by_orders.items()):
         number = f"{row['orders']} and more" if row["orders"] == _MOST_ORDERS else str(row["orders"])
         rows.append({**row, "number": number, "share": percent(row["customers"], customers)})
     return Table(

@@ -17,7 +17,7 @@ from mautolib.db.statements import statement
 from mautolib.pages import campaigns, cohorts
 from mautolib.pages.charts import Drawn, chart_of
 from mautolib.pages.table import Column, Kind, Table
-from mautolib.pages.view import Asked, Card, View, rate_text
+from mautolib.pages.view import Asked, Card, View, rate_text, read_as_of
 
 __all__ = ["build"]
 
@@ -56,6 +56,7 @@ def build(tx: Tx, asked: Asked) -> View:
         values={
             "health": health, "cards": _cards(tx, done, days, asked.now), "quiet": _quiet(tx, asked.now),
             "choices": asked.choices("days", labels, str(days)), "days": days,
+            "recounted_at": campaigns.recounted_at(tx), "cohorts_as_of": read_as_of(tx, "contact_cohorts"),
         },
     )  # fmt: skip
 

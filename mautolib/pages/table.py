@@ -18,12 +18,14 @@ from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import urlencode
 
-__all__ = ["Cell", "Column", "Head", "Interval", "Kind", "Shown", "Table", "Whisker", "csv_of", "shade_of_rate",
-           "shades_up_to", "show", "written"]  # fmt: skip
+__all__ = ["Cell", "Column", "Head", "Interval", "Kind", "Shown", "Table", "Whisker", "csv_of", "scale_of",
+           "shade_of_rate", "shades_up_to", "show", "written"]  # fmt: skip
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 #: Percent from which each of the ten shades of a heat map is used; most shops live in the lower third.
 _SHADES: Final = (0, 2, 5, 10, 15, 20, 30, 40, 55, 75)
+#: Room at both ends of a scale, as a share of it.
+_ROOM: Final = 0.06
 
 
 class Kind(StrEnum):
@@ -195,6 +197,15 @@ def ordered(table: Table, query: Mapping[str, str]) -> tuple[Table, str, bool]:
     known.sort(key=lambda row: _rank(row[key]), reverse=is_down)
     # What is not known comes last in either direction.
     return replace(table, rows=[*known, *(row for row in table.rows if row[key] is None)]), key, is_down
+
+
+def scale_of(values: Sequence[Any]) -> tuple[float, float]:
+    """Least and most of a scale of intervals, with room at both ends; (0, 0) if there is nothing to draw."""
+    known = [float(value) for value in values if value is not None]
+    if not known:
+        return 0.0, 0.0
+    room = _ROOM * (max(known) - min(known))
+    return min(known) - room, max(known) + room
 
 
 def shade_of_rate(rate: Decimal | float) -> int:

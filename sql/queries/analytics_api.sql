@@ -155,7 +155,7 @@ first_touches as (
 ),
 waited as (
     select
-        cast(avg(greatest(0, date_part('epoch', opened_at - sent_at))) / 60 as numeric) as minutes
+        avg(greatest(0, extract(epoch from opened_at - sent_at))) / 60 as minutes
     from first_touches
 )
 select
@@ -165,6 +165,41 @@ from generate_series(0, 23) as hours (hour)
 left join counted on counted.hour = hours.hour
 cross join waited
 order by hours.hour
+
+-- name: rolled_engagement_hours
+-- The same as of the last refresh.
+with counted as (
+    select
+        date_part(
+            'hour',
+            (day + cast(name as time)) at time zone 'UTC' at time zone cast(:timezone as text)
+        )::int as hour,
+        sum(human) filter (where part = 'opens') as opens,
+        sum(human) filter (where part = 'clicks') as clicks
+    from rollups.campaign_days
+    where campaign_id = cast(:campaign_id as bigint) and part in ('opens', 'clicks')
+    group by 1
+),
+waited as (
+    select sum(seconds) / nullif(sum(timed), 0) / 60 as minutes
+    from rollups.campaign_days
+    where campaign_id = cast(:campaign_id as bigint) and part = 'readers'
+)
+select
+    hours.hour, cast(coalesce(counted.opens, 0) as bigint) as opens,
+    cast(coalesce(counted.clicks, 0) as bigint) as clicks, waited.minutes
+from generate_series(0, 23) as hours (hour)
+left join counted on counted.hour = hours.hour
+cross join waited
+order by hours.hour
+
+-- name: campaign_size
+-- How many mails a campaign has as last recounted, when it began, and as of when its days are counted; all may be null.
+select totals.recipients, campaigns.started_at, states.as_of
+from campaigns
+left join campaign_totals as totals on totals.campaign_id = campaigns.campaign_id
+left join rollups.states on states.table_name = 'campaign_days'
+where campaigns.campaign_id = cast(:campaign_id as bigint)
 
 -- name: marketing_mails
 -- The ledger of marketing mail, or of one campaign's.

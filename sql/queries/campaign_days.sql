@@ -7,10 +7,13 @@ where day >= coalesce(cast(:from_day as date), '-infinity')
     and day <= coalesce(cast(:to_day as date), 'infinity')
     and (
         part = 'mails'
-        or exists (
-            select from hits
-            where hits.occurred_at >= campaign_days.day
-                and hits.occurred_at < campaign_days.day + 1)
+        or day in (
+            select days.day
+            from (select distinct day from rollups.campaign_days) as days
+            where exists (
+                select from hits
+                where hits.occurred_at >= days.day and hits.occurred_at < days.day + 1)
+        )
     )
 
 -- name: judged
@@ -21,6 +24,7 @@ with bounds as (
 select
     hits.hit_id, hits.message_id, hits.kind, hits.occurred_at, utc_day(hits.occurred_at) as day,
     coalesce(hits.url, '') as url, messages.campaign_id, messages.contact_id, messages.to_key,
+    messages.sent_at,
     attempted_at(
         messages.status, messages.last_code, messages.sent_at, messages.bounced_at,
         messages.next_try_at
@@ -92,14 +96,17 @@ touches as materialized (
 mails as (
     select
         campaign_id, contact_id, to_key, tried_at, utc_day(tried_at) as day, 'mails' as part,
-        0 as messages, 1 as attempted, cast(sent_at is not null as int) as sent,
+        0 as messages, 0 as timed, cast(0 as numeric) as seconds, 1 as attempted,
+        cast(sent_at is not null as int) as sent,
         cast(sent_at is not null and status <> 'bounced' as int) as delivered,
         cast(status = 'bounced' as int) as bounced
     from attempts
     where kind = 'campaign' and campaign_id is not null
     union all
     select
-        campaign_id, contact_id, to_key, tried_at, day, 'readers', 1, 0, 0, 0, 0
+        campaign_id, contact_id, to_key, tried_at, day, 'readers', 1,
+        cast(sent_at is not null as int),
+        greatest(0, extract(epoch from occurred_at - sent_at)), 0, 0, 0, 0
     from touches
     where is_reader
 ),
@@ -116,24 +123,27 @@ addressed as (
         and earlier.valid_from <= mails.tried_at and earlier.valid_to > mails.tried_at
 )
 insert into rollups.campaign_days (
-    campaign_id, day, part, name, raw, human, messages, attempted, sent, delivered, bounced
+    campaign_id, day, part, name, raw, human, messages, timed, seconds, attempted, sent, delivered,
+    bounced
 )
 select
-    campaign_id, day, part, domain, 0, 0, sum(messages), sum(attempted), sum(sent),
-    sum(delivered), sum(bounced)
+    campaign_id, day, part, domain, 0, 0, sum(messages), sum(timed), sum(seconds), sum(attempted),
+    sum(sent), sum(delivered), sum(bounced)
 from addressed
 group by campaign_id, day, part, domain
 union all
 select
     campaign_id, day, 'link', url, count(*), count(*) filter (where is_human),
-    count(*) filter (where is_clicker), 0, 0, 0, 0
+    count(*) filter (where is_clicker), 0, 0, 0, 0, 0, 0
 from touches
 where kind = 'click'
 group by campaign_id, day, url
 union all
 select
-    campaign_id, day, kind || 's',
-    cast(date_part('hour', occurred_at at time zone 'UTC') as text),
-    count(*), count(*) filter (where is_human), 0, 0, 0, 0, 0
+    campaign_id, day, kind || 's', to_char(quarter at time zone 'UTC', 'HH24:MI'),
+    count(*), count(*) filter (where is_human), 0, 0, 0, 0, 0, 0, 0
 from touches
-group by campaign_id, day, kind, date_part('hour', occurred_at at time zone 'UTC')
+cross join lateral (
+    select date_bin(interval '15 minutes', occurred_at, timestamptz '2000-01-01') as quarter
+) as clocks
+group by campaign_id, day, kind, quarter

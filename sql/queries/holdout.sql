@@ -69,3 +69,26 @@ select
 from people
 left join bought on bought.contact_id = people.contact_id
 group by people.is_held;
+
+-- name: clear_sums
+-- Takes out the sums of the last refresh.
+delete from rollups.holdout_sums;
+
+-- name: keep_sums
+-- Keeps the sums of both groups for the dashboard.
+insert into rollups.holdout_sums (
+    is_held, from_at, to_at, contacts, customers, orders, y, yy, x, xx, xy, reporting_currency
+)
+select
+    is_held, cast(:from_at as timestamptz), cast(:to_at as timestamptz), contacts, customers,
+    orders, y, yy, x, xx, xy, reporting_currency
+from (
+    -- include: sums
+) as counted
+returning *;
+
+-- name: kept_sums
+-- The sums of both groups as last counted.
+select *
+from rollups.holdout_sums
+order by is_held;

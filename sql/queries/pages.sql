@@ -50,6 +50,12 @@ order by
 -- The same, counted now.
 -- include: campaigns with recounted = counted_now
 
+-- name: recounted_at
+-- When the mails of one campaign, or of all, were last recounted: those longest ago.
+select min(refreshed_at) as oldest
+from campaign_totals
+where cast(:campaign_id as bigint) is null or campaign_id = cast(:campaign_id as bigint);
+
 -- name: campaign
 -- One campaign: what it is, without its figures.
 select
@@ -57,14 +63,6 @@ select
     sent_at
 from campaigns
 where campaign_id = cast(:campaign_id as bigint);
-
--- name: campaign_size
--- How many mails a campaign has as last recounted, when it began, and as of when its days are counted; all may be null.
-select totals.recipients, campaigns.started_at, states.as_of
-from campaigns
-left join campaign_totals as totals on totals.campaign_id = campaigns.campaign_id
-left join rollups.states on states.table_name = 'campaign_days'
-where campaigns.campaign_id = cast(:campaign_id as bigint);
 
 -- name: message_states
 -- The messages of a campaign by state, and by reason where a state has one.
@@ -133,7 +131,7 @@ limit cast(:limit as int);
 -- name: campaign_hours
 -- Opens or clicks of a campaign by people, by weekday (1 is Monday) and hour, UTC; hours without one are left out.
 select
-    extract(isodow from day)::int as weekday, cast(name as int) as hour,
+    extract(isodow from day)::int as weekday, cast(split_part(name, ':', 1) as int) as hour,
     sum(human)::bigint as hits
 from rollups.campaign_days
 where campaign_id = cast(:campaign_id as bigint) and part = cast(:kind as text) || 's' and human > 0
@@ -311,35 +309,42 @@ order by version desc
 limit cast(:limit as int);
 
 -- name: workflow_steps
--- The enrollments of one version by step: what became of their visits, who stands at it now, who left at it.
+-- The enrollments of one version by step, as analytics.workflow_funnel counts them for all workflows in seconds.
 with people as not materialized (
     select enrollment_id, step_path, status
     from enrollments
     where workflow_id = cast(:workflow_id as bigint) and version = cast(:version as int)
 ),
 visits as (
-    -- The first visit of each enrollment is number 1: counting those needs no sorting.
+    -- An enrollment comes to a step once: counting first visits needs no sorting.
     select
         logs.step_path,
-        count(*) filter (where logs.visit = 1) as reached,
+        count(*) filter (where logs.visit = 1 and logs.status <> 'skipped') as reached,
         count(*) filter (where logs.status = 'completed') as completed,
         count(*) filter (where logs.status = 'failed') as failed,
         count(*) filter (where logs.status = 'skipped') as skipped
     from workflow_logs as logs
     where logs.workflow_id = cast(:workflow_id as bigint)
-        and logs.enrollment_id in (select enrollment_id from people)
+        and (
+            -- Most workflows have one version: whose logs these are is not asked for then.
+            (
+                select count(*) = 1 from workflow_versions
+                where workflow_id = cast(:workflow_id as bigint)
+            )
+            or logs.enrollment_id in (select enrollment_id from people)
+        )
     group by logs.step_path
 ),
 places as (
     select
         people.step_path, count(*) filter (where logs.log_id is null) as reached,
-        count(*) filter (where people.status <> 'exited') as waiting,
+        count(*) filter (where people.status not in ('exited', 'failed')) as waiting,
         count(*) filter (where people.status = 'exited') as exited
     from people
     left join workflow_logs as logs
         on logs.enrollment_id = people.enrollment_id and logs.step_path = people.step_path
-        and logs.visit = 1
-    where people.status in ('running', 'waiting', 'paused', 'exited')
+        and logs.visit = 1 and logs.status <> 'skipped'
+    where people.status <> 'completed'
     group by people.step_path
 )
 select
@@ -358,56 +363,28 @@ end as as_of
 from unnest(cast(:tables as text[])) as wanted (table_name)
 left join rollups.states on states.table_name = wanted.table_name;
 
--- name: rfm_grid
--- Customers by recency and frequency score, and what they brought.
+-- name: rfm_cells
+-- Customers by scores and name: how many, what they brought, their orders, and the days since the last ones.
 select
-    r_score, f_score, count(*) as customers, sum(monetary) as revenue,
-    min(reporting_currency) as reporting_currency, min(as_of) as as_of
+    r_score, f_score, rfm_segment, count(*) as customers, sum(monetary) as revenue,
+    sum(frequency)::bigint as orders, sum(recency_days)::bigint as days,
+    (select reporting_currency from analytics.rfm_segments limit 1) as reporting_currency,
+    (select as_of from analytics.rfm_segments limit 1) as as_of
 from analytics.rfm_segments
-group by r_score, f_score;
+group by r_score, f_score, rfm_segment;
 
--- name: rfm_names
--- Customers by the name of their scores, with their shares; the most valuable first.
+-- name: customer_cells
+-- Customers by what they have brought (the place in steps that end before the next one begins; null: their money is in
+-- no figure) and by the number of their orders, of which the last step is open.
 select
-    rfm_segment, count(*) as customers,
-    analytics.percent(count(*), cast(sum(count(*)) over () as bigint)) as customer_share,
-    sum(monetary) as revenue,
-    round(100 * sum(monetary) / nullif(sum(sum(monetary)) over (), 0), 2) as revenue_share,
-    round(avg(monetary), 2) as revenue_each,
-    round(avg(frequency), 2) as orders_each,
-    round(avg(recency_days)) as days_since_order
-from analytics.rfm_segments
-group by rfm_segment
-order by revenue desc, rfm_segment;
-
--- name: customer_values
--- Customers by what they have brought so far; a step ends before the next one begins.
-select
-    steps.least, steps.next, coalesce(counted.customers, 0) as customers,
-    coalesce(counted.revenue, 0) as revenue, coalesce(counted.orders, 0) as orders
-from (
-    select least, place, lead(least) over (order by place) as next
-    from unnest(cast(:steps as int[])) with ordinality as given (least, place)
-) as steps
-left join (
-    select
-        greatest(1, width_bucket(net_revenue, cast(:steps as numeric[]))) as place,
-        count(*) as customers, sum(net_revenue) as revenue, sum(orders)::bigint as orders
-    from analytics.customer_value
-    where net_revenue is not null
-    group by 1
-) as counted on counted.place = steps.place
-order by steps.place;
-
--- name: customer_orders
--- Customers by the number of their orders (the last step is open), and those whose money is in no figure.
-select
+    case when net_revenue is not null
+        then greatest(1, width_bucket(net_revenue, cast(:steps as numeric[])))
+    end as place,
     least(orders, 6) as orders, count(*) as customers, coalesce(sum(net_revenue), 0) as revenue,
-    count(*) filter (where net_revenue is null) as unconverted,
-    coalesce(sum(orders), 0)::bigint as all_orders
+    coalesce(sum(orders), 0)::bigint as all_orders, count(*) - count(net_revenue) as unconverted
 from analytics.customer_value
-group by 1
-order by 1;
+group by 1, 2
+order by 1, 2;
 
 -- name: order_cohorts
 -- The newest cohorts of first orders with what each did in its first months, oldest first.

@@ -15,7 +15,9 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from tests.dashboard_data import Shop, make_shop
+from mautolib.analytics import incrementality
+from mautolib.campaigns import holdout
+from tests.dashboard_data import Shop, make_holdout, make_shop
 from tests.live_service import EDITOR, PASSWORD, live_settings, make_users, serve
 
 
@@ -49,7 +51,7 @@ class Place:
         """A big number of a page."""
         found = re.search(rf"<dt>{label}</dt><dd[^>]*>(.*?)</dd>", self.pages.get(f"/dashboard/{path}").text)
         assert found, (path, label)
-        return found.group(1)
+        return found.group(1).replace("<wbr>", "")
 
     def sql(self, query: str, **binds: Any) -> list[Mapping[str, Any]]:
         """What analysts read in the schema."""
@@ -66,7 +68,9 @@ def place(cluster: Any, template_database: str, tmp_path_factory: pytest.TempPat
     engine = connect(cluster.url(name))
     make_users(engine)
     with engine.begin() as tx:
-        shop = make_shop(tx, now=datetime.now(UTC), contacts=160, campaigns=4)
+        now = datetime.now(UTC)
+        make_holdout(tx, now=now)
+        shop = make_shop(tx, now=now, contacts=160, campaigns=4)
     url, stop = serve(live_settings(cluster.url(name), tmp_path_factory.mktemp("home")))
     with httpx.Client(base_url=url, timeout=20) as api, httpx.Client(
         base_url=url, timeout=20, follow_redirects=True
@@ -244,3 +248,50 @@ def test_an_ab_test(place: Place) -> None:
     assert {name: float(cell) for name, cell in row.items()} == {name: pair[name] for name in row}
     html = place.pages.get(f"/dashboard/{path}").text
     assert api["decision"] == views[0]["decision"] == "winner" and api["reason"] in html and "Long wins" in html
+
+
+def test_the_hold_out(place: Place) -> None:
+    (state,) = place.sql("select as_of from rollups.states where table_name = 'holdout_sums'")
+    with place.engine.connect() as tx:
+        since, _ = incrementality.stretch(holdout.periods(tx)) or (None, None)
+        assert since
+        report = incrementality.report(tx, since, state["as_of"], now=datetime.now(UTC))
+    told = {row["figure"]: row["value"] for row in place.table("holdout", "report")}
+    assert told == {name: "" if value is None else str(value)
+                    for name, value in incrementality.figures(report).items()}  # fmt: skip
+    assert told["verdict"] == "measured" and report.revenue and report.adjusted and report.conversion
+    for group, arm in zip(place.table("holdout", "groups"), ("mailed", "held_out"), strict=True):
+        today = state["as_of"].replace(hour=0, minute=0, second=0, microsecond=0)
+        binds = {"arm": arm, "to": state["as_of"], "today": today}
+        known = "from holdout_contacts where arm = :arm and entered_at < :to"
+        (people,) = place.sql(f"select count(*) as n {known}", **binds)
+        bought = (
+            "select count(*) as orders, count(distinct contact_id) as customers, coalesce(sum(net_revenue), 0) as "
+            "revenue from fct_orders inner join holdout_contacts using (contact_id) where arm = :arm "
+            "and placed_at >= entered_at and placed_at < :to"
+        )
+        (whole,), (late,) = place.sql(bought, **binds), place.sql(f"{bought} and placed_at >= :today", **binds)
+        (days,) = place.sql("select sum(orders) as orders, sum(revenue) as revenue from holdout_daily "
+                            "where arm = :arm", **binds)  # fmt: skip
+        assert int(group["contacts"]) == people["n"] == int(told[f"{arm}_contacts"]) > 100
+        assert int(group["customers"]) == whole["customers"] == int(told[f"{arm}_customers"])
+        assert int(group["orders"]) == whole["orders"] == days["orders"] + late["orders"]
+        assert Decimal(group["revenue"]) == whole["revenue"] == days["revenue"] + late["revenue"]
+        assert Decimal(group["each"]) == pytest.approx(whole["revenue"] / people["n"])
+    effects = place.table("holdout", "effects")
+    for row, name in zip(effects, ("revenue", "cuped", "conversion"), strict=True):
+        assert {row["difference"], row["ci_low"], row["ci_high"], row["p_value"]} == {
+            told[f"{name}_{key}"] for key in ("difference", "low", "high", "p_value")}  # fmt: skip
+        assert float(row["lift"]) == pytest.approx(100 * float(told[f"{name}_lift"]))
+    assert place.card("holdout", "Brought by mail") == f"{float(told['incremental_revenue']):+,.0f}"
+
+
+def test_the_steps_of_a_workflow(place: Place) -> None:
+    view = place.sql("select * from workflow_funnel where workflow_id = :id order by step_path", id=place.shop.workflow)
+    page = sorted(place.table(f"workflows/{place.shop.workflow}", "steps"), key=lambda row: row["step"].split()[0])
+    names = {"entered": "reached", "completed": "completed", "failed": "failed", "skipped": "skipped",
+             "waiting": "waiting", "exited": "exited"}  # fmt: skip
+    assert [[row[name] for name in names] for row in view] == [[int(row[name]) for name in names.values()]
+                                                                for row in page]  # fmt: skip
+    assert [round(row["reach_rate"], 2) for row in view] == [Decimal(row["reach_rate"]) for row in page]
+    assert sum(row["skipped"] for row in view) > 0 and sum(row["waiting"] for row in view) > 0

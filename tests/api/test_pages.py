@@ -17,13 +17,12 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from mautolib.analytics import readers_campaigns, readers_trends
-from mautolib.pages import campaign as campaign_page
 from mautolib.pages import registry, static_files
 from mautolib.pages.charts import Drawn, chart_of
 from mautolib.pages.frame import House
 from mautolib.pages.table import Column, Kind, Table, shade_of_rate, shades_up_to
 from tests.builders import make_campaign, make_contact, make_message
-from tests.dashboard_data import HOSTILE, Shop, make_shop
+from tests.dashboard_data import HOSTILE, Shop, make_holdout, make_shop
 from tests.live_service import PASSWORD, VIEWER, LiveService
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
@@ -106,6 +105,7 @@ def test_an_empty_database_says_what_to_do(tx: Connection) -> None:
         "campaigns": ("No campaigns yet", "POST /api/v1/campaigns/"), "cohorts": ("No cohorts yet",),
         "people": ("No scores yet", "score_recalculation"), "workflows": ("No workflows yet",),
         "ab-tests": ("No A/B tests yet",), "revenue": ("No orders yet", "Not counted yet", "No order belongs"),
+        "holdout": ("Nobody was ever held out", "mauto holdout set 5"),
         "customers": ("No customers yet", "Not counted yet"),
     }  # fmt: skip
     for path, expected in words.items():
@@ -157,6 +157,7 @@ def stocked(cluster: Any, template_database: str) -> Iterator[tuple[Engine, Shop
     name = cluster.create(template=template_database)
     engine = connect(cluster.url(name))
     with engine.begin() as tx:
+        make_holdout(tx, now=NOW)
         shop = make_shop(tx, now=NOW, contacts=80, campaigns=3)
     yield engine, shop
     engine.dispose()
@@ -194,7 +195,7 @@ def test_the_csv_of_every_table_is_the_table(filled: Connection, shop: Shop) -> 
             assert head == re.findall(r'data-key="([^"]+)"', of_table)
             assert [[cell.removeprefix("'") for cell in row] for row in rows] == cells(html, name), (path, name)
             seen += 1
-    assert seen == 5 + 1 + 6 + 1 + 4 + 3 + 5 + 2 + 4 + 1 + 1
+    assert seen == 5 + 1 + 6 + 1 + 4 + 4 + 3 + 5 + 2 + 4 + 1 + 1
 
 
 def test_what_people_write_is_neither_markup_nor_formula(filled: Connection, shop: Shop) -> None:
@@ -249,7 +250,7 @@ def test_a_large_campaign_is_as_of_a_refresh(filled: Connection, shop: Shop, mon
     address = f"campaigns/{shop.campaigns[-1]}"
     parts = ("links", "hours", "domains", "states")
     counted = [cells(shown(filled, address), part) for part in parts]
-    monkeypatch.setattr(campaign_page, "_SMALL", 0)
+    monkeypatch.setattr(readers_campaigns, "SMALL", 0)
     html = shown(filled, address)
     assert [cells(html, part) for part in parts] == counted and all(counted)
     assert html.count(f"As of {NOW:%d %B %Y, %H:%M} UTC") == 3
@@ -258,15 +259,52 @@ def test_a_large_campaign_is_as_of_a_refresh(filled: Connection, shop: Shop, mon
     assert "As of" not in shown(filled, address), "it was too young to be read from what was counted then"
 
 
+def test_a_large_house_says_when_its_mails_were_counted(
+    filled: Connection, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {"": ("mails as counted since 18 November, 12:00", f"in the weeks after, as of {NOW:%d %B %Y, %H:%M} UTC"),
+              "campaigns": ("as counted since 18 November 2026, 12:00 UTC",),
+              f"campaigns/{shop.campaigns[0]}": ("mails as of 18 November 2026, 12:00 UTC",)}  # fmt: skip
+    assert not any(said[0] in shown(filled, path) for path, said in places.items()), "they are counted now"
+    monkeypatch.setattr(readers_campaigns, "LIVE_MAILS", -1)
+    for path, said in places.items():
+        assert all(one in shown(filled, path) for one in said), path
+
+
 def test_the_funnel_of_a_workflow_follows_everybody(filled: Connection, shop: Shop) -> None:
     assert cells(shown(filled, f"workflows/{shop.workflow}"), "steps") == [
         ["0 action: Welcome", "40", "100.00", "36", "0", "0", "4", "0"],
-        ["1 delay: 72 hours", "40", "100.00", "40", "10", "0", "0", "0"],
-        ["2 condition: country", "30", "75.00", "30", "0", "0", "0", "0"],
+        ["1 delay: 72 hours", "40", "100.00", "40", "9", "0", "0", "0"],
+        ["2 condition: country", "31", "77.50", "30", "0", "0", "0", "0"],
         ["2.then.0 action: tag", "20", "50.00", "20", "0", "0", "0", "0"],
         ["2.else.0 exit", "10", "25.00", "10", "0", "10", "0", "0"],
+        ["3 action: tag", "20", "50.00", "20", "0", "0", "0", "10"],
     ]
-    assert cells(shown(filled, "workflows"), "workflows")[0][3:8] == ["40", "10", "20", "10", "0"]
+    assert cells(shown(filled, "workflows"), "workflows")[0][3:8] == ["40", "9", "20", "10", "1"]
+
+
+def test_the_hold_out_says_what_it_can(filled: Connection, shop: Shop) -> None:
+    html = shown(filled, "holdout")
+    assert f"As of {NOW:%d %B %Y, %H:%M} UTC" in html and "Mail earns money" in html and 'class="verdict good"' in html
+    assert [row[0] for row in cells(html, "groups")] == ["Mailed", "Held out"] and 'href="/dashboard/holdout"' in shown(
+        filled, "ab-tests")  # fmt: skip
+    contacts = "update rollups.holdout_sums set contacts = contacts / 4 where is_held"
+    for change, says, why in (
+        (f"{contacts}", "These figures cannot be compared", "not as large as drawn"),
+        ("update rollups.holdout_sums set customers = 2", "Too early to say", "Fewer than 10 contacts ordered"),
+        ("delete from rollups.holdout_sums", "Not counted yet", "cohort_analytics"),
+    ):
+        with filled.begin_nested() as changed:
+            filled.execute(text(change))
+            html = shown(filled, "holdout")
+            assert says in html and why in html and 'id="t-effects"' not in html
+            changed.rollback()
+    # Nobody in doubt is told a sign that chance may have given.
+    filled.execute(text("update rollups.holdout_sums set yy = yy * 1000"))
+    html = shown(filled, "holdout")
+    assert "It cannot be told yet" in html and 'class="verdict open"' in html
+    filled.execute(text("update holdout_periods set salt = 'others', begun_at = begun_at + interval '1 day'"))
+    assert "Not counted yet" in shown(filled, "holdout"), "these are figures of other people"
 
 
 def test_a_table_is_sorted_by_its_headers(filled: Connection, shop: Shop) -> None:
@@ -308,8 +346,8 @@ def test_pages_need_a_session_and_a_viewer_may_see_them(service: LiveService, br
             assert (answer.status_code, answer.headers["Location"]) == (303, "/dashboard/sign-in")
         assert stranger.get("/dashboard/campaigns?format=csv").status_code == 303
     sign_in(browser)
-    for path in ("", "/campaigns", "/cohorts", "/people", "/workflows", "/ab-tests", "/revenue", "/customers"):
-        assert browser.get(f"/dashboard{path}").status_code == 200
+    for path in (page.path for page in registry.PAGES if page.nav):
+        assert browser.get(f"/dashboard/{path}").status_code == 200
     assert browser.get("/dashboard/nowhere").status_code == 404
     answer = browser.get("/dashboard/campaigns", params={"format": "csv"})
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"

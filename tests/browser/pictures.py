@@ -20,6 +20,7 @@ _WIDE = {
     "dashboard": ("/dashboard", "", 1120),
     "dashboard-campaign": ("/dashboard/campaigns?status=sent", "/dashboard/campaigns/", 1120),
     "dashboard-ab-test": ("/dashboard/ab-tests?status=completed", "/dashboard/ab-tests/", 1180),
+    "dashboard-holdout": ("/dashboard/holdout", "", 1130),
     "dashboard-revenue": ("/dashboard/revenue", "", 1180),
     "dashboard-customers": ("/dashboard/customers", "", 1240),
     "dashboard-cohorts": ("/dashboard/cohorts", "", 1060),

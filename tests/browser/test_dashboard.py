@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.dashboard_data import Shop, make_shop
+from tests.dashboard_data import Shop, make_holdout, make_shop
 from tests.live_service import PASSWORD, VIEWER, live_settings, make_users, serve
 
 _AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
@@ -38,15 +38,15 @@ class House:
             "overview": "/dashboard", "campaigns": "/dashboard/campaigns",
             "campaign": f"/dashboard/campaigns/{self.shop.campaigns[-1]}",
             "ab_tests": "/dashboard/ab-tests", "ab_test": f"/dashboard/ab-tests/{self.shop.ab_test}",
-            "revenue": "/dashboard/revenue", "customers": "/dashboard/customers",
+            "holdout": "/dashboard/holdout", "revenue": "/dashboard/revenue", "customers": "/dashboard/customers",
             "cohorts": "/dashboard/cohorts", "order_cohorts": "/dashboard/cohorts?by=revenue",
             "people": "/dashboard/people", "workflows": "/dashboard/workflows",
             "workflow": f"/dashboard/workflows/{self.shop.workflow}", "error": "/dashboard/nowhere",
         }  # fmt: skip
 
 
-PAGES = ("overview", "campaigns", "campaign", "ab_tests", "ab_test", "revenue", "customers", "cohorts", "order_cohorts",
-         "people", "workflows", "workflow", "error")  # fmt: skip
+PAGES = ("overview", "campaigns", "campaign", "ab_tests", "ab_test", "holdout", "revenue", "customers", "cohorts",
+         "order_cohorts", "people", "workflows", "workflow", "error")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,9 @@ def house(cluster: Any, template_database: str, tmp_path_factory: pytest.TempPat
     engine = connect(cluster.url(name))
     make_users(engine)
     with engine.begin() as tx:
-        shop = make_shop(tx, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        make_holdout(tx, now=now)
+        shop = make_shop(tx, now=now)
     url, stop = serve(live_settings(cluster.url(name), tmp_path_factory.mktemp("home")))
     yield House(url=url, shop=shop)
     stop()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert
 
-from mautolib.analytics import cohorts, readers_campaigns, readers_trends, readers_views
+from mautolib.analytics import cohorts, readers_campaigns, readers_trends, readers_views, refreshing
 from mautolib.analytics.readers_campaigns import TopMetric
 from mautolib.analytics.readers_trends import CohortGranularity, Granularity
 from mautolib.campaigns import totals
@@ -152,8 +152,13 @@ def test_health_counts_the_campaigns_of_thirty_days(tx: Connection) -> None:
     }  # fmt: skip
 
 
-def test_hours_are_those_of_the_clocks_of_a_place(tx: Connection) -> None:
-    campaign, content = make_campaign(tx, status="sent"), make_content(tx)
+@pytest.mark.parametrize("small", [5_000, -1], ids=["counted now", "as refreshed"])
+def test_hours_are_those_of_the_clocks_of_a_place(
+    tx: Connection, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr(readers_campaigns, "SMALL", small)
+    content = make_content(tx)
+    campaign = make_campaign(tx, status="sent", started_at=datetime(2026, 3, 28, 23, 0, tzinfo=UTC))
     contact, message = send(tx, campaign, datetime(2026, 3, 28, 23, 0, tzinfo=UTC), content_id=content)
     # Berlin turns its clocks on 29 March 2026 at 01:00 UTC, from 2 to 3 o'clock.
     for minutes, kind in ((29, "open"), (91, "open"), (121, "click")):
@@ -162,6 +167,9 @@ def test_hours_are_those_of_the_clocks_of_a_place(tx: Connection) -> None:
     second = send(tx, campaign, datetime(2026, 3, 28, 23, 0, tzinfo=UTC), content_id=content)
     make_hit(tx, *second, "click", occurred_at=datetime(2026, 3, 28, 23, 31, tzinfo=UTC))
     make_hit(tx, *send(tx, campaign, content_id=content, kind="test"), "open")
+    (table,) = [item for item in refreshing.TABLES if item.table == "campaign_days"]
+    refreshing.refresh_within(tx, table, as_of=datetime(2026, 3, 30, tzinfo=UTC))
+    assert (readers_campaigns.reactions_as_of(tx, campaign) is None) == (small > 0)
     found = readers_campaigns.engagement(tx, campaign, timezone="Europe/Berlin")
     assert {row["hour"]: (row["opens"], row["clicks"]) for row in found["hourly"] if row["opens"] or row["clicks"]} == {
         0: (0, 1), 1: (1, 0), 3: (1, 0), 4: (0, 1),
@@ -170,6 +178,11 @@ def test_hours_are_those_of_the_clocks_of_a_place(tx: Connection) -> None:
     assert (found["peak_open_hour"], found["peak_click_hour"]) == (1, 0), "of equal hours the earliest"
     # 89 minutes to the first open of one, 31 to the click of the other, which implies an open.
     assert found["avg_time_to_open_minutes"] == 60.0
+    # Half past twelve, quarter past five: not every clock is whole hours from UTC.
+    nepal = readers_campaigns.engagement(tx, campaign, timezone="Asia/Kathmandu")["hourly"]
+    assert {row["hour"]: (row["opens"], row["clicks"]) for row in nepal if row["opens"] or row["clicks"]} == {
+        5: (0, 1), 6: (1, 0), 7: (1, 1),
+    }  # fmt: skip
     plain = readers_campaigns.engagement(tx, campaign, timezone="UTC")
     assert (plain["peak_open_hour"], plain["hourly"][23]["clicks"]) == (0, 1)
     with pytest.raises(InvalidInput):

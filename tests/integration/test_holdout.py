@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from mautolib import workflows
-from mautolib.analytics import incrementality
+from mautolib.analytics import incrementality, incrementality_sums, refreshing
 from mautolib.analytics.incrementality import Verdict
 from mautolib.campaigns import explaining, holdout, planning, preview, store
 from mautolib.contacts import consent
@@ -211,6 +211,34 @@ def test_the_report_counts_everybody_from_the_first_moment(tx: Connection) -> No
     assert plain.total == pytest.approx(found.revenue.difference * found.mailed.contacts)
     lines = dict(csv.reader(io.StringIO(incrementality.csv_of(found))))
     assert lines["verdict"] == "measured" and float(lines["cuped_theta"]) == found.theta
+
+
+def test_what_a_refresh_keeps_is_the_report(tx: Connection) -> None:
+    (table,) = [item for item in refreshing.TABLES if item.table == "holdout_sums"]
+
+    def counted(as_of: datetime, **more: Any) -> incrementality.Incrementality | None:
+        refreshing.refresh_within(tx, table, as_of=as_of, **more)
+        return incrementality_sums.last_report(tx)
+
+    assert counted(NOW) is None, "there never was one"
+    held(tx, QUARTER)
+    shop(tx, people=400)
+    first = counted(NOW + 5 * DAY)
+    assert first == incrementality.report(tx, NOW, NOW + 5 * DAY, now=NOW + 5 * DAY) and first.mailed
+    assert counted(NOW + 6 * DAY, from_=NOW.date(), to=NOW.date()) == first, "days that are restated are none of it"
+    # A raised share: who was held out for a part of the time is in no group; the time goes on.
+    held(tx, 40, now=NOW + 6 * DAY)
+    assert incrementality_sums.last_report(tx) == first
+    second = counted(NOW + 8 * DAY)
+    assert second == incrementality.report(tx, NOW, NOW + 8 * DAY, now=NOW + 8 * DAY)
+    assert second.mailed and second.mailed.contacts < first.mailed.contacts
+    held(tx, 0, now=NOW + 9 * DAY)
+    ended = counted(NOW + 20 * DAY)
+    assert ended and (ended.from_at, ended.to_at) == (NOW, NOW + 9 * DAY)
+    held(tx, QUARTER, now=NOW + 21 * DAY, reshuffle=True)
+    assert incrementality_sums.last_report(tx) is None, "others are held out now"
+    again = counted(NOW + 22 * DAY)
+    assert again and again.from_at == NOW + 21 * DAY and again.mailed and again.mailed.orders == 0
 
 
 def test_the_views_say_the_same_as_the_report(tx: Connection) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from mautolib.analytics import readers_days, readers_trends, refreshing
+from mautolib.analytics import readers_campaigns, readers_days, readers_trends, refreshing
 from mautolib.analytics.readers_trends import Granularity
 from tests.builders import make_campaign, make_contact, make_event, make_hit, make_message
 from tests.integration.test_rollup_tables import History
@@ -92,6 +92,31 @@ def test_the_table_is_read_only_where_nothing_changed(fresh_engine: Engine) -> N
         tx.execute(text("update rollups.states set snapshot = '99999999:99999999:'"))
         assert readers_days.split(tx, since=NOON - 5 * DAY, now=NOON).kept == ()
         assert readers_days.period_mails(tx, since=NOON - 5 * DAY, now=NOON).sent == 6
+
+
+def test_in_a_large_house_past_days_are_the_table_s(fresh_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers_campaigns, "LIVE_MAILS", -1)
+    midnight = NOON.replace(hour=0)
+    with fresh_engine.begin() as tx:
+        campaign = make_campaign(tx)
+        mails = [make_message(tx, make_contact(tx), campaign_id=campaign, sent_at=NOON - n * DAY) for n in range(9)]
+        assert readers_days.split(tx, since=NOON - 5 * DAY, now=NOON).live == [(NOON - 5 * DAY, None)], "no state"
+    refresh(fresh_engine, NOON)
+    with fresh_engine.begin() as tx:
+        for day in (0, 1, 3):
+            tx.execute(text("update messages set status = 'bounced', bounced_at = :at where message_id = :id"),
+                       {"at": NOON - day * DAY, "id": mails[day]})  # fmt: skip
+        parts = readers_days.split(tx, since=midnight - 5 * DAY, now=NOON)
+        assert parts.live == [(midnight, None)] and len(parts.kept) == 5
+        view = text("select sum(bounced) from analytics.daily_email_metrics")
+        now = readers_days.period_mails(tx, since=midnight - 5 * DAY, now=NOON)
+        assert (now.bounced, tx.scalar(view)) == (1, 0), "today is counted, the days before are as refreshed"
+        later = readers_days.split(tx, since=midnight - 5 * DAY, now=NOON + 2 * DAY)
+        assert later.live == [(midnight, None)], "what was not over at the last refresh is counted"
+    refresh(fresh_engine, NOON + timedelta(minutes=1))
+    with fresh_engine.begin() as tx:
+        found = readers_days.period_mails(tx, since=midnight - 5 * DAY, now=NOON)
+        assert found.bounced == tx.scalar(view) == 3
 
 
 def test_a_refresh_of_a_past_day_alone_leaves_no_half_day(fresh_engine: Engine) -> None:

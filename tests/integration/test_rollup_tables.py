@@ -60,7 +60,7 @@ class History:
             email = f"p{draw.getrandbits(60)}@{domain}"
             self.people.append(make_contact(tx, email=email, created_at=self.before(), subscribed=draw.random() < 0.8))
         person = draw.choice(self.people)
-        what = draw.randrange(9)
+        what = draw.randrange(10)
         if what <= 1 or not self.messages:
             self.mail(tx, person)
         elif what == 2:
@@ -93,6 +93,10 @@ class History:
             contact, message = draw.choice(self.messages)
             campaign = tx.scalar(text("select campaign_id from messages where message_id = :id"), {"id": message})
             make_event(tx, contact, "unsubscribed", self.before(), campaign_id=campaign, message_id=message)
+        elif what == 8:
+            # What became of a mail is known later than its first open, now and then.
+            tx.execute(text("update messages set status = 'sent', sent_at = next_try_at where message_id = :id "
+                            "and status = 'unknown'"), {"id": draw.choice(self.messages)[1]})  # fmt: skip
         elif draw.random() < 0.2 and len(self.people) > 3:
             self.people.remove(person)
             self.messages = [pair for pair in self.messages if pair[0] != person]
