@@ -7,7 +7,7 @@ write. Called by `refreshing`.
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import date
+from datetime import date, timedelta
 from typing import Final
 
 from mautolib.analytics.work import Work, configure
@@ -30,15 +30,19 @@ def restate(tx: Tx, work: Work) -> int:
 
 
 def _follow(tx: Tx, work: Work) -> int:
-    days = tx.scalars(statement("rollups.changed_days"), {**work.binds, "subject": "activity"}).all()
-    changed: dict[date, list[int]] = defaultdict(list)
-    for row in tx.execute(statement("rollups.changed_activity"), {**work.binds, "days": list(days)}):
-        changed[row.week_start].append(row.contact_id)
-    cells = [(person, week) for week, people in changed.items() if len(people) <= _MANY for person in people]
+    changed: dict[date, list[date]] = defaultdict(list)
+    for day in tx.scalars(statement("rollups.changed_days"), {**work.binds, "subject": "activity"}):
+        changed[day - timedelta(days=day.weekday())].append(day)
+    marked: dict[date, list[int]] = defaultdict(list)
+    for row in tx.execute(statement("rollups.marked_activity"), work.binds):
+        marked[row.week_start].append(row.contact_id)
+    single = [week for week, people in marked.items() if week not in changed and len(people) <= _MANY]
+    cells = [(person, week) for week in single for person in marked[week]]
     binds = {"contact_ids": [person for person, _ in cells], "weeks": [week for _, week in cells]}
     rows = int(tx.execute(statement("rollups.follow_cells"), {**binds, "as_of": work.as_of}).rowcount) if cells else 0
-    for week, people in changed.items():
-        if len(people) > _MANY:
-            binds = {"week_start": week, "contact_ids": people, "as_of": work.as_of}
-            rows += tx.execute(statement("rollups.follow_week"), binds).rowcount
+    for week in {*changed, *marked}.difference(single):
+        days = changed.get(week)
+        binds = {"week_start": week, "contact_ids": marked.get(week, []), "as_of": work.as_of,
+                 "first_day": min(days) if days else None, "last_day": max(days) if days else None}  # fmt: skip
+        rows += tx.execute(statement("rollups.follow_week"), binds).rowcount
     return rows

@@ -4,7 +4,7 @@
 Promise: the rows of every customer with news are written anew from orders, refunds, rates and hits, so that each table
 is what a rebuild would write. Money that cannot be converted is left out and shown in `analytics.unconverted_orders`.
 The number of an erased customer stays, as the orders do. Called by `refreshing`, in this order: cohorts are added up
-from the months, customers take their campaign from attribution, RFM reads the customers.
+from the months, customers take their campaign from attribution.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ class _Scope:
 
     @property
     def binds(self) -> dict[str, Any]:
-        return {"as_of": self.as_of, "currency": self.currency,
-                "contact_ids": None if self.people is None else list(self.people)}  # fmt: skip
+        # As one text: to read thousands of numbers that stand apart costs more than to find their rows.
+        people = None if self.people is None else "{" + ",".join(map(str, self.people)) + "}"
+        return {"as_of": self.as_of, "currency": self.currency, "contact_ids": people}
 
 
 def keep_windows(tx: Tx, *, click_days: int, open_days: int) -> None:
@@ -122,26 +123,26 @@ def restate_revenue(tx: Tx, work: Work) -> int:
 def restate_rfm(tx: Tx, work: Work) -> int:
     """Bring `rfm_segments` up to date: as of the last midnight (UTC); returns the rows written.
 
-    What follows the marks writes only rows that are others than before; on another day everybody is scored anew.
+    What follows the marks counts the orders of customers with news, scores everybody by the figures that are kept, and
+    writes only rows that are others than before.
     """
     as_of, currency = _moment(tx, work, "rfm_segments"), _currency(tx)
     midnight = datetime.combine(as_of.astimezone(UTC).date(), time(), UTC)
-    is_same_day = tx.scalar(text("select as_of from rollups.rfm_day")) == midnight.date()
-    is_followed = work.since is not None and not work.is_limited
-    if is_followed and is_same_day and not tx.scalar(statement("order_analytics.rfm_news"), work.binds):
-        return 0
-    configure(tx, jit="off", work_mem="128MB")
+    kept: date | None = tx.scalar(text("select as_of from rollups.rfm_day"))
+    people: list[int] | None = None
+    if work.since is not None and not work.is_limited and kept is not None and kept <= midnight.date():
+        if kept == midnight.date() and not tx.scalar(statement("order_analytics.rfm_news"), work.binds):
+            return 0
+        # What was of the day then counts now, news or not.
+        since = datetime.combine(kept, time(), UTC)
+        news = {**work.binds, "previous_as_of": since, "as_of": midnight, "months": 0}
+        people = list(tx.scalars(statement("order_analytics.order_news"), news))
+    scope = _limited_to(tx, people, as_of=midnight, currency=currency)
+    cleared = tx.execute(statement("order_analytics.clear_rfm_scores"), scope.binds)
     if currency is None:
-        return int(tx.execute(statement("order_analytics.clear_rfm_scores")).rowcount)
-    today = tx.scalars(statement("order_analytics.customers_of_the_day"), {"as_of": as_of, "midnight": midnight})
-    binds = {"as_of": midnight, "currency": currency, "contact_ids": list(today)}
-    tx.execute(statement("order_analytics.keep_rfm_day"), binds)
-    if is_followed:
-        # All customers are compared: the plan must not depend on fresh statistics.
-        configure(tx, enable_nestloop="off")
-        return int(tx.execute(statement("order_analytics.correct_rfm_scores"), binds).rowcount)
-    tx.execute(statement("order_analytics.clear_rfm_scores"))
-    return int(tx.execute(statement("order_analytics.restate_rfm_scores"), binds).rowcount)
+        return int(cleared.rowcount)
+    tx.execute(statement("order_analytics.keep_rfm_day"), scope.binds)
+    return int(tx.execute(statement("order_analytics.restate_rfm_scores"), scope.binds).rowcount)
 
 
 def _restate_rows(tx: Tx, scope: _Scope, table: str, **more: Any) -> int:
@@ -166,13 +167,18 @@ def _scope(tx: Tx, work: Work, table: str, *, months: int = 0) -> _Scope:
         people = list(tx.scalars(statement("order_analytics.buyers_between"), work.binds))
     elif work.since is not None:
         people = list(tx.scalars(statement("order_analytics.order_news"), {**work.binds, "months": months}))
+    return _limited_to(tx, people, as_of=as_of, currency=_currency(tx))
+
+
+def _limited_to(tx: Tx, people: Sequence[int] | None, *, as_of: datetime, currency: str | None) -> _Scope:
+    """These people, or everybody where they are too many to be written one by one."""
     if people is not None and len(people) > _MANY:
         people = None
     configure(tx, jit="off", work_mem="128MB")
     if people is None:
         # As for cohorts: the plan must not depend on fresh statistics.
         configure(tx, enable_nestloop="off")
-    return _Scope(as_of=as_of, currency=_currency(tx), people=people)
+    return _Scope(as_of=as_of, currency=currency, people=people)
 
 
 def _next_month(day: date) -> date:

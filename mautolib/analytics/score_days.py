@@ -18,8 +18,9 @@ from mautolib.db.statements import statement
 from mautolib.errors import InvalidInput
 
 _LOG = logging.getLogger(__name__)
-# As for cohorts: the plan must not depend on fresh statistics, and a million contacts fit in memory.
-_SETTINGS = {"enable_nestloop": "off", "work_mem": "128MB", "jit": "off"}
+# As for cohorts: the plan must not depend on fresh statistics, and a million contacts fit in memory. A night is
+# found by its blocks, so that the other nights of its month are not read.
+_SETTINGS = {"enable_nestloop": "off", "enable_seqscan": "off", "work_mem": "128MB", "jit": "off"}
 
 
 def refresh(

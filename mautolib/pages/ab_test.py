@@ -114,7 +114,7 @@ def _rates(found: Results) -> Table:
         empty=("Nothing sent yet", "Rates appear with the first test mail."), columns=(
             Column(key="metric", label="Who"),
             Column(key="variant", label="Variant", bold=True),
-            Column(key="successes", label="Recipients", kind=Kind.NUMBER),
+            Column(key="successes", label="People", kind=Kind.NUMBER),
             Column(key="rate", label="Rate with its interval", kind=Kind.PERCENT, whisker=_RATE),
             Column(key="ci_low", label="From", kind=Kind.PERCENT),
             Column(key="ci_high", label="To", kind=Kind.PERCENT),

@@ -2,19 +2,23 @@
 
 -- name: clear_days
 -- Takes out the days that are about to be restated; opens and clicks whose hits are kept no longer stay.
+with seen as materialized (
+    -- Each day is looked up once, whatever rows it has.
+    select day
+    from (
+        select distinct day
+        from rollups.campaign_days
+        where day >= coalesce(cast(:from_day as date), '-infinity')
+            and day <= coalesce(cast(:to_day as date), 'infinity')
+    ) as known
+    where exists (
+        select from hits
+        where hits.occurred_at >= known.day and hits.occurred_at < known.day + 1)
+)
 delete from rollups.campaign_days
 where day >= coalesce(cast(:from_day as date), '-infinity')
     and day <= coalesce(cast(:to_day as date), 'infinity')
-    and (
-        part = 'mails'
-        or day in (
-            select days.day
-            from (select distinct day from rollups.campaign_days) as days
-            where exists (
-                select from hits
-                where hits.occurred_at >= days.day and hits.occurred_at < days.day + 1)
-        )
-    )
+    and (part = 'mails' or day in (select day from seen))
 
 -- name: judged
 -- Opens and clicks of mails of campaigns with the newest verdict.

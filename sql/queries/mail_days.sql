@@ -199,16 +199,23 @@ where messages.kind not in ('test', 'internal')
 
 -- name: clear_days
 -- Takes out the days that are about to be restated; opens and clicks whose hits are kept no longer stay.
+with seen as materialized (
+    -- Each day is looked up once, whatever rows it has.
+    select day
+    from (
+        select distinct day
+        from analytics.daily_email_metrics
+        where day >= coalesce(cast(:from_day as date), '-infinity')
+            and day <= coalesce(cast(:to_day as date), 'infinity')
+    ) as known
+    where exists (
+        select from hits
+        where hits.occurred_at >= known.day and hits.occurred_at < known.day + 1)
+)
 delete from analytics.daily_email_metrics
 where day >= coalesce(cast(:from_day as date), '-infinity')
     and day <= coalesce(cast(:to_day as date), 'infinity')
-    and (
-        raw_opens + raw_clicks = 0
-        or exists (
-            select from hits
-            where hits.occurred_at >= daily_email_metrics.day
-                and hits.occurred_at < daily_email_metrics.day + 1)
-    )
+    and (raw_opens + raw_clicks = 0 or day in (select day from seen))
 
 -- name: restate_days
 -- Adds up what happened on each day.

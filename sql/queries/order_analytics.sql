@@ -516,42 +516,32 @@ select exists (
     select from news
     where subject = 'orders' and contact_id > 0 and day < utc_day(cast(:as_of as timestamptz)))
 
--- name: customers_of_the_day
--- Who bought or got money back between midnight (UTC) and as_of: their RFM figures are not those of customer_value.
-select orders.contact_id
-from orders
-where orders.contact_id > 0
-    and orders.placed_at >= cast(:midnight as timestamptz)
-    and orders.placed_at < cast(:as_of as timestamptz)
-union
-select orders.contact_id
-from refunds
-inner join orders on orders.source = refunds.source and orders.order_id = refunds.order_id
-where orders.contact_id > 0 and refunds.applied_at is not null
-    and refunds.occurred_at >= cast(:midnight as timestamptz)
-    and refunds.occurred_at < cast(:as_of as timestamptz)
-
--- name: rfm_scores
--- Scores of all customers at midnight. as_of is that midnight here, contact_ids those customers_of_the_day gave.
+-- name: rfm_customers
+-- Figures of all customers, and the scores they have: as kept, but for contact_ids, whose orders are counted.
 with counted as (
     -- include: counted_orders
-),
-customers as materialized (
+)
+select
+    contact_id, last_order_day, frequency, monetary, cast(monetary as float8) as money, r_score,
+    f_score, m_score
+from rollups.rfm_scores
+where contact_id <> all(cast(:contact_ids as bigint[]))
+union all
+select
+    contact_id, last_order_day, frequency, monetary, cast(monetary as float8), null, null, null
+from (
     select
-        contact_id,
-        date '1970-01-01' + floor(date_part('epoch', last_order_at) / 86400)::int as last_order_day,
-        orders as frequency, net_revenue as monetary, cast(net_revenue as float8) as money
-    from (
-        select contact_id, last_order_at, orders, net_revenue
-        from analytics.customer_value
-        where contact_id <> all(cast(:contact_ids as bigint[]))
-        union all
-        select
-            contact_id, max(placed_at), count(*), analytics.amount(sum(net_revenue))
-        from counted
-        group by contact_id
-    ) as known
-    where net_revenue is not null
+        contact_id, utc_day(max(placed_at)) as last_order_day, count(*) as frequency,
+        analytics.amount(sum(net_revenue)) as monetary
+    from counted
+    group by contact_id
+) as sums
+where monetary is not null
+
+-- name: rfm_scores
+-- Scores of all customers at midnight (UTC): as_of is that midnight here.
+with customers as materialized (
+    -- include: rfm_customers
 ),
 cuts as materialized (
     select
@@ -563,6 +553,7 @@ cuts as materialized (
 )
 select
     contact_id, last_order_day, frequency, monetary,
+    r_score as known_r, f_score as known_f, m_score as known_m,
     cast(5 - (recency_days > r[1])::int - (recency_days > r[2])::int
         - (recency_days > r[3])::int - (recency_days > r[4])::int as smallint) as r_score,
     cast(1 + (frequency > f[1])::int + (frequency > f[2])::int
@@ -582,52 +573,42 @@ values (cast(cast(:as_of as timestamptz) at time zone 'UTC' as date))
 on conflict (is_only) do update set as_of = excluded.as_of
 
 -- name: clear_rfm_scores
--- Takes out everybody.
-delete from rollups.rfm_scores
+-- Takes out everybody; or, of contact_ids, who is no customer any more.
+with counted as (
+    -- include: counted_orders
+)
+delete from rollups.rfm_scores as old
+where cast(:contact_ids as bigint[]) is null
+    or (
+        contact_id = any(cast(:contact_ids as bigint[]))
+        and not exists (
+            select from counted
+            where counted.contact_id = old.contact_id and counted.net_revenue is not null)
+    )
 
 -- name: restate_rfm_scores
--- Writes the scores of everybody into the empty table.
-insert into rollups.rfm_scores (
+-- Writes the scores of contact_ids, and of others where they changed.
+insert into rollups.rfm_scores as old (
     contact_id, last_order_day, frequency, monetary, reporting_currency, r_score, f_score, m_score,
     rfm_segment, refreshed_at
 )
-with scores as materialized (
+with scores as (
     -- include: rfm_scores
 )
 select
     contact_id, last_order_day, frequency, monetary, cast(:currency as text), r_score, f_score,
     m_score, analytics.rfm_segment(r_score, f_score, m_score), now()
 from scores
+where known_r is null or known_r <> r_score or known_f <> f_score or known_m <> m_score
 order by contact_id
-
--- name: correct_rfm_scores
--- Writes the scores that are others than before, and takes out who is no customer any more.
-with scores as materialized (
-    -- include: rfm_scores
-),
-gone as (
-    delete from rollups.rfm_scores as old
-    where not exists (select from scores where scores.contact_id = old.contact_id)
-)
-insert into rollups.rfm_scores (
-    contact_id, last_order_day, frequency, monetary, reporting_currency, r_score, f_score, m_score,
-    rfm_segment, refreshed_at
-)
-select
-    scores.contact_id, scores.last_order_day, scores.frequency, scores.monetary,
-    cast(:currency as text), scores.r_score, scores.f_score, scores.m_score,
-    analytics.rfm_segment(scores.r_score, scores.f_score, scores.m_score), now()
-from scores
-left join rollups.rfm_scores as known on known.contact_id = scores.contact_id
-where known.contact_id is null
-    or known.last_order_day <> scores.last_order_day or known.frequency <> scores.frequency
-    or known.monetary <> scores.monetary or known.r_score <> scores.r_score
-    or known.f_score <> scores.f_score or known.m_score <> scores.m_score
 on conflict (contact_id) do update
 set last_order_day = excluded.last_order_day, frequency = excluded.frequency,
     monetary = excluded.monetary, reporting_currency = excluded.reporting_currency,
     r_score = excluded.r_score, f_score = excluded.f_score, m_score = excluded.m_score,
     rfm_segment = excluded.rfm_segment, refreshed_at = excluded.refreshed_at
+where (old.last_order_day, old.frequency, old.monetary, old.r_score, old.f_score, old.m_score)
+    <> (excluded.last_order_day, excluded.frequency, excluded.monetary, excluded.r_score,
+        excluded.f_score, excluded.m_score)
 
 -- name: unfollowed_buyers
 -- Whose orders analytics.attribution does not show as they are now: with news since its last refresh, or later orders

@@ -168,69 +168,58 @@ select
 from done
 full join bought using (contact_id, week_start);
 
--- name: changed_activity
--- People and weeks in which something changed: by their own marks, and by what they did on changed days.
+-- name: marked_activity
+-- People and weeks that have marks of their own.
 with news as (
     -- include: news
-),
-days as materialized (
-    select day from unnest(cast(:days as date[])) as given (day)
 )
-select contact_id, cast(date_trunc('week', cast(day as timestamp)) as date) as week_start
+select distinct
+    cast(date_trunc('week', cast(day as timestamp)) as date) as week_start, contact_id
 from news
 where subject in ('activity', 'orders') and contact_id > 0
-    and day <= utc_day(cast(:as_of as timestamptz))
-union
-select events.contact_id, cast(date_trunc('week', cast(days.day as timestamp)) as date)
-from days
-inner join events on events.occurred_at >= days.day and events.occurred_at < days.day + 1
-where events.contact_id > 0
-    and events.event_type in (
-        'email_opened', 'email_clicked', 'page_viewed', 'form_submitted', 'cart_updated',
-        'checkout_started')
-union
-select orders.contact_id, cast(date_trunc('week', cast(days.day as timestamp)) as date)
-from days
-inner join orders on orders.placed_at >= days.day and orders.placed_at < days.day + 1
-where orders.contact_id > 0;
+    and day <= utc_day(cast(:as_of as timestamptz));
 
 -- name: follow_week
--- Counts one week again for people in whom something changed: all that happened in it is read.
-with people as materialized (
+-- Counts one week again for people with marks, and for who did something from first_day to last_day (null: nobody).
+with marked as materialized (
     select contact_id from unnest(cast(:contact_ids as bigint[])) as given (contact_id)
 ),
 done as (
     select
-        events.contact_id,
+        contact_id,
         count(*) filter (where event_type = 'email_opened') as human_opens,
         count(*) filter (where event_type = 'email_clicked') as human_clicks,
-        count(*) filter (where event_type not in ('email_opened', 'email_clicked')) as site_events
+        count(*) filter (where event_type not in ('email_opened', 'email_clicked')) as site_events,
+        count(*) filter (where occurred_at >= cast(:first_day as date)
+            and occurred_at < cast(:last_day as date) + 1) as news
     from events
-    inner join people on people.contact_id = events.contact_id
-    where event_type in (
+    where contact_id > 0
+        and event_type in (
             'email_opened', 'email_clicked', 'page_viewed', 'form_submitted', 'cart_updated',
             'checkout_started')
         and occurred_at >= cast(:week_start as date) and occurred_at < cast(:week_start as date) + 7
         and occurred_at < cast(:as_of as timestamptz)
-    group by events.contact_id
+    group by contact_id
 ),
 bought as (
     select
-        orders.contact_id, count(*) as orders,
+        contact_id, count(*) as orders,
         sum(net_total * fx_rate) filter (
-            where reporting_currency = (select analytics.reporting_currency())) as revenue
+            where reporting_currency = (select analytics.reporting_currency())) as revenue,
+        count(*) filter (where placed_at >= cast(:first_day as date)
+            and placed_at < cast(:last_day as date) + 1) as news
     from orders
-    inner join people on people.contact_id = orders.contact_id
-    where placed_at >= cast(:week_start as date) and placed_at < cast(:week_start as date) + 7
+    where contact_id > 0
+        and placed_at >= cast(:week_start as date) and placed_at < cast(:week_start as date) + 7
         and placed_at < cast(:as_of as timestamptz)
-    group by orders.contact_id
+    group by contact_id
 ),
 emptied as (
     delete from analytics.contact_period_activity as old
-    using people
-    where old.contact_id = people.contact_id and old.week_start = cast(:week_start as date)
-        and not exists (select from done where done.contact_id = people.contact_id)
-        and not exists (select from bought where bought.contact_id = people.contact_id)
+    using marked
+    where old.contact_id = marked.contact_id and old.week_start = cast(:week_start as date)
+        and not exists (select from done where done.contact_id = marked.contact_id)
+        and not exists (select from bought where bought.contact_id = marked.contact_id)
 )
 insert into analytics.contact_period_activity (
     contact_id, week_start, human_opens, human_clicks, site_events, orders, revenue,
@@ -243,8 +232,9 @@ select
     (select analytics.reporting_currency()), now()
 from done
 full join bought using (contact_id)
+where done.news > 0 or bought.news > 0 or contact_id in (select contact_id from marked)
 order by contact_id
-on conflict (contact_id, week_start) do update
+on conflict (week_start, contact_id) do update
 set human_opens = excluded.human_opens, human_clicks = excluded.human_clicks,
     site_events = excluded.site_events, orders = excluded.orders, revenue = excluded.revenue,
     reporting_currency = excluded.reporting_currency, refreshed_at = excluded.refreshed_at;
@@ -302,7 +292,7 @@ select
     (select analytics.reporting_currency()), now()
 from figures
 where human_opens + human_clicks + site_events + orders > 0
-on conflict (contact_id, week_start) do update
+on conflict (week_start, contact_id) do update
 set human_opens = excluded.human_opens, human_clicks = excluded.human_clicks,
     site_events = excluded.site_events, orders = excluded.orders, revenue = excluded.revenue,
     reporting_currency = excluded.reporting_currency, refreshed_at = excluded.refreshed_at;
