@@ -10,12 +10,12 @@ CORES := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up down status logs psql dev migrate demo recipe reset test test-all lint fmt bench contract \
+.PHONY: help install install-dev up down status logs psql dev migrate demo recipe reset test test-thorough test-all lint fmt bench contract \
 	openapi docs fuzz-api bench-security floors \
 	check-ledger check-real chaos chaos-ops planted-bugs lock scale-check upgrade-check
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install:  ## Make .venv with everything pinned; does nothing when it is up to date
 	@$(or $(PYTHON),python3) mautolib/stack/bootstrap.py
@@ -61,8 +61,11 @@ lint: install-dev  ## Check style and types
 fmt: install-dev  ## Correct what can be corrected by itself
 	@.venv/bin/ruff check --fix .
 
-test: lint  ## Lint, then every test but the slow ones, on all cores (ARGS="-k name -n 0" narrows)
-	@.venv/bin/pytest -m "not slow" $(CORES) $(ARGS)
+test: lint  ## Lint, then every test but the long ones, on all cores (ARGS="-k name -n 0" narrows)
+	@.venv/bin/pytest -m "not slow and not thorough" $(CORES) $(ARGS)
+
+test-thorough: install-dev  ## The tests that `make test` leaves out and that take less than a minute each
+	@.venv/bin/pytest -m "thorough and not slow" $(CORES) $(ARGS)
 
 test-all: lint  ## Lint, then every test
 	@.venv/bin/pytest $(CORES) $(ARGS)

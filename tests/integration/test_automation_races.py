@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, text
 
 from mautolib import automations, dispatch
@@ -112,6 +113,7 @@ def kill(url: str, engine: Engine, now: datetime, what: str, left: str, until: i
     worker.stdout.close()
 
 
+@pytest.mark.thorough
 def test_killed_workers_lose_and_repeat_nothing(
     fresh_database_url: str, fresh_engine: Engine, settings: Settings
 ) -> None:

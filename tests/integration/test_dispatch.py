@@ -241,6 +241,7 @@ def test_parallel_workers_share_the_work_once(fresh_engine: Engine, settings: Se
 
 
 @pytest.mark.parametrize("spacing", [timedelta(seconds=1), timedelta(0)], ids=["few a row", "many a row"])
+@pytest.mark.thorough
 def test_killed_workers_lose_and_double_nothing(
     fresh_engine: Engine, fresh_database_url: str, settings: Settings, spacing: timedelta
 ) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine, text
 
 from mautolib.campaigns import experiment_steps, finishing, launch, planning, sending
@@ -25,6 +26,8 @@ from mautolib.stack.mailsink import MailSink
 from tests.chaos import senders
 from tests.integration.experimenting import again, armed
 from tests.integration.mailing import add_campaign, add_contacts, rows
+
+pytestmark = pytest.mark.thorough
 
 PEOPLE, KILLED_SENDERS, KILLED_DECIDERS = 600, 6, 6
 VARIANTS = tuple(NewVariant(name=name, subject=f"Subject {name}") for name in "ABC")

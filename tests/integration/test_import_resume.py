@@ -221,6 +221,7 @@ def test_poison_of_thirty_kinds_is_all_found_and_nothing_else(bed: Bed, monkeypa
     check(bed, truth, imports.run(bed.engine, bed.settings, bed.ask(path), now=NOW))
 
 
+@pytest.mark.thorough
 def test_five_kills_change_nothing(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_BLOCK", 1 << 15)
     path = bed.folder / "poison.csv"
@@ -508,6 +509,7 @@ def test_two_at_once_one_of_them_killed(bed: Bed) -> None:
     assert bed.rows(TABLES) == []
 
 
+@pytest.mark.thorough
 def test_a_crash_of_the_database_empties_rows_and_checkpoint_together(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from threading import Barrier
 from typing import Any
 
 import hypothesis
+import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
@@ -232,6 +233,7 @@ EXPECTED = [("0", "10.00", "3.25"), ("1", "11.00", "1.25"), ("2", "12.00", "1.25
     max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.permutations(range(len(FACTS))), st.lists(st.integers(1, len(FACTS)), max_size=6))
+@pytest.mark.thorough
 def test_any_order_of_arrival_gives_the_same_orders(
     tx: Connection, settings: Settings, places: list[int], cuts: list[int]
 ) -> None:

@@ -297,6 +297,7 @@ def test_everything_together_has_a_limit_and_a_warm_up(fresh_engine: Engine, set
 
 
 @pytest.mark.parametrize("group_size", [1, 7])
+@pytest.mark.thorough
 def test_many_senders_together_never_exceed_a_limit(
     fresh_engine: Engine, settings: Settings, group_size: int
 ) -> None:
@@ -385,6 +386,7 @@ def states_of_kind(engine: Engine, kind: str) -> list[str]:
     return [row.state for row in rows(engine, sql, kind=kind)]
 
 
+@pytest.mark.thorough
 def test_k10_parallel_campaigns_never_exceed_the_cap(fresh_engine: Engine, settings: Settings) -> None:
     capped = replace(settings, frequency_cap=2)
     ids = [launched(fresh_engine, settings, 40), *(planned(fresh_engine, settings) for _ in range(4))]

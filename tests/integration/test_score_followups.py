@@ -239,6 +239,7 @@ def test_a_grade_held_before_anything_was_told_is_not_reached_again(tx: Connecti
     assert [each for each in told(tx, one, "milestone_reached") if each["kind"] == "grade"] == []
 
 
+@pytest.mark.thorough
 def test_stages_are_reached_once_by_rising_or_by_falling_out(tx: Connection) -> None:
     add_rule(tx, "form_submitted", 12, decay_days=2)
     one = make_contact(tx, created_at=ago(days=1))
@@ -258,6 +259,7 @@ def test_stages_are_reached_once_by_rising_or_by_falling_out(tx: Connection) -> 
         ("mql", "subscriber"), ("sql", "mql"), ("customer", "sql")]  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_dormant_is_reached_once_and_the_way_back_is_not_a_first_time(tx: Connection) -> None:
     add_rule(tx, "form_submitted", 12, decay_days=20)
     one = make_contact(tx, created_at=ago(days=1))

@@ -64,6 +64,7 @@ def test_lift_grades_and_area_by_hand(tx: Connection) -> None:
     assert "2.7 times as often as everybody" in result.verdict
 
 
+@pytest.mark.thorough
 def test_tenths_of_many_different_scores_are_tenths(tx: Connection) -> None:
     a_rule(tx, points=1)
     people = people_with_forms(tx, list(range(60)))

@@ -116,6 +116,7 @@ def dispatched(tx: Connection) -> None:
 
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rules=st.lists(RULES, min_size=1, max_size=4), nights=NIGHTS)
+@pytest.mark.thorough
 def test_nights_equal_the_direct_computation(tx: Connection, rules: list[NewRule], nights: Sequence[Any]) -> None:
     with tx.begin_nested() as savepoint:
         people = [make_contact(tx) for _ in range(2)]

@@ -111,6 +111,7 @@ def by_hand(world: World) -> tuple[float, float, float, datetime | None]:
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(world=WORLDS)
+@pytest.mark.thorough
 def test_the_statement_is_the_contract(tx: Connection, world: World) -> None:
     with tx.begin_nested() as savepoint:
         contact, other = make_contact(tx), make_contact(tx)

@@ -585,6 +585,7 @@ _STEPS = st.lists(
 
 @h_settings(max_examples=60, deadline=None, derandomize=True)
 @given(steps=_STEPS)
+@pytest.mark.thorough
 def test_whatever_happens_in_whatever_order_members_and_events_agree(engine: Engine, steps: list[Any]) -> None:
     """Against a plain model: who satisfies the rule, who was added, kept out, suppressed; clocks may go back."""
     settings = Settings(environment="development")

@@ -409,6 +409,7 @@ def compare_members(engine: Engine, population: Population, asked: Definition, o
 
 @random_rules(200)
 @given(asked=definitions, own=st.sampled_from([None, OWN]))
+@pytest.mark.thorough
 def test_sql_finds_whom_the_rules_describe(
     people: tuple[Engine, Population], asked: Definition, own: int | None
 ) -> None:
@@ -426,6 +427,7 @@ def test_sql_finds_whom_two_thousand_rules_describe(
 
 @random_rules(40)
 @given(asked=st.lists(leaf_rules, min_size=25, max_size=40))
+@pytest.mark.thorough
 def test_each_comparison_holds_for_whom_it_describes(
     people: tuple[Engine, Population], asked: list[dict[str, Any]]
 ) -> None:
@@ -445,6 +447,7 @@ def test_each_comparison_holds_for_whom_it_describes(
 
 @random_rules(60)
 @given(asked=definitions, own=st.sampled_from([None, OWN]), position=st.integers(0, PEOPLE - 1))
+@pytest.mark.thorough
 def test_explanations_counts_and_conditions_agree_with_the_members(
     people: tuple[Engine, Population], asked: Definition, own: int | None, position: int
 ) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import Engine
 
 from mautolib.settings import Settings
 from tests.chaos.webhooks import is_clean, play
+
+pytestmark = pytest.mark.thorough
 
 
 def test_killed_deliverers_lose_nothing(fresh_engine: Engine, settings: Settings) -> None:

@@ -126,6 +126,7 @@ GAPS = """
 """
 
 
+@pytest.mark.thorough
 def test_down_for_four_days_everything_is_dead_and_can_be_replayed(fresh_engine: Engine, settings: Settings) -> None:
     with receive(lambda _: Answer("500 Oh no", body=b"<b>broken</b>")) as receiver:
         with fresh_engine.begin() as tx:

@@ -9,7 +9,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import text
+
+pytestmark = pytest.mark.thorough
 
 ROOT = Path(__file__).parents[2]
 

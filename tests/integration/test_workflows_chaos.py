@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.chaos.workflows import play
+
+pytestmark = pytest.mark.thorough
 
 
 def test_killed_workers_and_edits_lose_and_repeat_nothing() -> None:

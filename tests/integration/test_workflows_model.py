@@ -190,6 +190,7 @@ def stored(engine: Engine) -> Iterator[tuple[Any, ...]]:
 @profile(max_examples=15, deadline=None, derandomize=True, database=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])  # fmt: skip
 @given(policy=st.sampled_from(POLICIES), moves=st.lists(_MOVES, min_size=5, max_size=20))
+@pytest.mark.thorough
 def test_short_histories(fresh_engine: Engine, settings: Settings, policy: str, moves: Moves) -> None:
     play(fresh_engine, settings, policy, moves)
 

@@ -214,6 +214,7 @@ def test_the_month_has_all_that_a_month_has(truth: dict[str, Expected]) -> None:
     assert len({zone for zone, _ in local}) >= 5
 
 
+@pytest.mark.thorough
 def test_a_month_of_a_shop_is_as_it_should_be(
     fresh_engine: Engine, settings: Settings, truth: dict[str, Expected]
 ) -> None:

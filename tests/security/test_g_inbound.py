@@ -261,6 +261,7 @@ _WOO = woo_order(1, "a@b.example", refunds=[{"id": 3, "total": "-1.00"}], status
 
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(st.data())
+@pytest.mark.thorough
 def test_no_shape_of_an_order_breaks_a_preset(data: st.DataObject) -> None:
     for read, topics, whole in (
         (shopify_events, ("orders/updated", "refunds/create"), _SHOPIFY),

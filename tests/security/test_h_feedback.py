@@ -398,6 +398,7 @@ def one_of_six(number: int, provider_id: str, email: str) -> str:
 
 
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 7])
+@pytest.mark.thorough
 def test_h6_six_notices_in_every_order_end_the_same(fresh_engine: Engine, settings: Settings, every: int) -> None:
     """720 people, each told in an order of their own; the n-th notices of all are applied before the next ones."""
     orders = list(itertools.permutations(range(6)))[::every]

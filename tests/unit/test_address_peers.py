@@ -129,6 +129,7 @@ def compare(lot: list[str], seen: Counter[str]) -> None:
     assert count > 0.95 * len(tame)
 
 
+@pytest.mark.thorough
 def test_every_way_of_reading_an_address() -> None:
     seen: Counter[str] = Counter()
     compare(list(addresses(20_000, seed=7)), seen)

@@ -196,6 +196,7 @@ TABLE = st.integers(1, 4).flatmap(lambda width: st.lists(st.lists(CELL, min_size
 
 @settings(max_examples=300, deadline=None)
 @given(TABLE, st.sampled_from([",", ";", "\t"]), st.sampled_from(["\n", "\r\n"]), st.booleans())
+@pytest.mark.thorough
 def test_what_was_written_is_read_with_its_line(
     table: list[list[str]], delimiter: str, end: str, all_quoted: bool
 ) -> None:

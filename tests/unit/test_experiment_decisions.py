@@ -257,6 +257,7 @@ def many_variants(draw: st.DrawFn) -> list[Counts]:
 
 @settings(deadline=None, derandomize=True, max_examples=150)
 @given(many_variants(), st.sampled_from(Metric), st.booleans())
+@pytest.mark.thorough
 def test_any_counts_give_results_that_hold_together(variants: list[Counts], metric: Metric, late: bool) -> None:
     found = decide(variants, metric, as_of=DEADLINE if late else BEFORE, deadline_at=DEADLINE)
     json.dumps(asdict(found), default=str, allow_nan=False)

@@ -88,6 +88,7 @@ def written(header: Sequence[str], rows: Sequence[Sequence[str]], **dialect: obj
 @settings(max_examples=300, deadline=None)
 @given(st.lists(ROW, max_size=12), st.sampled_from(["\n", "\r\n"]), st.sampled_from(["merge", "overwrite"]),
        st.booleans(), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))  # fmt: skip
+@pytest.mark.thorough
 def test_columns_give_the_same_lines_as_rows(
     rows: list[tuple[str, ...]], end: str, policy: str, has_source: bool, quoting: int
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_long_file_of_every_kind_of_cell(monkeypatch: pytest.MonkeyPatch) -> N
     assert sum("\tinvalid_email\t" in line for line in fast) > 50
 
 
+@pytest.mark.thorough
 def test_addresses_of_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses put together from pieces, a few of them wrong: taken, refused and keyed alike both ways."""
     rng = random.Random(11)
@@ -175,6 +177,7 @@ def test_what_no_record_is_called_unusual_for_is_plain() -> None:
     assert tabs.unusual.tolist() == [True, False]
 
 
+@pytest.mark.thorough
 def test_reading_goes_on_between_blocks_and_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken rows anywhere in a long file: the same records, whether or not blocks are looked for."""
     rng = random.Random(3)

@@ -231,6 +231,7 @@ def test_a_row_of_another_width_is_refused_whatever_the_preset_adds() -> None:
 
 @given(st.data())
 @settings(deadline=None, derandomize=True, max_examples=150)
+@pytest.mark.thorough
 def test_no_cell_breaks_a_preset(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(EACH)))
     header, row = read(getattr(exports, name))[:2]

@@ -115,6 +115,7 @@ def is_well_formed(data: bytes) -> bool:
     strict=st.booleans(),
     language=st.sampled_from(["", "de", "ar"]),
 )
+@pytest.mark.thorough
 def test_both_ways_say_the_same(
     html: list[str], text: list[str], subject: list[str], values: tuple[str, str, str], strict: bool, language: str
 ) -> None:

@@ -60,6 +60,7 @@ def brute_moment(local: datetime, zone: ZoneInfo) -> datetime:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(near_changes)
+@pytest.mark.thorough
 def test_a_time_on_the_wall_is_the_first_minute_that_shows_it_or_a_later_one(case: tuple[ZoneInfo, datetime]) -> None:
     zone, local = case
     assert moment_of(local, zone) == brute_moment(local, zone)
@@ -146,6 +147,7 @@ def in_order(moments_: list[datetime]) -> list[datetime]:
 
 @settings(max_examples=250, deadline=None, derandomize=True)
 @given(near_changes, intervals)
+@pytest.mark.thorough
 def test_intervals_are_what_clock_and_calendar_say(case: tuple[ZoneInfo, datetime], rule: dict[str, Any]) -> None:
     zone, local = case
     send_at = moment_of(local, zone)
@@ -193,6 +195,7 @@ rrules = st.builds(
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(near_changes, rrules)
+@pytest.mark.thorough
 def test_rrules_are_those_of_dateutil_on_the_wall_clock(case: tuple[ZoneInfo, datetime], text: str) -> None:
     zone, local = case
     send_at = moment_of(local, zone)

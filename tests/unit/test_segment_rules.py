@@ -272,6 +272,7 @@ json_values = st.recursive(
 
 @settings(max_examples=500, deadline=None, derandomize=True, database=None)
 @given(rules=json_values)
+@pytest.mark.thorough
 def test_anything_is_either_read_or_refused_with_a_place(rules: Any) -> None:
     try:
         read(rules)

@@ -94,6 +94,7 @@ def buying(rng: Any, buyers: float, recipients: int) -> Iterator[tuple[Moments, 
 
 
 @pytest.mark.parametrize("runs", SIZES)
+@pytest.mark.thorough
 def test_twenty_looks_at_equal_revenue(runs: int) -> None:
     lasting = false_alarms(runs, lambda rng: buying(rng, 0.02, 10_000), lambda pair: apart(s.sequential_means(*pair)))
     assert lasting <= 0.05
@@ -119,6 +120,7 @@ def counts_of(name: str, opens: int, sent: int) -> Counts:
 
 
 @pytest.mark.parametrize("runs", SIZES)
+@pytest.mark.thorough
 def test_twenty_looks_at_the_decision(runs: int) -> None:
     deadline = datetime(2026, 5, 2, 12, tzinfo=UTC)
 

@@ -34,6 +34,7 @@ def moments(numbers: list[Any]) -> Moments:
 
 @settings(QUIET, max_examples=15)
 @given(rates())
+@pytest.mark.thorough
 def test_fisher_is_that_of_scipy(drawn: tuple[list[int], list[int]]) -> None:
     from scipy.stats import fisher_exact
 

@@ -66,6 +66,7 @@ def is_open(at: datetime, given_: dict[str, Any], campaign_zone: ZoneInfo, conta
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(windows, moments, zones, zones)
+@pytest.mark.thorough
 def test_the_next_opening_is_the_first_open_minute(
     given_: dict[str, Any], at: datetime, zone: ZoneInfo, contact_zone: ZoneInfo
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_gate_that_remembers_says_the_same(
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.integers(1, 40), st.lists(st.tuples(st.integers(0, 1500), st.integers(1, 15)), max_size=120))
+@pytest.mark.thorough
 def test_whoever_asks_for_room_never_exceeds_the_limit(limit: int, asked: list[tuple[int, int]]) -> None:
     """Senders ask every few seconds for some; in every span of an hour at most so many were given."""
     at, tallies, given_ = datetime(2026, 11, 22, tzinfo=UTC), dict[datetime, int](), list[tuple[datetime, int]]()

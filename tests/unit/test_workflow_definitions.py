@@ -176,6 +176,7 @@ def _depth(steps: list[dict[str, Any]]) -> int:
 
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(_DEFINITIONS)
+@pytest.mark.thorough
 def test_every_way_through_a_definition_ends(steps: list[dict[str, Any]]) -> None:
     try:
         read = definition.read(steps)
