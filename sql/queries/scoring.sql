@@ -669,8 +669,8 @@ snapshots as (
     on conflict do nothing returning 1
 )
 select
-    stored_grade, grade, count(*) as contact_count, (select count(*) from snapshots) as snapshot_count,
-    count(*) filter (where is_changed) as changed_count,
+    stored_grade, grade, (select count(*) from snapshots) as snapshot_count,
+    count(*) as contact_count, count(*) filter (where is_changed) as changed_count,
     count(*) filter (where is_moved) as moved_count
 from compared group by stored_grade, grade
 
