@@ -1,5 +1,7 @@
 -- What a score is, and what stage of the lifecycle follows from it. The statements build on each other by
--- inclusion: engagement < engaged < evaluate < situations < stages < compared < recalculate.
+-- inclusion: engagement < engaged < evaluate < standing < held_stages < situations < stages < compared < recalculate.
+-- Parts end with `order by contact_id`: a fence, so that each is computed once and not wherever it is used, and for a
+-- night the order in which everything is merged.
 -- Binds of all: as_of, known_at (null: whatever arrived by now), rule_version, contact_ids (null: all), slices (of
 -- contact_id % 64; null: all), not_engagement (event types that are no positive engagement), checkouts_since (14 days
 -- ago; as a value, so that older months are left out when a statement is planned).
@@ -265,7 +267,6 @@ from people
 
 -- name: evaluate
 -- The score of every contact as of a moment: the one definition. Parts to 9 decimals, total to 2, half up.
--- Offset 0 is a fence: each part is computed once and not wherever it is used, and nothing is stored for it.
 with parts as (
     -- include: measured
     order by contact_id
