@@ -102,7 +102,7 @@ def night(place: Bench, as_of: datetime) -> dict[str, Cost]:
 
 def evaluate(tx: Connection, parts: Sequence[state.Folded], as_of: datetime, *, keep_current: bool) -> None:
     """The statement of the night without its snapshots."""
-    for name, value in recalculation._BATCH_SETTINGS.items():
+    for name, value in recalculation._NIGHT_SETTINGS.items():
         tx.execute(select(func.set_config(name, value, True)))
     binds = recalculation._binds(
         as_of=as_of, version=current_version(tx), source="nightly", known_at=None, is_lifecycle=True,

@@ -139,6 +139,7 @@ contact_scores = _table(
     contact_id=_ID, total_score=_FLOAT, engagement_score=_FLOAT, profile_score=_FLOAT, recency_score=_FLOAT,
     grade=_TEXT, last_activity_at=_TIME, as_of=_TIME, rule_version=_INT, updated_at=_TIME,
     counted_points=_FLOAT, told_points=_FLOAT, told_engagement=_FLOAT, told_grade=_TEXT, lifecycle_stage=_TEXT,
+    stage_since=_TIME, stage_idle_limit_days=_SMALL,
 )
 contact_search = _table("contact_search", contact_id=_ID, words=_TEXT)
 contact_search_progress = _table("contact_search_progress", is_the_only_row=_BOOL, indexed_to=_ID)

@@ -31,7 +31,16 @@ _LOG = logging.getLogger(__name__)
 # The plan must not depend on statistics that a bulk load has made stale: nested loops over a million contacts are
 # the one mistake that matters. Hashes of a million contacts fit in this memory; smaller runs use less.
 _MEMORY_SETTINGS = {"work_mem": "128MB", "jit": "off"}
-_BATCH_SETTINGS = {**_MEMORY_SETTINGS, "enable_nestloop": "off", "enable_mergejoin": "off"}
+_BATCH_SETTINGS = {
+    **_MEMORY_SETTINGS, "enable_nestloop": "off", "enable_mergejoin": "off", "enable_hashjoin": "on",
+    "hash_mem_multiplier": "8",
+}  # fmt: skip
+# A night reads every table in the order of its key and never looks into a hash of a million rows. What is looked up in
+# hashes are suppressions and customers: without the memory for them, they would be read once for each contact.
+_NIGHT_SETTINGS = {
+    **_MEMORY_SETTINGS, "enable_nestloop": "off", "enable_mergejoin": "on", "enable_hashjoin": "off",
+    "hash_mem_multiplier": "100",
+}  # fmt: skip
 
 
 def recalculate(
@@ -130,15 +139,22 @@ def _evaluate(tx: Tx, binds: Mapping[str, Any], slices: Sequence[int]) -> ScoreR
     parts: list[state.Folded] | None = None
     if binds["keep_current"]:
         # Folding looks up few events by their keys, or aggregates all of them: loops must stay allowed.
-        for name, value in _MEMORY_SETTINGS.items():
-            tx.execute(select(func.set_config(name, value, True)))
+        _set(tx, _MEMORY_SETTINGS)
         parts = state.fold(tx, as_of=binds["as_of"], version=binds["rule_version"], slices=slices)
-    for name, value in _BATCH_SETTINGS.items():
-        tx.execute(select(func.set_config(name, value, True)))
     if parts is None:
+        _set(tx, _BATCH_SETTINGS)
         return _result(tx.execute(statement("scoring.recalculate"), {**binds, "slices": _few(slices)}), binds)
+    _set(tx, _NIGHT_SETTINGS)
     folded = statement("scoring.recalculate_folded")
-    return _sum([_result(tx.execute(folded, {**binds, **_folded_binds(part)}), binds) for part in parts])
+    result = _sum([_result(tx.execute(folded, {**binds, **_folded_binds(part)}), binds) for part in parts])
+    _set(tx, _BATCH_SETTINGS)
+    return result
+
+
+def _set(tx: Tx, settings: Mapping[str, str]) -> None:
+    """Settings of the planner, until the transaction ends."""
+    for name, value in settings.items():
+        tx.execute(select(func.set_config(name, value, True)))
 
 
 def recalculate_contact(

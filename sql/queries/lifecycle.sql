@@ -24,11 +24,17 @@ from (select cast(:contact_id as bigint) as contact_id) as given
 left join evaluated on evaluated.contact_id = given.contact_id
 
 -- name: supposed_stages
--- A supposed stage; held since the beginning of time, unless the contact really is in it.
+-- A supposed stage; held since the beginning of time, unless the contact really is in it. No score is kept of it.
 select
     cast(:contact_id as bigint) as contact_id, cast(:stage as text) as lifecycle_stage,
-    coalesce(max(since), '-infinity') as since, max(idle_limit_days) as idle_limit_days,
-    cast(null as text) as present_stage, cast(null as timestamptz) as present_since
+    -- Before now, whenever that was: what was held before it does not matter.
+    least(coalesce(max(since), '-infinity'), cast(:as_of as timestamptz) - interval '1 microsecond')
+        as since,
+    max(idle_limit_days) as limit_days,
+    cast(null as timestamptz) as stored_as_of, cast(null as int) as stored_version,
+    cast(null as float8) as stored_total, cast(null as float8) as stored_engagement,
+    cast(null as float8) as stored_profile, cast(null as float8) as stored_recency,
+    cast(null as timestamptz) as stored_activity_at, cast(null as text) as stored_grade
 from contact_stages
 where contact_id = cast(:contact_id as bigint) and lifecycle_stage = cast(:stage as text)
 
@@ -40,7 +46,7 @@ where contact_id = cast(:contact_id as bigint) and lifecycle_stage = cast(:stage
 -- What a lifecycle evaluation would make of a supposed score and stage.
 select next_stage, reason
 from (
-    -- include: stages_of_few with evaluate = supposed_scores, held_stages = supposed_stages
+    -- include: stages_of_few with evaluate = supposed_scores, kept_scores = supposed_stages
 ) as supposed
 
 -- name: longest_unevaluated

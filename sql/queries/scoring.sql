@@ -1,42 +1,47 @@
 -- What a score is, and what stage of the lifecycle follows from it. The statements build on each other by
--- inclusion: engagement < engaged < evaluate < situations < stages < compared < recalculate.
+-- inclusion: engagement < engaged < evaluate < standing < held_stages < situations < stages < compared < recalculate.
+-- Parts end with `order by contact_id`: a fence, so that each is computed once and not wherever it is used, and for a
+-- night the order in which everything is merged.
 -- Binds of all: as_of, known_at (null: whatever arrived by now), rule_version, contact_ids (null: all), slices (of
 -- contact_id % 64; null: all), not_engagement (event types that are no positive engagement), checkouts_since (14 days
 -- ago; as a value, so that older months are left out when a statement is planned).
 
 -- name: contacts_as_of
--- Contacts as they were at a moment: the open version, or the closed one that held then.
-select
-    contacts.contact_id, contacts.email_key, contacts.first_name, contacts.last_name,
-    contacts.phone, contacts.country, contacts.custom_fields, contacts.subscribed,
-    contacts.created_at, contacts.version
-from contacts
-where (contacts.updated_at <= cast(:as_of as timestamptz)
-        or (contacts.updated_at is null and contacts.created_at <= cast(:as_of as timestamptz)))
-    and (cast(:contact_ids as bigint[]) is null
-        or contacts.contact_id = any(cast(:contact_ids as bigint[])))
-    and (cast(:slices as int[]) is null
-        or contacts.contact_id % 64 = any(cast(:slices as int[])))
-union all
-select *
-from (
-    select distinct on (contact_history.contact_id)
-        contact_history.contact_id, contact_history.email_key, contact_history.first_name,
-        contact_history.last_name, contact_history.phone, contact_history.country,
-        contact_history.custom_fields, contact_history.subscribed, contacts.created_at,
-        contact_history.version
-    from contacts
-    inner join contact_history on contact_history.contact_id = contacts.contact_id
-    where coalesce(contacts.updated_at, contacts.created_at) > cast(:as_of as timestamptz)
-        and contacts.created_at <= cast(:as_of as timestamptz)
-        and contact_history.valid_from <= cast(:as_of as timestamptz)
-        and contact_history.valid_to > cast(:as_of as timestamptz)
+-- Contacts as they were at a moment: the open version, or the closed one that held then. All are read once, in the
+-- order of their key where that is asked for.
+with earlier as (
+    select distinct on (contact_id)
+        contact_id, email_key, first_name, last_name, phone, country, custom_fields, subscribed,
+        version
+    from contact_history
+    where valid_from <= cast(:as_of as timestamptz) and valid_to > cast(:as_of as timestamptz)
         and (cast(:contact_ids as bigint[]) is null
-            or contacts.contact_id = any(cast(:contact_ids as bigint[])))
-        and (cast(:slices as int[]) is null
-            or contacts.contact_id % 64 = any(cast(:slices as int[])))
-    order by contact_history.contact_id, contact_history.version desc
-) as earlier
+            or contact_id = any(cast(:contact_ids as bigint[])))
+        and (cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[])))
+    order by contact_id, version desc
+)
+select
+    contacts.contact_id, contacts.created_at,
+    case when is_open then contacts.email_key else earlier.email_key end as email_key,
+    case when is_open then contacts.first_name else earlier.first_name end as first_name,
+    case when is_open then contacts.last_name else earlier.last_name end as last_name,
+    case when is_open then contacts.phone else earlier.phone end as phone,
+    case when is_open then contacts.country else earlier.country end as country,
+    case when is_open then contacts.custom_fields else earlier.custom_fields end as custom_fields,
+    case when is_open then contacts.subscribed else earlier.subscribed end as subscribed,
+    case when is_open then contacts.version else earlier.version end as version
+from (
+    select *, coalesce(updated_at, created_at) <= cast(:as_of as timestamptz) as is_open
+    from contacts
+    where (cast(:contact_ids as bigint[]) is null
+            or contact_id = any(cast(:contact_ids as bigint[])))
+        and (cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[])))
+) as contacts
+left join earlier
+    on earlier.contact_id = contacts.contact_id and not contacts.is_open
+    and contacts.created_at <= cast(:as_of as timestamptz)
+where contacts.is_open or earlier.contact_id is not null
+order by contacts.contact_id
 
 -- name: rules_in_force
 -- The active rules of one version, with the half-life as a speed.
@@ -262,10 +267,9 @@ from people
 
 -- name: evaluate
 -- The score of every contact as of a moment: the one definition. Parts to 9 decimals, total to 2, half up.
--- Offset 0 is a fence: each part is computed once and not wherever it is used, and nothing is stored for it.
 with parts as (
     -- include: measured
-    offset 0
+    order by contact_id
 ),
 aged as (
     select
@@ -275,14 +279,14 @@ aged as (
             else 0
         end as recency_score
     from parts
-    offset 0
+    order by contact_id
 ),
 scored as (
     select
         aged.*,
         floor((engagement_score + profile_score + recency_score) * 100 + 0.5) / 100 as total_score
     from aged
-    offset 0
+    order by contact_id
 )
 select
     contact_id, email_key, subscribed, created_at, last_activity_at, total_score, engagement_score,
@@ -298,49 +302,19 @@ select
     end as grade,
     counted_points
 from scored
+order by contact_id
 
--- name: held_stages
--- The stage each contact held just before a moment, so that evaluating the moment again decides the same; and the
--- present one. What was before is looked up only of who moved since: hardly anybody in a night.
+-- name: kept_scores
+-- What is kept of each contact: the score, and beside it the copy of the present stage.
 select
-    contact_stages.contact_id, contact_stages.lifecycle_stage as present_stage,
-    contact_stages.since as present_since,
-    case
-        when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.lifecycle_stage
-        else (
-            select new_stage
-            from stage_transitions
-            where stage_transitions.contact_id = contact_stages.contact_id
-                and occurred_at < cast(:as_of as timestamptz)
-            order by occurred_at desc, transition_id desc
-            limit 1
-        )
-    end as lifecycle_stage,
-    case
-        when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.since
-        else (
-            select max(occurred_at)
-            from stage_transitions
-            where stage_transitions.contact_id = contact_stages.contact_id
-                and occurred_at < cast(:as_of as timestamptz)
-        )
-    end as since,
-    case
-        when contact_stages.since < cast(:as_of as timestamptz) then contact_stages.idle_limit_days
-        else (
-            select idle_limit_days
-            from stage_transitions
-            where stage_transitions.contact_id = contact_stages.contact_id
-                and occurred_at < cast(:as_of as timestamptz)
-            order by occurred_at desc, transition_id desc
-            limit 1
-        )
-    end as idle_limit_days
-from contact_stages
+    contact_id, lifecycle_stage, stage_since as since, stage_idle_limit_days as limit_days,
+    as_of as stored_as_of, rule_version as stored_version, total_score as stored_total,
+    engagement_score as stored_engagement, profile_score as stored_profile,
+    recency_score as stored_recency, last_activity_at as stored_activity_at, grade as stored_grade
+from contact_scores
 where (cast(:contact_ids as bigint[]) is null
-        or contact_stages.contact_id = any(cast(:contact_ids as bigint[])))
-    and (cast(:slices as int[]) is null
-        or contact_stages.contact_id % 64 = any(cast(:slices as int[])))
+        or contact_id = any(cast(:contact_ids as bigint[])))
+    and (cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[])))
 
 -- name: stage_facts
 -- What overrides the ladder: an order that was not fully refunded, a checkout of the last 14 days. Not asked of
@@ -420,13 +394,13 @@ where suppression_history.reason in ('unsubscribe', 'complaint', 'bounce')
     and suppression_history.valid_from <= cast(:as_of as timestamptz)
     and suppression_history.valid_to > cast(:as_of as timestamptz)
 
--- name: situations
--- Scores with what decides the lifecycle: the stage held, facts, and the ladder. The one threshold table.
+-- name: standing
+-- Scores with what decides the lifecycle: the present stage, facts, and the ladder. The one threshold table.
 with scored as (
     -- include: evaluate
 ),
-held as (
-    -- include: held_stages
+kept as (
+    -- include: kept_scores
 ),
 facts as (
     -- include: stage_facts
@@ -436,18 +410,24 @@ opted_out as (
 )
 select
     scored.*,
-    coalesce(held.lifecycle_stage, 'new') as held_stage,
-    held.since as held_since, held.idle_limit_days as held_idle_limit_days, held.present_stage,
-    held.present_since,
-    not scored.subscribed or opted_out.email_key is not null as is_opted_out,
-    case coalesce(held.lifecycle_stage, 'new')
-        when 'subscriber' then 60
-        when 'lead' then 45
-        when 'mql' then 30
-        when 'sql' then 21
-        when 'new' then 90
-        when 'opportunity' then 90
-    end as idle_limit_days,
+    kept.contact_id is not null as is_stored, kept.stored_as_of, kept.stored_version,
+    kept.stored_total, kept.stored_engagement, kept.stored_profile, kept.stored_recency,
+    kept.stored_activity_at, kept.stored_grade,
+    -- Who was moved by hand before the first evaluation has a stage, and no score to copy it to.
+    case when kept.contact_id is not null then kept.lifecycle_stage else (
+        select contact_stages.lifecycle_stage from contact_stages
+        where contact_stages.contact_id = scored.contact_id
+    ) end as present_stage,
+    case when kept.contact_id is not null then kept.since else (
+        select contact_stages.since from contact_stages
+        where contact_stages.contact_id = scored.contact_id
+    ) end as present_since,
+    case when kept.contact_id is not null then kept.limit_days else (
+        select contact_stages.idle_limit_days from contact_stages
+        where contact_stages.contact_id = scored.contact_id
+    ) end as present_limit_days,
+    not scored.subscribed
+        or coalesce(scored.email_key in (select email_key from opted_out), false) as is_opted_out,
     case
         when scored.total_score >= 90 then 'evangelist'
         when scored.total_score >= 70 or facts.has_order then 'customer'
@@ -459,9 +439,69 @@ select
         else 'subscriber'
     end as ladder_stage
 from scored
-left join held on held.contact_id = scored.contact_id
+left join kept on kept.contact_id = scored.contact_id
 left join facts on facts.contact_id = scored.contact_id
-left join opted_out on opted_out.email_key = scored.email_key
+
+-- name: held_stages
+-- Scores with the present stage, and the one held just before the moment, so that evaluating it again decides the same.
+-- What was before is looked up only of who moved since: hardly anybody in a night.
+with standing as (
+    -- include: standing
+    order by contact_id
+)
+select
+    standing.*,
+    coalesce(case
+        when present_since >= cast(:as_of as timestamptz) then (
+            select new_stage
+            from stage_transitions
+            where stage_transitions.contact_id = standing.contact_id
+                and occurred_at < cast(:as_of as timestamptz)
+            order by occurred_at desc, transition_id desc
+            limit 1
+        )
+        else present_stage
+    end, 'new') as held_stage,
+    case
+        when present_since >= cast(:as_of as timestamptz) then (
+            select max(occurred_at)
+            from stage_transitions
+            where stage_transitions.contact_id = standing.contact_id
+                and occurred_at < cast(:as_of as timestamptz)
+        )
+        else present_since
+    end as held_since,
+    case
+        when present_since >= cast(:as_of as timestamptz) then (
+            select idle_limit_days
+            from stage_transitions
+            where stage_transitions.contact_id = standing.contact_id
+                and occurred_at < cast(:as_of as timestamptz)
+            order by occurred_at desc, transition_id desc
+            limit 1
+        )
+        else present_limit_days
+    end as held_limit_days
+from standing
+order by contact_id
+
+-- name: situations
+-- Scores with what decides the lifecycle, and how long a stage waits for engagement.
+with held as (
+    -- include: held_stages
+)
+select
+    held.*,
+    case held_stage
+        when 'subscriber' then interval '60 days'
+        when 'lead' then interval '45 days'
+        when 'mql' then interval '30 days'
+        when 'sql' then interval '21 days'
+        when 'new' then interval '90 days'
+        when 'opportunity' then interval '90 days'
+    end as idle_limit
+from held
+order by contact_id
 
 -- name: stages
 -- Scores with the lifecycle stage that follows and why; is_lifecycle adds churn and dormancy to the ladder.
@@ -490,16 +530,16 @@ decided as (
             -- been too long as well. Least skips nulls: a move by hand has no such limit.
             when held_stage = 'dormant' and coalesce(last_activity_at <= least(
                 held_since,
-                cast(:as_of as timestamptz) - make_interval(days => held_idle_limit_days)
+                cast(:as_of as timestamptz) - make_interval(days => held_limit_days)
             ), true) then 'dormant'
             when cast(:is_lifecycle as boolean)
                 and coalesce(last_activity_at, created_at)
-                    <= cast(:as_of as timestamptz) - make_interval(days => idle_limit_days)
+                    <= cast(:as_of as timestamptz) - idle_limit
                 then 'dormant'
             else ladder_stage
         end as next_stage
     from situations
-    offset 0
+    order by contact_id
 )
 select
     decided.*,
@@ -509,12 +549,14 @@ select
         when next_stage = 'churned' and not subscribed then 'unsubscribed'
         when next_stage = 'churned' then 'suppressed'
         when next_stage = 'dormant' and held_stage = 'dormant' then 'no engagement since'
-        when next_stage = 'dormant' then 'no engagement for ' || idle_limit_days || ' days'
+        when next_stage = 'dormant'
+            then 'no engagement for ' || date_part('day', idle_limit) || ' days'
         when next_stage = 'opportunity' then 'checkout without an order'
         when next_stage = 'customer' and total_score < 70 then 'order'
         else 'score ' || total_score
     end as reason
 from decided
+order by contact_id
 
 -- name: compared
 -- Scores and stages as they follow, beside what is stored: what changed, and who moved.
@@ -522,29 +564,29 @@ with staged as (
     -- include: stages
 )
 select
-    -- Only what is used: a million of these rows are held in memory.
-    staged.contact_id, staged.total_score, staged.engagement_score, staged.profile_score,
-    staged.recency_score, staged.grade, staged.last_activity_at, staged.counted_points,
-    staged.next_stage, staged.reason,
-    case when staged.present_stage <> staged.next_stage then staged.present_stage end
-        as present_stage,
-    case when staged.next_stage = 'dormant' then staged.idle_limit_days end as idle_limit_days,
-    case when staged.is_profile_new then staged.version end as new_version,
-    stored.grade as stored_grade, stored.contact_id is not null as is_stored,
-    stored.contact_id is null or (
-        stored.as_of <= cast(:as_of as timestamptz)
-        and ((stored.total_score, stored.profile_score, stored.recency_score,
-                stored.last_activity_at, stored.rule_version)
-            is distinct from (staged.total_score, staged.profile_score, staged.recency_score,
-                staged.last_activity_at, cast(:rule_version as int))
+    -- Only what is used: a million of these rows are held in memory. What filters ask for comes first.
+    contact_id,
+    not is_stored or (
+        stored_as_of <= cast(:as_of as timestamptz)
+        and ((stored_total, stored_profile, stored_recency, stored_activity_at, stored_version)
+            is distinct from (total_score, profile_score, recency_score, last_activity_at,
+                cast(:rule_version as int))
             -- Weights summed in another order, or as of another landmark, may differ in the last digit.
-            or abs(stored.engagement_score - staged.engagement_score) > 2e-9)
+            or abs(stored_engagement - engagement_score) > 2e-9)
     ) as is_changed,
     present_since is null or (
         present_since <= cast(:as_of as timestamptz) and present_stage <> next_stage
-    ) as is_moved
+    ) as is_moved,
+    is_stored, case when is_profile_new then version end as new_version,
+    grade, stored_grade, total_score, engagement_score, profile_score, recency_score,
+    last_activity_at, counted_points, next_stage, reason,
+    case when present_stage <> next_stage then present_stage end as present_stage,
+    case when not is_stored then present_since end as present_since,
+    case when not is_stored then present_limit_days end as present_limit_days,
+    case when next_stage = 'dormant' then cast(date_part('day', idle_limit) as int) end
+        as idle_limit_days
 from staged
-left join contact_scores as stored on stored.contact_id = staged.contact_id
+order by contact_id
 
 -- name: recalculate
 -- Evaluate contacts and keep it: scores and stages that changed, transitions, a snapshot of everybody.
@@ -552,17 +594,16 @@ with compared as materialized (
     -- include: compared
 ),
 rare as materialized (
-    select *, cast(:as_of as timestamptz) as as_of from compared
-    where is_moved or new_version is not null or not is_stored
+    select *, cast(:as_of as timestamptz) as as_of
+    from compared where is_moved or new_version is not null or not is_stored
 ),
 -- A profile is computed anew only for another version of its contact.
 profiles as (
     insert into score_states (contact_id, weights, counts, profile_version, profile_score)
-    select contact_id, '{}', '{}', new_version, profile_score
-    from rare
+    select contact_id, '{}', '{}', new_version, profile_score from rare
     where new_version is not null and cast(:keep_profiles as boolean)
-    on conflict (contact_id) do update set
-        profile_version = excluded.profile_version, profile_score = excluded.profile_score
+    on conflict (contact_id) do update
+    set (profile_version, profile_score) = (excluded.profile_version, excluded.profile_score)
 ),
 -- An update of its own costs less than conflicts that turn into one; it loses against a later evaluation.
 renewed as (
@@ -587,21 +628,23 @@ renewed as (
 scores as (
     insert into contact_scores (contact_id, total_score, engagement_score, profile_score,
         recency_score, grade, told_grade, as_of, last_activity_at, rule_version, counted_points,
-        told_points, told_engagement, lifecycle_stage)
+        told_points, told_engagement, lifecycle_stage, stage_since, stage_idle_limit_days)
     select contact_id, total_score, engagement_score, profile_score, recency_score, grade, grade,
         as_of, last_activity_at, cast(:rule_version as int), counted_points, counted_points,
-        engagement_score,
-        case when is_moved then next_stage else coalesce(present_stage, next_stage) end
-    from rare
-    where not is_stored and cast(:keep_current as boolean)
+        engagement_score, coalesce(case when not is_moved then present_stage end, next_stage),
+        case when is_moved then as_of else present_since end,
+        case when is_moved then idle_limit_days else present_limit_days end
+    from rare where not is_stored and cast(:keep_current as boolean)
     on conflict (contact_id) do nothing
 ),
 -- Stages are copied to scores; whoever writes both locks the score first.
 held as materialized (
-    select contact_id from contact_scores
-    where cast(:keep_current as boolean)
-        and contact_id in (select contact_id from rare where is_moved)
-    order by contact_id for no key update
+    select score.contact_id
+    from (select contact_id from rare where is_moved and is_stored order by contact_id) as moving
+    cross join lateral (
+        select contact_id from contact_scores where contact_scores.contact_id = moving.contact_id
+            and cast(:keep_current as boolean) for no key update
+    ) as score
 ),
 moves as (
     insert into stage_transitions (
@@ -627,11 +670,10 @@ snapshots as (
     on conflict do nothing returning 1
 )
 select
-    stored_grade, grade, count(*) as contact_count, count(*) filter (where is_changed)
-        as changed_count, count(*) filter (where is_moved) as moved_count,
-    (select count(*) from snapshots) as snapshot_count
-from compared
-group by stored_grade, grade
+    stored_grade, grade, (select count(*) from snapshots) as snapshot_count,
+    count(*) as contact_count, count(*) filter (where is_changed) as changed_count,
+    count(*) filter (where is_moved) as moved_count
+from compared group by stored_grade, grade
 
 -- name: recalculate_few
 -- As recalculate, of a few contacts.
@@ -860,28 +902,21 @@ group by contact_id
 with people as (
     -- include: contacts_as_of
 ),
-folded as (
-    select
-        contact_id, last_activity_at, profile_version, profile_score,
-        score_points(weights, cast(:factors as float8[])) as points,
-        score_counts(counts, cast(:rule_points as float8[])) as counted_points
-    from score_states
-    where cast(:slices as int[]) is null or contact_id % 64 = any(cast(:slices as int[]))
-    -- A fence: what is joined are sums, not arrays.
-    offset 0
-),
 awarded as (
     -- include: awards_seen
 )
 select
     people.*,
-    coalesce(folded.points, 0) + coalesce(awarded.points, 0) as points,
-    coalesce(folded.counted_points, 0) + coalesce(awarded.points, 0) as counted_points,
+    coalesce(score_points(folded.weights, cast(:factors as float8[])), 0)
+        + coalesce(awarded.points, 0) as points,
+    coalesce(score_counts(folded.counts, cast(:rule_points as float8[])), 0)
+        + coalesce(awarded.points, 0) as counted_points,
     greatest(folded.last_activity_at, awarded.last_activity_at) as last_activity_at,
     folded.profile_version as known_version, folded.profile_score as known_profile
 from people
-left join folded on folded.contact_id = people.contact_id
+left join score_states as folded on folded.contact_id = people.contact_id
 left join awarded on awarded.contact_id = people.contact_id
+order by people.contact_id
 
 -- name: recalculate_folded
 -- As recalculate, of all contacts of slices that are folded up to the moment.

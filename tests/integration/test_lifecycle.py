@@ -186,9 +186,11 @@ def test_a_stage_keeps_the_silence_that_made_it_dormant_and_loses_it_when_it_is_
     kept = select(tables.contact_stages.c.idle_limit_days).where(tables.contact_stages.c.contact_id == contact)
     recalculate_within(tx, as_of=ago(days=30))
     assert tx.scalar(kept) == 45
+    check_copies(tx)
     make_event(tx, contact, "email_opened", ago(days=2))
     recalculate_within(tx, as_of=NOW)
     assert tx.scalar(kept) is None
+    check_copies(tx)
     moved = select(tables.stage_transitions.c.idle_limit_days).order_by(tables.stage_transitions.c.transition_id)
     assert tx.scalars(moved.where(tables.stage_transitions.c.contact_id == contact)).all() == [None, 45, None]
 
@@ -199,6 +201,27 @@ def test_whom_somebody_made_dormant_is_left_there_by_what_happened_before(tx: Co
     make_event(tx, contact, "email_opened", ago(days=11), received_at=ago(days=1))
     recalculate_within(tx, as_of=NOW)
     assert stage(tx, contact) == "dormant"
+
+
+def test_who_was_moved_before_the_first_score_is_judged_by_that_stage(tx: Connection) -> None:
+    """Without a score there is no copy of the stage beside it; a stage held later is not that of the moment."""
+    asleep, quiet, later = (make_contact(tx, created_at=ago(days=400)) for _ in range(3))
+    hold(tx, asleep, "dormant", ago(days=10))
+    hold(tx, quiet, "mql", ago(days=300))
+    hold(tx, later, "mql", ago(days=300))
+    tx.execute(insert(tables.stage_transitions).values(
+        contact_id=later, previous_stage="mql", new_stage="customer", occurred_at=NOW + DAY))  # fmt: skip
+    stages = tables.contact_stages
+    tx.execute(update(stages).where(stages.c.contact_id == later).values(lifecycle_stage="customer", since=NOW + DAY))
+    for contact in (quiet, later):
+        make_event(tx, contact, "email_clicked", ago(days=29))
+    make_event(tx, asleep, "email_clicked", ago(days=11))
+    recalculate_within(tx, as_of=NOW)
+    then = text("select contact_id, lifecycle_stage from score_history where as_of = :as_of")
+    assert dict(tx.execute(then, {"as_of": NOW}).all()) == {  # type: ignore[arg-type]
+        asleep: "dormant", quiet: "subscriber", later: "subscriber"}  # fmt: skip
+    assert [stage(tx, contact) for contact in (asleep, quiet, later)] == ["dormant", "subscriber", "customer"]
+    check_copies(tx)
 
 
 def test_customers_are_never_moved_by_silence_or_by_leaving(tx: Connection) -> None:
@@ -278,6 +301,15 @@ def test_the_stages_are_those_of_the_table(tx: Connection) -> None:
     assert rows == [str(member) for member in Stage]
 
 
+def check_copies(tx: Connection) -> None:
+    """Beside each score stands what stands in the stage."""
+    columns = "lifecycle_stage, {}since, {}idle_limit_days from {} where contact_id in (select contact_id from {})"
+    kept = columns.format("", "", "contact_stages", "contact_scores")
+    copy = columns.format("stage_", "stage_", "contact_scores", "contact_stages")
+    found = tx.execute(text(f"select contact_id, {kept} order by 1")).all()
+    assert found and tx.execute(text(f"select contact_id, {copy} order by 1")).all() == found
+
+
 def copied(tx: Connection, contact: int) -> str | None:
     scores = tables.contact_scores
     found: str | None = tx.scalar(select(scores.c.lifecycle_stage).where(scores.c.contact_id == contact))
@@ -291,12 +323,14 @@ def test_the_copy_of_the_stage_beside_the_score_follows_whoever_writes_it(tx: Co
     hold(tx, later, "mql", NOW + DAY)
     recalculate_within(tx, as_of=NOW)
     assert [copied(tx, contact) for contact in (held, fresh_one, later)] == ["customer", "subscriber", "mql"]
+    check_copies(tx)
     stages = tables.contact_stages
     tx.execute(update(stages).where(stages.c.contact_id == held).values(lifecycle_stage="evangelist"))
     assert copied(tx, held) == "evangelist"
     make_event(tx, fresh_one, "email_opened", NOW)
     recalculate_contact(tx, fresh_one, NOW + DAY)
     assert copied(tx, fresh_one) == stage(tx, fresh_one) == "lead"
+    check_copies(tx)
     lists = {one: [leader.contact_id for leader in leaderboard(tx, stage=one)] for one in Stage}
     found = {Stage.EVANGELIST: [held], Stage.MQL: [later], Stage.LEAD: [fresh_one]}
     assert lists == {one: found.get(one, []) for one in Stage}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,8 +15,9 @@ from sqlalchemy import Connection, Engine, text
 
 from mautolib import dispatch, scoring
 from mautolib.contacts import delete
+from mautolib.db import statements
 from mautolib.events.append import NewEvent, append, append_many
-from mautolib.scoring import NewRule, recalculate_within, state
+from mautolib.scoring import NewRule, recalculate_within, recalculation, state
 from mautolib.scoring.rules import change_rule, create_rule, current_version, remove_rule
 from mautolib.settings import Settings
 from tests.builders import NOW, ago, make_contact, make_event
@@ -470,3 +472,30 @@ def test_a_state_that_was_reset_by_hand_begins_anew(tx: Connection) -> None:
     tx.execute(text("update score_slices set folded_until = null, landmark = null, weighings = '[]'"))
     night(tx, NOW + timedelta(days=1))
     assert (engagement(tx, contact), folded(tx)) == (2, {NOW + timedelta(days=1)})
+
+
+def plan(tx: Connection, query: str, **binds: Any) -> str:
+    return "\n".join(tx.scalars(text(f"explain (verbose) {query}"), binds))
+
+
+def test_a_night_joins_in_the_order_of_keys_and_looks_suppressions_up_by_hash(tx: Connection) -> None:
+    """Whatever the statistics say: a loop, or a hash of everybody, is what a night of a million cannot afford."""
+    contact = make_contact(tx)
+    night(tx, NOW)
+    assert engagement(tx, contact) == 0
+    recalculation._set(tx, recalculation._NIGHT_SETTINGS)
+    binds = recalculation._binds(
+        as_of=NOW, version=current_version(tx), source="nightly", known_at=None, is_lifecycle=True, keep_current=True,
+        keep_snapshots=True,
+    )  # fmt: skip
+    folded = {**binds, "factors": [1.0], "rule_points": [1.0], "keep_profiles": True}
+    found = plan(tx, statements.statement("scoring.recalculate_folded").text, **folded)
+    assert not re.search(r"Hash (Left |Right |Full |Anti |Semi )?Join|Nested Loop Left Join", found)
+    assert re.search(r"email_key = \(hashed SubPlan", found)
+
+
+def test_weights_without_a_rule_cost_nothing(tx: Connection) -> None:
+    for function, column in (("score_points", "weights"), ("score_counts", "counts")):
+        found = plan(tx, f"select {function}({column}, cast('{{2,3}}' as float8[])) from score_states")
+        assert found.count("COALESCE") == 2
+        assert found.count(" + ") == 2, found
