@@ -72,8 +72,8 @@ def main() -> int:
         subprocess.run([uv(), "venv", "--quiet", "--python", sys.executable, str(python.parents[1])], check=True)
         subprocess.run([uv(), "pip", "install", "--quiet", "--python", str(python), "-r", str(low)], check=True)
         environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"}
-        command = [str(python), "-m", "pytest", "-q", "-W", "default", "-n", "auto", "--maxprocesses", "8",
-                   "--dist", "loadfile", *(options.tests or SUBSET)]  # fmt: skip
+        command = [str(python), "-m", "pytest", "-q", "-W", "default", "-m", "not slow", "-n", "auto",
+                   "--maxprocesses", "8", "--dist", "loadfile", *(options.tests or SUBSET)]  # fmt: skip
         return subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
 
 
