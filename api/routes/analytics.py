@@ -209,6 +209,7 @@ def mail_timeseries(
     """Show mail over time.
 
     Mail of campaigns, workflows and automation rules, each thing in the period it happened in (UTC), counted now.
+    Above 50,000 mails of campaigns, days that were over at the last hourly refresh are as it left them.
     """
     number = None
     with call.engine.begin() as tx:
@@ -227,7 +228,8 @@ def period_dashboard(
 ) -> Dashboard:
     """Show the last days.
 
-    Contacts, campaigns and mail between then and now, counted now.
+    Contacts, campaigns and mail between then and now, counted now. Above 50,000 mails of campaigns, mail of days that
+    were over at the last hourly refresh is as it left them.
     """
     with call.engine.begin() as tx:
         return Dashboard.model_validate(readers_trends.dashboard(tx, days=days, now=call.now))

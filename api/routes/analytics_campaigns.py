@@ -165,7 +165,8 @@ def campaign_engagement(
 ) -> CampaignEngagement:  # fmt: skip
     """Show when people open and click.
 
-    Opens and clicks of people by the hour of the day, counted now. An unknown campaign has zeros.
+    Opens and clicks of people by the hour of the day, counted now; of a campaign with more than 5,000 mails, from its
+    second hour on, as of the last hourly refresh. An unknown campaign has zeros.
     """
     with call.engine.begin() as tx:
         found = readers_campaigns.engagement(tx, parse_id(id) or 0, timezone=timezone)

@@ -1,17 +1,19 @@
 """The report on the newest hold-out as last counted: what the dashboard shows, which cannot wait for all contacts.
 
-Promise: the report is `incrementality.told`, on sums that the same statement gave at the last refresh; the statistics
-are done when it is read. Called by `refreshing`, and by the page.
+Promise: the report is `incrementality.told`, on sums that the same statement gave at a refresh of the day; the
+statistics are done when it is read. Called by `refreshing`, and by the page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 from typing import Any
 
 from mautolib.analytics.incrementality import PRE_DAYS, Incrementality, stretch, told
 from mautolib.analytics.work import Work, configure
 from mautolib.campaigns import holdout
+from mautolib.campaigns.holdout import Period
 from mautolib.db.engine import Tx
 from mautolib.db.statements import statement
 
@@ -19,11 +21,14 @@ __all__ = ["last_report", "restate"]
 
 
 def restate(tx: Tx, work: Work) -> int:
-    """Count both groups since the hold-out began; returns the rows written. A range of days changes nothing."""
-    if work.is_limited:
+    """Count both groups since the hold-out began; returns the rows written. A range of days changes nothing.
+
+    All contacts are read: once a UTC day, and when the hold-out was changed.
+    """
+    known = holdout.periods(tx)
+    if work.is_limited or _is_done(known, work):
         return 0
     tx.execute(statement("holdout.clear_sums"))
-    known = holdout.periods(tx)
     since, until = stretch(known) or (work.as_of, None)
     to_at = min(until or work.as_of, work.as_of)
     if since >= to_at:
@@ -38,6 +43,14 @@ def restate(tx: Tx, work: Work) -> int:
 
     told(known, since, to_at, pre_days=PRE_DAYS, sums=kept)
     return len(rows)
+
+
+def _is_done(known: Sequence[Period], work: Work) -> bool:
+    """Whether a refresh of the same UTC day has counted the same hold-out."""
+    last = work.previous_as_of
+    if last is None or last.astimezone(UTC).date() != work.as_of.astimezone(UTC).date():
+        return False
+    return all(each.begun_at < last and (each.ended_at is None or each.ended_at <= last) for each in known)
 
 
 def last_report(tx: Tx) -> Incrementality | None:

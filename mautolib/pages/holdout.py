@@ -1,6 +1,7 @@
 """The hold-out: what those mailed bought and those held out of all marketing mail, and what mail brought by that.
 
-All figures are those of `mauto holdout report` as of the last refresh; reading all contacts takes too long for a page.
+All figures are those of `mauto holdout report` as of the first refresh of the day; reading all contacts takes too
+long for a page.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _SAYS: Final = {
     Verdict.NO_HOLDOUT: "Nothing to compare", Verdict.NOT_LONG_ENOUGH: "Nothing to compare",
     Verdict.SRM_DETECTED: "These figures cannot be compared", Verdict.NOT_ENOUGH_DATA: "Too early to say",
 }  # fmt: skip
-_NOT_COUNTED: Final = ("Not counted yet", "The DAG cohort_analytics counts both groups every hour.")
+_NOT_COUNTED: Final = ("Not counted yet", "The DAG cohort_analytics counts both groups at its next run, then daily.")
 
 
 def build(tx: Tx, asked: Asked) -> View:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
+from sqlalchemy import Row
+
 from mautolib.analytics import readers, readers_trends
 from mautolib.db import liveness
 from mautolib.db.engine import Tx
@@ -37,7 +39,8 @@ def build(tx: Tx, asked: Asked) -> View:
     """The page."""
     days = asked.number("days", _DAYS)
     labels = {str(number): f"{number} days" for number in sorted(_DAYS)}
-    health = readers_trends.health(tx, now=asked.now)
+    house = readers_trends.house(tx)
+    health = readers_trends.health(tx, now=asked.now, counted=house)
     done = campaigns.everything(tx, now=asked.now)
     growth, sending = _growth(tx, days, asked.now), _sending(done, days, asked.now)
     newest = campaigns.listed(done[:_CAMPAIGNS], name="campaigns", empty=campaigns.EMPTY)
@@ -54,24 +57,24 @@ def build(tx: Tx, asked: Asked) -> View:
                      title="Opens by people and by machines"),
         ],
         values={
-            "health": health, "cards": _cards(tx, done, days, asked.now), "quiet": _quiet(tx, asked.now),
+            "health": health, "cards": _cards(tx, house, done, days, asked.now), "quiet": _quiet(tx, asked.now),
             "choices": asked.choices("days", labels, str(days)), "days": days,
             "recounted_at": campaigns.recounted_at(tx), "cohorts_as_of": read_as_of(tx, "contact_cohorts"),
         },
     )  # fmt: skip
 
 
-def _cards(tx: Tx, done: Sequence[Mapping[str, Any]], days: int, now: datetime) -> list[Card]:
-    size = tx.execute(statement("pages.list_size")).one()
+def _cards(tx: Tx, house: Row[Any], done: Sequence[Mapping[str, Any]], days: int, now: datetime) -> list[Card]:
     waiting = int(tx.scalar(statement("pages.waiting_messages"), {"now": now}) or 0)
     since = now - timedelta(days=days)
     recent = [row for row in done if row["moved_at"] and row["moved_at"] >= since]
     sums = _sums(recent)
     rates = campaigns.rates(sums)
-    share = f"{100 * size.subscribed / size.total:.0f} % subscribed" if size.total else "nobody yet"
+    contacts = house.total_contacts
+    share = f"{100 * house.subscribed_contacts / contacts:.0f} % subscribed" if contacts else "nobody yet"
     noun = "campaign" if len(recent) == 1 else "campaigns"
     return [
-        Card(label="Contacts", value=f"{size.total:,}", note=share),
+        Card(label="Contacts", value=f"{contacts:,}", note=share),
         Card(label="Campaign mails", value=f"{sums['sent']:,}",
              note=f"sent in {len(recent):,} {noun}, {waiting:,} waiting"),
         Card(label="Opened", value=rate_text(rates["open_rate"]), note="of delivered, by people"),

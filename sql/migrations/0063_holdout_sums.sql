@@ -15,7 +15,7 @@ create table rollups.holdout_sums (
     reporting_currency char(3)
 );
 comment on table rollups.holdout_sums is
-    'Those held out and those mailed in the time of the newest hold-out until the last refresh, as sums for statistics.';
+    'Those held out and those mailed in the time of the newest hold-out, as counted once a day: sums for statistics.';
 comment on column rollups.holdout_sums.is_held is 'Whether they were held out.';
 comment on column rollups.holdout_sums.from_at is 'When the hold-out began.';
 comment on column rollups.holdout_sums.to_at is 'When it ended, or until when was counted.';

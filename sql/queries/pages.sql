@@ -22,11 +22,6 @@ select count(*) as message_count
 from messages
 where status = 'queued' and due_at <= cast(:now as timestamptz);
 
--- name: list_size
--- How many contacts there are, and how many of them are subscribed.
-select count(*) as total, count(*) filter (where subscribed) as subscribed
-from contacts;
-
 -- name: counted_now
 -- What became of the mails of each campaign, counted now.
 -- include: analytics_api.live_figures

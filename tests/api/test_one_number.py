@@ -15,7 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine, text
 
-from mautolib.analytics import incrementality
+from mautolib.analytics import incrementality, readers_campaigns
 from mautolib.campaigns import holdout
 from tests.dashboard_data import Shop, make_holdout, make_shop
 from tests.live_service import EDITOR, PASSWORD, live_settings, make_users, serve
@@ -140,6 +140,36 @@ def test_sums_of_all_campaigns_and_the_list(place: Place) -> None:
     assert f"<strong>{health['score']:.1f}</strong>" in place.pages.get("/dashboard").text
 
 
+@pytest.mark.parametrize("size", [10**9, -1], ids=["small house", "large house"])
+def test_a_year_by_day_and_a_campaign_by_hour(place: Place, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    for name in ("LIVE_MAILS", "SMALL"):
+        monkeypatch.setattr(readers_campaigns, name, size)
+    series = place.get("analytics/timeseries", days=365)["series"]
+    days = place.sql("select day, sum(sent) as sent, sum(delivered) as delivered, sum(human_opens) as opened, "
+                     "sum(human_clicks) as clicked, sum(bounced) as bounced, sum(complained) as complained, "
+                     "sum(unsubscribed) as unsubscribed from daily_email_metrics group by day")  # fmt: skip
+    for fact, points in series.items():
+        assert {point["period"]: point["value"] for point in points} == {
+            str(row["day"]): row[fact] for row in days if row[fact]}, fact  # fmt: skip
+    assert len(series["opened"]) > 10
+    for campaign in place.shop.campaigns:
+        hours = place.get(f"analytics/campaigns/{campaign}/engagement")
+        (view,) = place.sql("select human_opens, human_clicks from campaign_performance where campaign_id = :id",
+                            id=campaign)  # fmt: skip
+        assert sum(row["opens"] for row in hours["hourly"]) == view["human_opens"] > 0
+        assert sum(row["clicks"] for row in hours["hourly"]) == view["human_clicks"]
+        for what, key in (("open", "opens"), ("click", "clicks")):
+            table = place.table(f"campaigns/{campaign}", "hours", hours=what)
+            assert [row[key] for row in hours["hourly"]] == [
+                sum(int(row[f"h{hour:02d}"]) for row in table) for hour in range(24)]  # fmt: skip
+        (mean,) = place.sql(
+            "select round(cast(avg(extract(epoch from opened_at - sent_at)) / 60 as numeric), 2) as minutes from ("
+            "select messages.sent_at, min(hits.occurred_at) as opened_at from messages inner join hits using "
+            "(message_id) inner join hit_verdicts using (hit_id) where messages.campaign_id = :id "
+            "and verdict = 'human' group by messages.message_id, messages.sent_at) as firsts", id=campaign)  # fmt: skip
+        assert hours["avg_time_to_open_minutes"] == pytest.approx(float(mean["minutes"]), abs=0.011)
+
+
 def test_cohorts_of_sign_ups_and_first_orders(place: Place) -> None:
     cells = {(row["cohort_label"], row["period_offset"]): row for row in place.sql(
         "select * from contact_cohorts where granularity = 'week'")}  # fmt: skip
@@ -251,7 +281,7 @@ def test_an_ab_test(place: Place) -> None:
 
 
 def test_the_hold_out(place: Place) -> None:
-    (state,) = place.sql("select as_of from rollups.states where table_name = 'holdout_sums'")
+    state = place.sql("select to_at as as_of from rollups.holdout_sums")[0]
     with place.engine.connect() as tx:
         since, _ = incrementality.stretch(holdout.periods(tx)) or (None, None)
         assert since

@@ -226,9 +226,14 @@ def test_what_a_refresh_keeps_is_the_report(tx: Connection) -> None:
     first = counted(NOW + 5 * DAY)
     assert first == incrementality.report(tx, NOW, NOW + 5 * DAY, now=NOW + 5 * DAY) and first.mailed
     assert counted(NOW + 6 * DAY, from_=NOW.date(), to=NOW.date()) == first, "days that are restated are none of it"
+    assert counted(NOW + 5 * DAY + timedelta(hours=1)) == first, "all contacts are read once a day"
+    assert counted(NOW + 5 * DAY + timedelta(hours=2), rebuild=True) != first
     # A raised share: who was held out for a part of the time is in no group; the time goes on.
-    held(tx, 40, now=NOW + 6 * DAY)
-    assert incrementality_sums.last_report(tx) == first
+    latest = counted(NOW + 6 * DAY)
+    held(tx, 40, now=NOW + 6 * DAY + timedelta(hours=1))
+    assert incrementality_sums.last_report(tx) == latest
+    changed = counted(NOW + 6 * DAY + timedelta(hours=2))
+    assert changed and changed.mailed and changed.mailed.contacts < first.mailed.contacts, "what changed is counted"
     second = counted(NOW + 8 * DAY)
     assert second == incrementality.report(tx, NOW, NOW + 8 * DAY, now=NOW + 8 * DAY)
     assert second.mailed and second.mailed.contacts < first.mailed.contacts
