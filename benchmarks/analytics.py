@@ -43,7 +43,7 @@ with active as (
         floor(age / period)::int as period_offset, count(distinct contact_id) as active_count
     from active cross join (values ('day', 1), ('week', 7), ('month', 30)) as grains (grain, period)
     where age < period * $periods
-    group by all
+    group by 1, 2, 3
     -- Ours are the cells that are over for everybody, and days only as far back as they are kept.
     having date_add(cohort_start, to_days(((period_offset + 1) * any_value(period))::int)
             + case grain when 'day' then interval 1 day when 'week' then interval 7 day else interval 1 month end)

@@ -1,5 +1,6 @@
 -- Order tables of schema analytics. Binds throughout: as_of (nothing placed or refunded later counts); contact_ids
--- (whose rows; null: everybody's); currency (the reporting currency amounts are in).
+-- (whose rows; null: everybody's); currency (the reporting currency amounts are in). People are unnested where rows are
+-- looked up by them: to estimate thousands of constants, once for each index and month, costs more than the look-ups.
 
 -- name: counted_orders
 -- Orders as they stood at as_of, with their amounts in the reporting currency where they have one.
@@ -34,7 +35,7 @@ where orders.contact_id > 0
     and orders.placed_at < cast(:as_of as timestamptz)
     and (
         cast(:contact_ids as bigint[]) is null
-        or orders.contact_id = any(cast(:contact_ids as bigint[]))
+        or orders.contact_id = any(array(select unnest(cast(:contact_ids as bigint[]))))
     )
 
 -- name: order_news
@@ -107,7 +108,7 @@ from rollups.attribution_windows
 -- Takes out the months of these customers.
 delete from analytics.customer_months
 where cast(:contact_ids as bigint[]) is null
-    or contact_id = any(cast(:contact_ids as bigint[]))
+    or contact_id = any(array(select unnest(cast(:contact_ids as bigint[]))))
 
 -- name: restate_customer_months
 -- Writes the months of these customers.
@@ -223,7 +224,7 @@ near as (
         end
     -- Said of hits, too, so that those of few people are found by an index.
     where cast(:contact_ids as bigint[]) is null
-        or hits.contact_id = any(cast(:contact_ids as bigint[]))
+        or hits.contact_id = any(array(select unnest(cast(:contact_ids as bigint[]))))
 ),
 judged as (
     select
@@ -252,7 +253,7 @@ where kind = best_kind
 -- Takes out what is known of the orders of these customers.
 delete from analytics.attribution
 where cast(:contact_ids as bigint[]) is null
-    or contact_id = any(cast(:contact_ids as bigint[]))
+    or contact_id = any(array(select unnest(cast(:contact_ids as bigint[]))))
 
 -- name: order_shares
 -- Shares each touched order among campaigns, by each model. Shares are cut, so that the last touch, which takes what is
@@ -434,7 +435,7 @@ from analytics.attribution
 where model = 'last_touch'
     and (
         cast(:contact_ids as bigint[]) is null
-        or contact_id = any(cast(:contact_ids as bigint[]))
+        or contact_id = any(array(select unnest(cast(:contact_ids as bigint[]))))
     )
 order by contact_id, placed_at
 
@@ -453,7 +454,7 @@ from (
         and acquisitions.placed_at = known.first_order_at
     where (
             cast(:contact_ids as bigint[]) is null
-            or known.contact_id = any(cast(:contact_ids as bigint[]))
+            or known.contact_id = any(array(select unnest(cast(:contact_ids as bigint[]))))
         )
         and known.acquisition_campaign_id is distinct from acquisitions.campaign_id
 ) as found
@@ -463,7 +464,7 @@ where customer_value.contact_id = found.contact_id
 -- Takes out these customers.
 delete from analytics.customer_value
 where cast(:contact_ids as bigint[]) is null
-    or contact_id = any(cast(:contact_ids as bigint[]))
+    or contact_id = any(array(select unnest(cast(:contact_ids as bigint[]))))
 
 -- name: restate_customer_value
 -- What each of these customers has bought; attribution is up to date before.
@@ -580,7 +581,7 @@ with counted as (
 delete from rollups.rfm_scores as old
 where cast(:contact_ids as bigint[]) is null
     or (
-        contact_id = any(cast(:contact_ids as bigint[]))
+        contact_id = any(array(select unnest(cast(:contact_ids as bigint[]))))
         and not exists (
             select from counted
             where counted.contact_id = old.contact_id and counted.net_revenue is not null)

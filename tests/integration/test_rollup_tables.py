@@ -200,6 +200,29 @@ def test_links_of_a_campaign_add_up_to_its_clicks(tx: Connection) -> None:
     assert (sum(row.human_clicks for row in found), sum(row.raw_clicks for row in found)) == tuple(whole)
 
 
+def test_opens_of_days_whose_hits_are_gone_stay(fresh_engine: Engine) -> None:
+    gone, kept = START + timedelta(hours=9), START + timedelta(days=1, hours=9)
+    with fresh_engine.begin() as tx:
+        person, campaign = make_contact(tx), make_campaign(tx)
+        message = make_message(tx, person, campaign_id=campaign, sent_at=START)
+        for moment in (gone, kept):
+            make_hit(tx, person, message, "click", occurred_at=moment, url="https://shop.example/", verdict="human")
+    tables = ("daily_email_metrics", "campaign_days")
+    refreshing.refresh(fresh_engine, as_of=START + timedelta(days=3), only=tables)
+    found = "select day, sum(raw_clicks) from analytics.daily_email_metrics group by 1 order by 1"
+    links = "select day, sum(raw) from rollups.campaign_days where part = 'link' group by 1 order by 1"
+    with fresh_engine.begin() as tx:
+        days = [(gone.date(), 1), (kept.date(), 1)]
+        assert tx.execute(text(found)).all() == tx.execute(text(links)).all() == days
+        tx.execute(text("update analytics.daily_email_metrics set raw_clicks = 7"))
+        tx.execute(text("update rollups.campaign_days set raw = 7"))
+        tx.execute(text("delete from hits where occurred_at = :gone"), {"gone": gone})
+    refreshing.refresh(fresh_engine, as_of=START + timedelta(days=3), only=tables, rebuild=True)
+    with fresh_engine.connect() as connection:
+        days = [(gone.date(), 7), (kept.date(), 1)]
+        assert connection.execute(text(found)).all() == connection.execute(text(links)).all() == days
+
+
 def test_a_late_open_restates_its_own_cells_only(fresh_engine: Engine) -> None:
     with fresh_engine.begin() as tx:
         people = [make_contact(tx, created_at=START + timedelta(days=day)) for day in (0, 1, 40)]
