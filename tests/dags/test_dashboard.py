@@ -87,7 +87,7 @@ def test_every_page_of_the_dashboard_is_in_the_tab_with_links_that_stay_there(ta
     campaigns = (*shop.campaigns, shop.campaigns[-1] + 1, shop.draft)  # and that of the A/B test
     ids = {f"campaigns/{campaign}" for campaign in campaigns} | {f"workflows/{shop.workflow}"}
     ids |= {f"ab-tests/{test}" for test in (shop.ab_test, shop.ab_draft)}
-    pages = {"campaigns", "ab-tests", "revenue", "customers", "cohorts", "people", "workflows", *ids}
+    pages = {"campaigns", "ab-tests", "holdout", "revenue", "customers", "cohorts", "people", "workflows", *ids}
     assert {path for path in seen if "static" not in path} == {
         "/airflow/mauto/dashboard", *(f"/airflow/mauto/dashboard/{page}" for page in pages),
     }  # fmt: skip
