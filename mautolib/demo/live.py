@@ -78,6 +78,13 @@ class Show:
         self.screen.line(f"{scored:,} contacts scored and staged, {seconds:.1f} s")
         self.found["Scored"] = f"{scored:,}"
 
+    def mailing(self, template_id: int) -> None:
+        """A campaign from its A/B test to its last reader."""
+        self.campaign(template_id)
+        self.readers()
+        self.decide()
+        self.readers()
+
     def campaign(self, template_id: int) -> None:
         """Create a campaign with an A/B test of two subjects and send it; `campaign_send` mails the test's part."""
         self.screen.head("Campaign: POST /campaigns/, /ab-tests/ and /send; DAG campaign_send")

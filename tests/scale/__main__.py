@@ -161,8 +161,7 @@ def _play(stack: Stack, contacts: int, midnight: datetime, screen: Screen) -> di
         run_id = faces.trigger("score_recalculation", as_of=midnight.isoformat())
         wait_until("the scores of midnight", lambda: faces.run_state("score_recalculation", run_id) == "success",
                    seconds=180, tick=lambda: None)  # fmt: skip
-        show.campaign(templates["Newsletter"])
-        show.readers()
+        show.mailing(templates["Newsletter"])
         show.welcome(now)
         _settle(engine, screen)
         show.cohorts()
