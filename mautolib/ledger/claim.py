@@ -71,16 +71,17 @@ def claim(
     Campaigns with a pace are left to `campaigns.pacing`; with `paces_all` all marketing mail is. A campaign that
     somebody is just changing is passed over, so that it keeps no other mail waiting; then there may be more to take.
     """
-    counts = tx.execute(
-        statement("ledger.claim"),
-        {
-            "attempt_id": attempt_id, "size": size, "shard": shard, "shards": shards, "now": now,
-            "require_consent": require_consent, "paces_all": paces_all, "lease_seconds": LEASE_SECONDS,
-            "inner_key": identity.inner_key, "outer_key": identity.outer_key, "domain": identity.domain,
-        },
-    ).all()  # fmt: skip
+    binds = {
+        "attempt_id": attempt_id, "size": size, "shard": shard, "shards": shards, "now": now,
+        "require_consent": require_consent, "paces_all": paces_all, "lease_seconds": LEASE_SECONDS,
+        "inner_key": identity.inner_key, "outer_key": identity.outer_key, "domain": identity.domain,
+    }  # fmt: skip
+    counts = tx.execute(statement("ledger.claim"), binds).all()
     if not counts and not paces_all and tx.scalar(statement("ledger.is_any_held")):
         return Group(attempt_id=attempt_id, is_busy=True, is_contended=True)
+    if not counts and not paces_all:
+        # One that was let go between the two statements was passed over by the first, and held by nobody in the second.
+        counts = tx.execute(statement("ledger.claim"), binds).all()
     skipped = {row.reason: row.message_count for row in counts if row.reason is not None}
     if len(skipped) == len(counts):
         return Group(attempt_id=attempt_id, skipped=skipped)

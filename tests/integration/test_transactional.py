@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, TextClause, text
 
 from mautolib.campaigns import finishing, single
 from mautolib.campaigns.single import NewTransactional
@@ -18,6 +18,7 @@ from mautolib.channels.protocol import Outgoing, Watch
 from mautolib.contacts import consent, erased
 from mautolib.contacts.model import SuppressionReason
 from mautolib.errors import Conflict, InvalidInput
+from mautolib.ledger import claim
 from mautolib.ledger.model import Kind, NewMessage, Result
 from mautolib.ledger.queue import queue
 from mautolib.settings import Settings
@@ -94,6 +95,23 @@ def test_a_campaign_that_is_just_planned_or_edited_keeps_nothing_else_waiting(
         assert [mail.recipient for mail in channel.accepted] == ["buyer@mail.example"]
     sender.join()
     assert len(channel.accepted) == 31, "the sender did not go home while somebody held the campaign"
+
+
+def test_a_campaign_that_is_let_go_between_two_looks_is_not_left_behind(
+    fresh_engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign_id = launched(fresh_engine, settings, 30)
+    with fresh_engine.connect() as holder:
+        holder.execute(text("select from campaigns where campaign_id = :id for update"), {"id": campaign_id})
+        named = claim.statement
+
+        def letting_go(name: str) -> TextClause:
+            if name == "ledger.is_any_held":
+                holder.rollback()
+            return named(name)
+
+        monkeypatch.setattr(claim, "statement", letting_go)
+        assert run_pump(fresh_engine, settings).counts == {"sent": 30}
 
 
 def test_a_doubt_is_settled_by_sending_again_after_the_quiet_period(fresh_engine: Engine, settings: Settings) -> None:
